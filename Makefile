@@ -1,0 +1,72 @@
+# Shortcuts. No activated environment is needed: the first command makes .venv from the locked versions.
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+SNAKEMAKE = .venv/bin/python -m snakemake
+READY = .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint report pull unlock
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile
+	@echo
+	@echo 'Variables of the first command, which makes the environment .venv (docs in README.md):'
+	@echo '  PYTHON=python3.12    another Python, 3.11 or newer'
+	@echo '  TORCH_INDEX=URL      where torch comes from, for another build of it (CPU, CUDA)'
+
+demo: $(READY) ## run the whole workflow at laptop scale and say where the report is
+	@$(SNAKEMAKE) --cores all
+	@echo "The report: $$PWD/results/report/index.html"
+
+test: $(READY) ## run the tests
+	.venv/bin/python -m pytest
+
+bench: $(READY) ## measure speed, ours and a plain way in turn; writes results/benchmarks.json
+	.venv/bin/python -m benchmarks
+
+report: $(READY) ## bring the report page up to date and say where it is
+	@$(SNAKEMAKE) --cores all -- report
+	@echo "The report: $$PWD/results/report/index.html"
+
+pull: $(READY) ## fetch the published results with DVC; Snakemake then has nothing to do
+	@.venv/bin/python -m steps.versions pull
+
+unlock: $(READY) ## release a folder that a killed snakemake left locked
+	@$(SNAKEMAKE) --unlock
+
+# What snakemake --lint may say: one environment serves all rules.
+ACCEPTED = Specify a conda environment or container for each rule
+lint: $(READY) ## check style, types, spelling, rules and who imports whom
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m mypy
+	.venv/bin/lint-imports --no-logo
+	.venv/bin/python -m codespell_lib
+	.venv/bin/python -m snakefmt --check Snakefile rules
+	@found=$$($(SNAKEMAKE) --lint 2>&1) || case "$$found" in *"Lints for"*) ;; *) echo "$$found"; exit 1;; esac; \
+	if echo "$$found" | grep '^ *\* ' | grep -qv '$(ACCEPTED)'; then echo "$$found"; exit 1; fi
+
+$(READY): pyproject.toml constraints.txt
+	@.venv/bin/python -m pip --version >/dev/null 2>&1 || { \
+	  version=$$("$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || { \
+	    echo "make: $(PYTHON) does not run; install Python 3.11 or newer (apt-get install python3 python3-venv)" \
+	      "or name one: make PYTHON=/path/to/python" >&2; exit 1; }; \
+	  "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "make: $(PYTHON) is Python $$version, 3.11 or newer is needed;" \
+	      "name one: make PYTHON=python3.12" >&2; exit 1; }; \
+	  "$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "make: Python $$version lacks the package python$$version-venv" >&2; \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	      export DEBIAN_FRONTEND=noninteractive; \
+	      apt-get update && apt-get install -y --no-install-recommends "python$$version-venv"; \
+	    else \
+	      echo "make: install it (sudo apt-get install python$$version-venv), then do this again" >&2; false; \
+	    fi || exit 1; }; \
+	  echo "Making the environment .venv: some minutes, once"; \
+	  "$(PYTHON)" -m venv --clear .venv; }
+ifneq ($(TORCH_INDEX),)
+	.venv/bin/python -m pip install --no-deps -c constraints.txt --index-url "$(TORCH_INDEX)" torch
+endif
+	.venv/bin/python -m pip install -c constraints.txt -e ".[dev]"
+	@touch $@

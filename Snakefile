@@ -1,0 +1,41 @@
+"""Reprise: five machine-learning papers as one workflow. `snakemake --list` shows the targets."""
+
+import sys
+
+sys.path.insert(0, workflow.basedir)
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+from steps import workflow as chapters
+
+min_version("9.27")
+
+
+configfile: workflow.basedir + "/config/default.yaml"
+
+
+try:
+    settings = chapters.configure(config)
+except chapters.UserError as error:
+    raise WorkflowError(str(error)) from None
+
+chapters.prepare_environment()
+step = chapters.step_params(settings)
+
+
+wildcard_constraints:
+    study=chapters.NAME,
+    model=chapters.NAME,
+
+
+include: "rules/corpus.smk"
+include: "rules/language_models.smk"
+include: "rules/neurons.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.report.input,

@@ -1,0 +1,69 @@
+"""The corpus: labelled documents, split into a train and a held-out side.
+
+Inputs: the running Python's standard library, a folder of the user's files or a hub dataset,
+as `corpus.documents.source` says.
+Outputs: data/raw/embedded (frozen on first use), data/corpora/STUDY.
+Steps: freeze, documents.
+"""
+
+import re
+
+
+localrules:
+    corpus,
+    corpus_freeze,
+
+
+if settings.corpus.documents.source == "hub":
+
+    localrules:  # compute nodes have no network
+        corpus_documents,
+
+
+# Listed when the Snakefile is parsed, so that a missing folder is noticed at once.
+corpus_files, corpus_odd_files = chapters.corpus_files(settings)
+
+
+rule corpus:
+    input:
+        f"data/corpora/{settings.corpus.study}/documents.parquet",
+
+
+# Without code and settings: the snapshot is raw material and stays as it is, whatever Python runs
+# later. `snakemake --forcerun corpus_freeze` takes another.
+rule corpus_freeze:
+    """Freeze the text of the running Python's standard library."""
+    output:
+        table="data/raw/embedded/stdlib.parquet",
+        manifest="data/raw/embedded/manifest.json",
+    log:
+        "logs/corpus/freeze/stdlib.log",
+    benchmark:
+        "logs/corpus/freeze/stdlib.tsv"
+    shell:
+        "python -m steps.corpus.freeze --out {output.table:q} --manifest {output.manifest:q} --log {log:q}"
+
+
+rule corpus_documents:
+    """Make the documents of the corpus {wildcards.corpus}."""
+    input:
+        snapshot=lambda wildcards: chapters.corpus_snapshot(settings),
+        files=lambda wildcards: corpus_files,
+    output:
+        table="data/corpora/{corpus}/documents.parquet",
+        manifest="data/corpora/{corpus}/manifest.json",
+    log:
+        "logs/corpus/documents/{corpus}.log",
+    benchmark:
+        "logs/corpus/documents/{corpus}.tsv"
+    wildcard_constraints:
+        corpus=re.escape(settings.corpus.study),
+    threads: 1
+    resources:
+        **chapters.corpus_resources(settings),
+    params:
+        **step("corpus.documents"),
+        odd_files=lambda wildcards: corpus_odd_files,
+    shell:
+        "python -m steps.corpus.documents --settings {params.settings:q} --snapshot {input.snapshot:q}"
+        " --out {output.table:q} --manifest {output.manifest:q} --log {log:q}"

@@ -1,0 +1,228 @@
+"""Language models: five small GPT-2 models that differ in their seed alone, or models of the user.
+
+Inputs: the documents of the corpus; the folders of listed models (`language_models.models`), if any.
+Steps: tokenizer, rows; for each model train (from a seed) or import (a listed one), and evaluate;
+ngrams; report.
+Outputs: data/models/STUDY/{tokenizer,rows/CORPUS,MODEL}, each described by its ledger.json, and
+results/language_models/STUDY/{metrics.json,report.json,figures}.
+"""
+
+import re
+
+# Looked at when the Snakefile is parsed, so that a missing folder is noticed at once.
+model_files = chapters.listed_model_files(settings)
+tokenizer_files = chapters.brought_tokenizer_files(settings)
+model_names = settings.language_models.names()
+
+
+localrules:
+    language_models,
+    language_models_report,
+
+
+if settings.language_models.shared_tokenizer().hub is not None:
+
+    localrules:  # compute nodes have no network
+        language_models_tokenizer,
+
+
+if any(model.hub is not None for model in settings.language_models.models):
+
+    localrules:
+        language_models_import,
+
+
+rule language_models:
+    input:
+        expand(
+            "results/language_models/{study}/{file}",
+            study=settings.language_models.study,
+            file=[
+                "metrics.json",
+                "report.json",
+                "figures/loss.svg",
+                "figures/loss.json",
+            ],
+        ),
+
+
+rule language_models_tokenizer:
+    """Make the tokenizer that all models share."""
+    input:
+        corpus=(
+            []
+            if settings.language_models.shared_tokenizer().brought
+            else f"data/corpora/{settings.corpus.study}/documents.parquet"
+        ),
+        files=lambda wildcards: tokenizer_files,
+    output:
+        "data/models/{study}/tokenizer/ledger.json",
+    log:
+        "logs/language_models/tokenizer/{study}/tokenizer.log",
+    benchmark:
+        "logs/language_models/tokenizer/{study}/tokenizer.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.language_models.study),
+    threads: settings.language_models.tokenizer.threads
+    resources:
+        **chapters.language_model_resources(settings, "tokenizer"),
+    params:
+        code=step("language_models.tokenizer")["code"],
+        settings=lambda wildcards: settings.language_models.shared_tokenizer().model_dump_json(),
+    shell:
+        "python -m steps.language_models.tokenizer --settings {params.settings:q}"
+        " --corpus {input.corpus:q} --out {output:q} --log {log:q}"
+
+
+rule language_models_rows:
+    """Pack the corpus {wildcards.corpus} into rows of tokens."""
+    input:
+        corpus="data/corpora/{corpus}/documents.parquet",
+        tokenizer="data/models/{study}/tokenizer/ledger.json",
+    output:
+        "data/models/{study}/rows/{corpus}/ledger.json",
+    log:
+        "logs/language_models/rows/{study}/{corpus}.log",
+    benchmark:
+        "logs/language_models/rows/{study}/{corpus}.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.language_models.study),
+        corpus=re.escape(settings.corpus.study),
+    threads: settings.language_models.rows.threads
+    resources:
+        **chapters.language_model_resources(settings, "rows"),
+    params:
+        **step("language_models.rows"),
+    shell:
+        "python -m steps.language_models.rows --corpus {input.corpus:q} --tokenizer {input.tokenizer:q}"
+        " --settings {params.settings:q} --out {output:q} --log {log:q}"
+
+
+if settings.language_models.models:
+
+    rule language_models_import:
+        """Bring the model {wildcards.model}."""
+        input:
+            files=lambda wildcards: model_files.get(wildcards.model, []),
+            tokenizer="data/models/{study}/tokenizer/ledger.json",
+        output:
+            "data/models/{study}/{model}/ledger.json",
+        log:
+            "logs/language_models/import/{study}/{model}.log",
+        benchmark:
+            "logs/language_models/import/{study}/{model}.tsv"
+        wildcard_constraints:
+            study=re.escape(settings.language_models.study),
+            model="|".join(map(re.escape, model_names)),
+        resources:
+            **chapters.language_model_resources(settings, "import"),
+        params:
+            **step("language_models.import"),
+            settings=lambda wildcards: settings.language_models.source(
+                wildcards.model
+            ).model_dump_json(),
+            context=settings.language_models.rows.context,
+        shell:
+            "python -m steps.language_models.import --tokenizer {input.tokenizer:q}"
+            " --context {params.context} --settings {params.settings:q} --out {output:q} --log {log:q}"
+
+else:
+
+    rule language_models_train:
+        """Train the model of seed {wildcards.seed}."""
+        input:
+            rows=chapters.rows_ledger(settings),
+            tokenizer="data/models/{study}/tokenizer/ledger.json",
+        output:
+            "data/models/{study}/seed-{seed}/ledger.json",
+        log:
+            "logs/language_models/train/{study}/seed-{seed}.log",
+        benchmark:
+            "logs/language_models/train/{study}/seed-{seed}.tsv"
+        wildcard_constraints:
+            study=re.escape(settings.language_models.study),
+            seed="|".join(map(str, settings.language_models.seeds)),
+        threads: settings.language_models.train.threads
+        resources:
+            **chapters.language_model_resources(settings, "train"),
+        params:
+            **step("language_models.train"),
+        shell:
+            "python -m steps.language_models.train --rows {input.rows:q} --tokenizer {input.tokenizer:q}"
+            " --seed {wildcards.seed} --settings {params.settings:q} --out {output:q} --log {log:q}"
+
+
+rule language_models_evaluate:
+    """Evaluate {wildcards.model} on held-out text."""
+    input:
+        model="data/models/{study}/{model}/ledger.json",
+        rows=chapters.rows_ledger(settings),
+    output:
+        "results/language_models/{study}/evaluations/{model}.json",
+    log:
+        "logs/language_models/evaluate/{study}/{model}.log",
+    benchmark:
+        "logs/language_models/evaluate/{study}/{model}.tsv"
+    threads: settings.language_models.evaluate.threads
+    resources:
+        **chapters.language_model_resources(settings, "evaluate"),
+    params:
+        **step("language_models.evaluate"),
+    shell:
+        "python -m steps.language_models.evaluate --model {input.model:q} --rows {input.rows:q}"
+        " --settings {params.settings:q} --out {output:q} --log {log:q}"
+
+
+rule language_models_ngrams:
+    """Measure what unigram and bigram counts predict."""
+    input:
+        chapters.rows_ledger(settings),
+    output:
+        "results/language_models/{study}/ngrams.json",
+    log:
+        "logs/language_models/ngrams/{study}/ngrams.log",
+    benchmark:
+        "logs/language_models/ngrams/{study}/ngrams.tsv"
+    resources:
+        **chapters.language_model_resources(settings, "ngrams"),
+    params:
+        code=step("language_models.ngrams")["code"],
+        settings=step("language_models.evaluate")["settings"],
+    shell:
+        "python -m steps.language_models.ngrams --rows {input:q} --settings {params.settings:q}"
+        " --out {output:q} --log {log:q}"
+
+
+rule language_models_report:
+    """Write the headline figures of the language models."""
+    input:
+        models=expand(
+            "data/models/{study}/{model}/ledger.json",
+            model=model_names,
+            allow_missing=True,
+        ),
+        evaluations=expand(
+            "results/language_models/{study}/evaluations/{model}.json",
+            model=model_names,
+            allow_missing=True,
+        ),
+        ngrams="results/language_models/{study}/ngrams.json",
+        rows=chapters.rows_ledger(settings),
+        tokenizer="data/models/{study}/tokenizer/ledger.json",
+    output:
+        metrics="results/language_models/{study}/metrics.json",
+        figure="results/language_models/{study}/figures/loss.svg",
+        data="results/language_models/{study}/figures/loss.json",
+        report="results/language_models/{study}/report.json",
+    log:
+        "logs/language_models/report/{study}/report.log",
+    benchmark:
+        "logs/language_models/report/{study}/report.tsv"
+    params:
+        **step("language_models.report"),
+        section=lambda wildcards: settings.language_models.model_dump_json(),
+    shell:
+        "python -m steps.language_models.report --study {wildcards.study:q} --section {params.section:q}"
+        " --models {input.models:q} --evaluations {input.evaluations:q} --ngrams {input.ngrams:q}"
+        " --rows {input.rows:q} --tokenizer {input.tokenizer:q} --metrics-out {output.metrics:q}"
+        " --figure {output.figure:q} --data {output.data:q} --report {output.report:q} --log {log:q}"

@@ -1,0 +1,44 @@
+"""The report page.
+
+Lays out what the chapters found as one self-contained page.
+
+Inputs: results/CHAPTER/STUDY/report.json of every configured chapter, the figures and data that
+they name, and the timings under logs/ where there are some (they are no inputs to Snakemake).
+Output: results/report/index.html.
+Steps: page.
+"""
+
+
+localrules:
+    report_page,
+    report,
+
+
+REPORTS = chapters.reports(settings)
+
+
+rule report_page:
+    """Lay out the results of the chapters as one page."""
+    input:
+        reports=list(REPORTS.values()),
+        # what the reports name: a redrawn figure alone makes the page anew
+        chapters=[getattr(rules, chapter).input for chapter in REPORTS],
+        template=workflow.basedir + "/steps/report/page.html",
+        style=workflow.basedir + "/steps/report/page.css",
+    output:
+        "results/report/index.html",
+    log:
+        "logs/report/page/index.log",
+    benchmark:
+        "logs/report/page/index.tsv"
+    params:
+        **step("report.page"),
+    shell:
+        "python -m steps.report.page --reports {input.reports:q} --template {input.template:q}"
+        " --style {input.style:q} --settings {params.settings:q} --out {output:q} --log {log:q}"
+
+
+rule report:
+    """The report page."""
+    input:
+        rules.report_page.output,

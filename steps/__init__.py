@@ -1,0 +1,1 @@
+"""The steps of Reprise: one package per chapter, one module per step."""

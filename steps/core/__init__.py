@@ -1,0 +1,1 @@
+"""What every chapter needs and no chapter owns."""

@@ -1,0 +1,90 @@
+"""Fingerprints of files, settings and code, and the seeds derived from them."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).resolve().parents[2]
+_NOT_PART_OF_RESULTS = {"steps.core.runner", "steps.core.errors"}
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON (sorted keys, no spaces), in hexadecimal."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def seed(*parts: Any) -> int:
+    """A 63-bit seed from the configured seed, the step's name and what the job works on.
+
+    Never pass a tile or range number: another cut must see the same random numbers.
+    """
+    return int(fingerprint([str(part) for part in parts])[:16], 16) >> 1
+
+
+@functools.cache
+def code_digest(step: str) -> str:
+    """SHA-256 over the code of a step and of the project modules it imports.
+
+    Args:
+        step: the module under ``steps``, such as ``neurons.correlate``.
+
+    The sources are compared as ``ast.unparse`` prints them without docstrings, so comments,
+    layout and documentation change nothing, and neither does the Python version. The runner and
+    the error texts are left out: they decide how a result is reported, not what it is.
+    """
+    sources: dict[str, str] = {}
+    waiting = [f"steps.{step}"]
+    while waiting:
+        module = waiting.pop()
+        path = _module_path(module)
+        if module in sources or module in _NOT_PART_OF_RESULTS or path is None:
+            continue
+        sources[module], imports = _module_code(path)
+        waiting += imports
+    return fingerprint(sources)
+
+
+@functools.cache
+def _module_code(path: Path) -> tuple[str, list[str]]:
+    """Source without comments and docstrings, and the project modules that it imports; steps share many."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return ast.unparse(_without_docstrings(tree)), _project_imports(tree)
+
+
+def _module_path(module: str) -> Path | None:
+    path = _ROOT.joinpath(*module.split("."))
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _project_imports(tree: ast.AST) -> list[str]:
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return [name for name in names if name.split(".")[0] == "steps"]
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                if ast.get_docstring(node, clean=False) is not None:
+                    node.body = node.body[1:] or [ast.Pass()]
+    return tree

@@ -1,0 +1,192 @@
+"""What every step shares: command line, log, progress, threads, whole outputs, clear errors.
+
+A step is a module with a typed ``main``; its parameters become the command line::
+
+    def main(a: Path, b: list[Path], rows: str, settings: Settings, out: Output) -> None: ...
+
+    if __name__ == "__main__":
+        run(main)
+
+========================  ======================================================================
+parameter type            on the command line
+========================  ======================================================================
+``Path``                  an input file or folder, which must exist
+``list[Path]``            one or more inputs, or none
+``Output``                a file to make: ``main`` gets a path beside it, renamed when whole
+``Settings`` subclass     JSON, validated
+``str int float bool``    themselves (``bool`` is a flag)
+========================  ======================================================================
+
+``--log FILE`` copies what goes to standard error into a file; ``--debug`` shows the traceback
+behind a user's mistake. Exit codes: 0 done, 1 our own bug (with a traceback), 2 the user's mistake.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import logging
+import os
+import sys
+import time
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from steps.core.errors import UserError, disk_is_full
+from steps.core.settings import Settings, validate
+
+logger = logging.getLogger("reprise")
+
+Output = typing.NewType("Output", Path)
+"""A file that the step makes: written beside its final name, renamed when ``main`` returns."""
+
+
+def run(main: Callable[..., None]) -> typing.NoReturn:
+    """Run a step's ``main`` from the command line and exit; see the module's docstring."""
+    hints = typing.get_type_hints(main)
+    arguments = vars(_parser(main, hints).parse_args())
+    debug, log = arguments.pop("debug"), arguments.pop("log")
+    _start_logging(log)
+    outputs: list[tuple[Path, Path]] = []
+    try:
+        values = {name: _value(name, hints[name], text, outputs) for name, text in arguments.items()}
+        _set_threads(values)
+        main(**values)
+        for partial, final in outputs:
+            if not partial.exists():
+                raise RuntimeError(f"{main.__module__}: made no {final}")
+            os.replace(partial, final)
+    except UserError as error:
+        logger.error("error: %s", error, exc_info=debug)
+        sys.exit(2)
+    except (Exception, KeyboardInterrupt) as error:
+        if disk_is_full(error):
+            where = getattr(error, "filename", None) or ", ".join(str(f) for _, f in outputs)
+            logger.error(
+                "error: %s: no space left on the disk; free some space and start again,"
+                " finished parts are kept",
+                where,
+                exc_info=debug,
+            )
+            sys.exit(2)
+        raise
+    finally:
+        for partial, _ in outputs:
+            partial.unlink(missing_ok=True)
+        logging.shutdown()
+    sys.exit(0)
+
+
+def progress(work: Iterable[Any], total: int, label: str, every: float = 5.0) -> Iterator[Any]:
+    """Pass ``work`` on and log a line with share done and time left every few seconds.
+
+    Args:
+        work: what to go through; may begin in the middle of ``total`` after a resume.
+        total: how many items there are in all that remain.
+        label: what is being done, with its unit (``blocks of seed-1``).
+        every: seconds between lines.
+    """
+    start = last = time.monotonic()
+    for done, item in enumerate(work, 1):
+        yield item
+        now = time.monotonic()
+        if now - last >= every and done < total:
+            last = now
+            left = (now - start) / done * (total - done)
+            logger.info("%s: %d of %d (%.0f %%), %.0f s left", label, done, total, 100 * done / total, left)
+
+
+def _parser(main: Callable[..., None], hints: dict[str, Any]) -> argparse.ArgumentParser:
+    module = sys.modules[main.__module__]
+    spec = getattr(module, "__spec__", None)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {spec.name if spec else main.__module__}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for name, parameter in inspect.signature(main).parameters.items():
+        hint = hints[name]
+        needed = parameter.default is inspect.Parameter.empty
+        flag = "--" + name.replace("_", "-")
+        default = None if needed else parameter.default
+        if hint is bool:
+            parser.add_argument(flag, dest=name, action="store_true")
+        elif hint == list[Path]:
+            parser.add_argument(flag, dest=name, nargs="*", required=needed, default=default, metavar="PATH")
+        else:
+            shown = "JSON" if _is_settings(hint) else getattr(hint, "__name__", "TEXT").upper()
+            parser.add_argument(flag, dest=name, required=needed, default=default, metavar=shown)
+    parser.add_argument("--log", type=Path, metavar="FILE", help="also write messages to this file")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of user errors")
+    return parser
+
+
+def _is_settings(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Settings)
+
+
+def _value(name: str, hint: Any, text: Any, outputs: list[tuple[Path, Path]]) -> Any:
+    flag = "--" + name.replace("_", "-")
+    if hint is Output and text is not None:
+        final = Path(text)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        partial = final.with_name(f".{final.name}.part")
+        outputs.append((partial, final))
+        return partial
+    if hint is Path and text is not None:
+        return _existing(flag, Path(text))
+    if hint == list[Path]:
+        return [_existing(flag, Path(item)) for item in text or []]
+    if _is_settings(hint) and isinstance(text, str):
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{flag}: found {text!r}, expected JSON ({error})") from None
+        return validate(hint, values, flag)
+    if hint in (int, float) and isinstance(text, str):
+        try:
+            return hint(text)
+        except ValueError:
+            raise UserError(f"{flag}: found {text!r}, expected a number ({hint.__name__})") from None
+    return text
+
+
+def _existing(flag: str, path: Path) -> Path:
+    if not path.exists():
+        raise UserError(f"{flag}: {path} does not exist; check the path or build it with snakemake")
+    return path
+
+
+def _set_threads(values: dict[str, Any]) -> None:
+    """Take the number of arithmetic threads from the settings alone (one where they name none).
+
+    Snakemake exports OMP_NUM_THREADS from ``--cores``; sums would then depend on the machine's
+    load. Libraries that are not loaded yet read these variables, numpy's BLAS is told directly.
+    """
+    threads = max((getattr(value, "threads", 1) for value in values.values()), default=1)
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    if "numpy" in sys.modules:
+        import threadpoolctl
+
+        threadpoolctl.threadpool_limits(threads)
+
+
+def _start_logging(log: Path | None) -> None:
+    logging.raiseExceptions = False  # a full disk must not turn a log line into a traceback
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(log, mode="w", encoding="utf-8"))
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
+    if log is not None:
+
+        def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+            logger.error("unexpected error", exc_info=(kind, error, trace))
+
+        sys.excepthook = hook

@@ -1,0 +1,401 @@
+"""Folders that a job makes (zarr stores, models), each described by one ledger file inside it.
+
+``ledger.json`` is written last and is the only file that rules declare. It holds::
+
+    {"kind": "activations",            what the folder is
+     "made_from": {...},               inputs, settings and code that decide the contents
+     "fingerprint": "<sha256>",        of made_from
+     "attributes": {...},              what readers need to know (shapes, names)
+     "files": {"pre/c/0/0/0": {"bytes": 123, "sha256": "..."}}}
+
+While the job runs, finished files are noted in ``.finished.jsonl``; a job that starts again keeps
+those whose fingerprint, size and hash still match and makes the others anew.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steps.core.digest import file_digest, fingerprint
+from steps.core.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import zarr
+
+CODECS = ("none", "lz4", "zstd")
+"""Compression of zarr blocks, from fastest to smallest."""
+
+_FINISHED = ".finished.jsonl"
+_CHECKSUM = 4  # bytes of a crc32c
+
+
+class Ledger:
+    """The ledger of a folder that is being made."""
+
+    def __init__(self, out: Path, kind: str, made_from: dict[str, Any]) -> None:
+        """Start, or go on with, the folder that holds ``out``.
+
+        Args:
+            out: where the ledger is to be written; its folder belongs to this job alone.
+            kind: what the folder is.
+            made_from: everything that decides the contents; finished files are kept only where
+                it is unchanged.
+
+        Raises:
+            UserError: the folder holds files that no ledger knows.
+        """
+        self.folder = out.parent
+        self.kind = kind
+        self.made_from = made_from
+        self.fingerprint = fingerprint([kind, made_from])
+        self.files: dict[str, dict[str, Any]] = {}
+        self._out = out
+        self._finished = self.folder / _FINISHED
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._resume()
+
+    def _resume(self) -> None:
+        header = json.dumps({"fingerprint": self.fingerprint})
+        lines = self._finished.read_text("utf-8").splitlines() if self._finished.exists() else []
+        others = [p for p in self.folder.iterdir() if not p.name.startswith(".")]
+        if lines[:1] == [header]:
+            for line in lines[1:]:
+                try:
+                    entry = json.loads(line)
+                except json.JSONDecodeError:
+                    continue  # the line that was being written when the job was killed
+                if _matches(self.folder / entry["name"], entry):
+                    self.files[entry["name"]] = {"bytes": entry["bytes"], "sha256": entry["sha256"]}
+        elif others:
+            if not lines and not (self.folder / "ledger.json").exists():
+                raise UserError(f"{self.folder}: holds {others[0].name!r}, which no step made; move it away")
+            for path in others:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        self._note_finished()
+
+    def _note_finished(self) -> None:
+        with self._finished.open("w", encoding="utf-8") as file:
+            file.write(json.dumps({"fingerprint": self.fingerprint}) + "\n")
+            file.writelines(json.dumps({"name": name, **entry}) + "\n" for name, entry in self.files.items())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.files
+
+    def record(self, name: str) -> None:
+        """Note that the file ``name``, a path inside the folder, is whole."""
+        path = self.folder / name
+        entry = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+        self.files[name] = entry
+        with self._finished.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"name": name, **entry}) + "\n")
+
+    def finish(self, attributes: dict[str, Any]) -> None:
+        """Write the ledger; the folder is whole."""
+        self.files = dict(sorted(self.files.items()))
+        self._note_finished()  # without what a killed job made twice, so that resumed folders are alike
+        ledger = {
+            "kind": self.kind,
+            "made_from": self.made_from,
+            "fingerprint": self.fingerprint,
+            "attributes": attributes,
+            "files": self.files,
+        }
+        write_json(self._out, ledger)
+
+
+class Folder:
+    """A finished folder, opened through its ledger."""
+
+    def __init__(self, ledger: Path, kind: str, optional: str = "") -> None:
+        """Read the ledger and check that every file is there and has its size.
+
+        Args:
+            ledger: the ledger file.
+            kind: what the folder must be.
+            optional: a sub-folder that may be absent as a whole; ``absent`` then says so.
+
+        Raises:
+            UserError: not a ledger, of another kind, or a file missing or of another size.
+        """
+        self.path = ledger
+        self.folder = ledger.parent
+        content = read_json(ledger)
+        if not isinstance(content, dict) or content.get("kind") != kind:
+            found = content.get("kind") if isinstance(content, dict) else type(content).__name__
+            raise UserError(f"{ledger}: expected a ledger of kind {kind!r}, found {found!r}")
+        try:
+            self.fingerprint: str = content["fingerprint"]
+            self.made_from: dict[str, Any] = content["made_from"]
+            self.attributes: dict[str, Any] = content["attributes"]
+            self.files: dict[str, dict[str, Any]] = content["files"]
+        except KeyError as error:
+            raise UserError(f"{ledger}: the ledger lacks {error}; delete it and build it again") from None
+        self._checked: set[str] = set()
+        optional_files = [name for name in self.files if optional and name.startswith(optional + "/")]
+        self.absent = bool(optional_files) and not (self.folder / optional).exists()
+        for name, entry in self.files.items():
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise UserError(f"{ledger}: names {name!r}, outside its folder; delete and build again")
+            if not (self.absent and name in optional_files):
+                self._size_matches(name, entry)
+
+    def _size_matches(self, name: str, entry: dict[str, Any]) -> None:
+        path = self.folder / name
+        found = path.stat().st_size if path.is_file() else None
+        if found != entry["bytes"]:
+            state = "missing" if found is None else f"{found} bytes"
+            raise UserError(f"{path}: {state}, expected {entry['bytes']} bytes; {self._remedy()}")
+
+    def _remedy(self) -> str:
+        return f"rebuild it with: snakemake --force {self.path}"
+
+    def check(self, name: str) -> Path:
+        """The path of a file after its hash was compared, once per process.
+
+        Raises:
+            UserError: the file changed since it was made, or is not in the ledger.
+        """
+        path = self.folder / name
+        if name not in self._checked:
+            if name not in self.files:
+                raise UserError(f"{path}: not in {self.path}; {self._remedy()}")
+            self._size_matches(name, self.files[name])
+            if file_digest(path) != self.files[name]["sha256"]:
+                raise UserError(
+                    f"{path}: its contents differ from the hash in {self.path.name}; {self._remedy()}"
+                )
+            self._checked.add(name)
+        return path
+
+    def check_all(self) -> Folder:
+        """Compare the hash of every file; see :meth:`check`."""
+        for name in self.files:
+            self.check(name)
+        return self
+
+
+class ArrayWriter:
+    """One zarr v3 array of a folder, written block by block: one block is one zarr shard."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        name: str,
+        shape: tuple[int, ...],
+        block: tuple[int, ...],
+        dtype: str,
+        codec: str = "zstd",
+        chunk: tuple[int, ...] | None = None,
+    ) -> None:
+        """Create the array ``name`` in the ledger's folder, or go on with it.
+
+        Args:
+            ledger: the folder's ledger.
+            name: the array's name.
+            shape: of the whole array.
+            block: shape of what one :meth:`write` writes.
+            dtype: numpy name of the element type.
+            codec: one of ``CODECS``.
+            chunk: the part that can be read alone; divides ``block``, which is its default.
+        """
+        import zarr
+
+        one_thread()
+        self.ledger = ledger
+        self.name = name
+        self.block = block
+        self._metadata = f"{name}/zarr.json"
+        if self._metadata in ledger:
+            self.array = zarr.open_array(str(ledger.folder / name), mode="r+")
+            return
+        self.array = zarr.create_array(
+            str(ledger.folder / name),
+            shape=shape,
+            shards=block,
+            chunks=chunk or block,
+            dtype=dtype,
+            compressors=_codecs(codec, dtype),
+            fill_value=0,
+            config={"write_empty_chunks": True},
+            overwrite=True,
+        )
+        ledger.record(self._metadata)
+
+    def __contains__(self, index: tuple[int, ...]) -> bool:
+        return _block_file(self.name, index) in self.ledger
+
+    def write(self, index: tuple[int, ...], values: np.ndarray) -> None:
+        """Write the block at ``index`` (counted in blocks) and note it in the ledger."""
+        where = tuple(
+            slice(i * size, min((i + 1) * size, end))
+            for i, size, end in zip(index, self.block, self.array.shape, strict=True)
+        )
+        self.array[where] = values
+        self.ledger.record(_block_file(self.name, index))
+
+
+class ArrayReader:
+    """One zarr array of a finished folder; every block's hash is compared before it is read."""
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        import zarr
+
+        one_thread()
+        self.folder = folder
+        self.name = name
+        folder.check(f"{name}/zarr.json")
+        array = zarr.open_array(str(folder.folder / name), mode="r")
+        assert isinstance(array, zarr.Array)
+        self.array: zarr.Array = array
+        self.shape = array.shape
+        self.block: tuple[int, ...] = array.shards or array.chunks
+        self.chunk: tuple[int, ...] = array.chunks
+
+    def read(self, *where: slice) -> np.ndarray:
+        """The values in ``where``, one slice for each leading axis (the others whole)."""
+        import itertools
+
+        import numpy as np
+
+        full = (*where, *(slice(None) for _ in self.shape[len(where) :]))
+        spans = []
+        for part, end, size in zip(full, self.shape, self.block, strict=True):
+            start, stop, _ = part.indices(end)
+            spans.append(range(start // size, -(-stop // size)))
+        for index in itertools.product(*spans):
+            self.folder.check(_block_file(self.name, index))
+        return np.asarray(self.array[full])
+
+    def pieces(self, *index: int, first: int = 0) -> Iterator[np.ndarray]:
+        """The chunks of the block at ``index`` (counted in blocks) from number ``first`` on, one by one.
+
+        The same values as :meth:`read` gives, sooner and with one chunk in memory: zarr takes longer to
+        pass chunks between threads than to decode them (benchmarks/README.md). So this decodes what
+        :class:`ArrayWriter` wrote. A zarr shard is its chunks, then a table of their offsets and sizes,
+        then a checksum of the table; a chunk is compressed or plain, then its checksum.
+        """
+        import numcodecs.blosc
+        import numpy as np
+
+        path = self.folder.check(_block_file(self.name, index))
+        grid = [whole // part for whole, part in zip(self.block, self.chunk, strict=True)]
+        compressed = len(self.array.compressors) > 1  # the last one is the checksum
+        with path.open("rb") as file:
+            file.seek(-16 * math.prod(grid) - _CHECKSUM, os.SEEK_END)
+            table = np.frombuffer(file.read(16 * math.prod(grid)), "<u8").reshape(-1, 2).tolist()
+            for place, (offset, size) in list(zip(np.ndindex(*grid), table, strict=True))[first:]:
+                start = np.multiply(index, self.block) + np.multiply(place, self.chunk)
+                inside = np.minimum(self.chunk, self.shape - start)
+                if inside.min() <= 0:
+                    continue  # the array ends before
+                values = np.empty(self.chunk, self.array.dtype)
+                file.seek(offset)
+                if compressed:
+                    numcodecs.blosc.decompress(file.read(size - _CHECKSUM), values)
+                else:
+                    file.readinto(values.data)
+                yield values[tuple(map(slice, inside))]
+
+
+def _block_file(name: str, index: tuple[int, ...]) -> str:
+    return "/".join([name, "c", *map(str, index)])
+
+
+def write_array(ledger: Ledger, name: str, values: np.ndarray, codec: str = "zstd") -> None:
+    """Write a whole array that is small enough for one block."""
+    writer = ArrayWriter(ledger, name, values.shape, values.shape, str(values.dtype), codec)
+    index = (0,) * values.ndim
+    if index not in writer:
+        writer.write(index, values)
+
+
+def read_array(folder: Folder, name: str) -> np.ndarray:
+    """Read a whole array."""
+    return ArrayReader(folder, name).read()
+
+
+def write_tensors(path: Path, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+    """Write arrays that belong together, and facts about them, as one safetensors file."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    whole = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
+    # One entry only: safetensors writes several in random order.
+    save_file(whole, path, metadata={"facts": json.dumps(facts, sort_keys=True)})
+
+
+def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read what :func:`write_tensors` wrote.
+
+    Raises:
+        UserError: the file is truncated or something else.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            facts = json.loads((file.metadata() or {})["facts"])
+            return {name: file.get_tensor(name) for name in sorted(file.keys())}, facts
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: unreadable ({error}); delete it and run snakemake again") from None
+
+
+def one_thread() -> None:
+    """Keep zarr and blosc to the calling thread: jobs share the machine through Snakemake alone."""
+    import numcodecs.blosc
+    import zarr
+
+    zarr.config.set({"threading.max_workers": 1, "async.concurrency": 1})
+    numcodecs.blosc.set_nthreads(1)
+
+
+def _codecs(codec: str, dtype: str) -> list[Any]:
+    import numpy as np
+    from zarr.codecs import BloscCodec, Crc32cCodec
+
+    itemsize = np.dtype(dtype).itemsize
+    compressors: dict[str, list[Any]] = {
+        "none": [],
+        "lz4": [BloscCodec(cname="lz4", clevel=1, shuffle="shuffle", typesize=itemsize)],
+        # Bytes of equal significance lie together, those of each in zstd blocks (128 KiB) of their own:
+        # exponents compress, mantissas pass through (benchmarks/README.md, Codecs).
+        "zstd": [
+            BloscCodec(
+                cname="zstd", clevel=1, shuffle="shuffle", typesize=itemsize, blocksize=itemsize * 2**17
+            )
+        ],
+    }
+    return [*compressors[codec], Crc32cCodec()]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON with a fixed layout, whole or not at all."""
+    partial = path.with_name(f".{path.name}.writing")
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    partial.write_text(text + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        UserError: the file is missing or holds something else.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; build it with snakemake") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({error}); delete it and build it again") from None
+
+
+def _matches(path: Path, entry: dict[str, Any]) -> bool:
+    return path.is_file() and path.stat().st_size == entry["bytes"] and file_digest(path) == entry["sha256"]

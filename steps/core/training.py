@@ -1,0 +1,230 @@
+"""The one training loop: killed at any moment and started again, it ends with the same bits.
+
+A chapter writes its step as the body of a ``for``::
+
+    training = Training(folder / ".training.safetensors", made_from, {"model": model}, {"adam": optimizer})
+    for step in training.steps(total, seed, "steps of seed-1"):
+        set_rate(optimizer, rate * cosine(step, total, warmup))
+        ...
+        training.curve.append({"step": step + 1, "loss": loss.item()})
+    ...                      # write what was trained
+    training.finish()
+
+What makes it exact:
+
+- random numbers of a step depend on the seed and the step's number alone: torch's generators are
+  seeded anew before each step, so none of their state has to be kept. A step draws its batch, noise
+  and dropout from torch, or from a generator that it seeds from the step's number;
+- rates and other settings of an optimizer are set from the step's number in each step;
+- everything else that changes is handed over and kept: the parameters and persistent buffers of
+  modules, the tensors in optimizers, further tensors (a replay buffer), the curve;
+- the state is written aside and renamed, at times that have no influence on the result.
+
+The state is one safetensors file; its metadata is JSON: step, curve, the fingerprint of what decides
+the result, and a hash over all of it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steps.core.digest import fingerprint
+from steps.core.digest import seed as derive
+from steps.core.runner import progress
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger("reprise")
+
+
+class Training:
+    """A training whose state outlives the process."""
+
+    def __init__(
+        self,
+        state: Path,
+        made_from: Any,
+        modules: Mapping[str, torch.nn.Module],
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        tensors: Mapping[str, torch.Tensor] | None = None,
+        save_seconds: float = 30.0,
+    ) -> None:
+        """Start, or go on where the state in the file ends.
+
+        Args:
+            state: the file of the state; removed by :meth:`finish`.
+            made_from: everything that decides the result, as JSON; a state made from something else
+                is not used. Another total number of steps is something else where rates depend on it.
+            modules: by name, as they are before the first step.
+            optimizers: by name, likewise.
+            tensors: further tensors that steps change in place.
+            save_seconds: time between writings of the state; 0 writes it after every step.
+        """
+        self.curve: list[dict[str, Any]] = []
+        self.step = 0
+        """Number of steps done, which is also the number of the next one."""
+        self._path = state
+        self._partial = state.with_name(f"{state.name}.part")
+        self._fingerprint = fingerprint(made_from)
+        self._modules = modules
+        self._optimizers = optimizers
+        self._tensors = tensors or {}
+        self._save_seconds = save_seconds
+        if state.exists():
+            self._resume()
+
+    def steps(self, total: int, seed: int, label: str) -> Iterator[int]:
+        """The numbers of the steps that remain, from 0 to ``total`` - 1 in a training never killed.
+
+        Args:
+            total: steps of the whole training.
+            seed: of this training; random numbers of each step derive from it.
+            label: what progress lines say is being done (``steps of seed-1``).
+        """
+        import torch
+
+        saved, last = self.step, time.monotonic()
+        for step in progress(range(self.step, total), total - self.step, label):
+            torch.manual_seed(derive(seed, "training", step))
+            yield step
+            self.step = step + 1
+            if time.monotonic() - last >= self._save_seconds:
+                self._save()
+                saved, last = self.step, time.monotonic()
+        if saved != self.step:
+            self._save()
+
+    def finish(self) -> None:
+        """Remove the state; to be called once the results are written."""
+        self._path.unlink(missing_ok=True)
+        self._partial.unlink(missing_ok=True)
+
+    def _values(self) -> dict[str, torch.Tensor]:
+        """Everything that steps change, by name, apart from optimizers; shared tensors once."""
+        values = {f"tensors/{name}": tensor for name, tensor in self._tensors.items()}
+        seen = set()
+        for module_name, module in self._modules.items():
+            for name, tensor in module.state_dict(keep_vars=True).items():
+                if id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    values[f"modules/{module_name}/{name}"] = tensor
+        return values
+
+    def _save(self) -> None:
+        import torch
+        from safetensors.torch import save_file
+
+        values = self._values()
+        numbers: dict[str, Any] = {}
+        for name, optimizer in self._optimizers.items():
+            for index, entries in optimizer.state_dict()["state"].items():
+                for key, value in entries.items():
+                    where = values if isinstance(value, torch.Tensor) else numbers
+                    where[f"optimizers/{name}/{index}/{key}"] = value
+        kept = {name: tensor.detach().cpu().contiguous() for name, tensor in values.items()}
+        about = json.dumps(
+            {"fingerprint": self._fingerprint, "step": self.step, "curve": self.curve, "numbers": numbers}
+        )
+        try:
+            save_file(kept, self._partial, metadata={"about": about, "digest": _digest(kept, about)})
+            os.replace(self._partial, self._path)
+        except BaseException:
+            self._partial.unlink(missing_ok=True)
+            raise
+
+    def _resume(self) -> None:
+        import torch
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self._path, framework="pt") as file:
+                kept = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+                metadata = file.metadata() or {}
+            about = json.loads(metadata["about"])
+            whole = metadata["digest"] == _digest(kept, metadata["about"])
+        except (SafetensorError, KeyError, ValueError):
+            whole = False
+        if not whole:
+            logger.warning("%s: damaged; training starts again from its beginning", self._path)
+            return
+        if about["fingerprint"] != self._fingerprint:
+            logger.info("%s: made with other settings, data or code; training starts anew", self._path)
+            return
+        with torch.no_grad():
+            for name, tensor in self._values().items():
+                tensor.copy_(kept.pop(name))
+        for name, optimizer in self._optimizers.items():
+            entries: dict[int, dict[str, Any]] = {}
+            for full, value in [*kept.items(), *about["numbers"].items()]:
+                kind, owner, rest = full.split("/", 2)
+                if (kind, owner) == ("optimizers", name):
+                    index, key = rest.split("/", 1)
+                    entries.setdefault(int(index), {})[key] = value
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": entries, "param_groups": groups})
+        self.step, self.curve = about["step"], about["curve"]
+        logger.info("resuming after step %d", self.step)
+
+
+def cosine(step: int, total: int, warmup: int, floor: float = 0.1) -> float:
+    """The share of the peak rate in a step: linear warm-up, then half a cosine down to ``floor``.
+
+    Args:
+        step: its number, from 0.
+        total: steps of the whole training.
+        warmup: steps until the peak.
+        floor: share of the peak after the last step.
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1, total - warmup)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def prepare(threads: int) -> None:
+    """Set up torch for training: threads, kernels that give the same bits twice, memory.
+
+    The C library otherwise gives the memory of every large tensor back to the system and takes it
+    again, page by page, in each step (measured: 5 % of the time on one thread).
+
+    Args:
+        threads: arithmetic threads.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(mode=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        trim_threshold, mmap_threshold = -1, -3  # names in <malloc.h>
+        mallopt(mmap_threshold, 32 << 20)
+        mallopt(trim_threshold, (1 << 31) - 1)
+
+
+def _digest(tensors: Mapping[str, torch.Tensor], about: str) -> str:
+    import torch
+
+    digest = hashlib.sha256(about.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,299 @@
+"""Make the corpus: labelled documents, split into a train and a held-out side.
+
+Reads the frozen texts of ``steps.corpus.freeze`` (source ``embedded``), a folder of the user's
+files (``files``) or a dataset of the Hugging Face hub (``hub``).
+
+Writes a parquet table with one row per document, in the order of the source:
+
+    document  str  its key, unique
+    source    str  its label, what the paper calls the subset of the Pile
+    split     str  train or held_out
+    text      str  without blanks at either end
+
+and a manifest in JSON with the counts by side and label, what was left out, the SHA-256 of every
+input, the Python version of a frozen text, the settings, the code and the library versions.
+
+A document of at most ``minimum_characters`` is left out (Gurnee et al. 2024 drop 50 and fewer;
+dossier, section 2), and so is one whose text is there already; a text on both sides stays in train.
+The side is chosen for a unit as a whole (source file, topic, row), by a hash of its name, before
+anything is extracted from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pydantic
+
+from steps.core import settings as core
+from steps.core.digest import code_digest, file_digest, seed
+from steps.core.errors import UserError
+from steps.core.runner import Output, run
+from steps.corpus import embedded as embedded_source
+from steps.corpus import files as files_source
+from steps.corpus import hub as hub_source
+from steps.corpus.document import Document, shown
+from steps.corpus.embedded import Embedded
+from steps.corpus.files import Files
+from steps.corpus.hub import Hub
+
+if TYPE_CHECKING:
+    import numpy as np
+
+logger = logging.getLogger("reprise")
+
+MOST_LABELS = 1_000
+"""Labels of a corpus; more come from a column that holds something else."""
+
+BATCH = 8_000_000
+"""Characters written at once."""
+
+SOURCES = ("embedded", "files", "hub")
+
+
+class Settings(core.Settings):
+    """Settings of the step."""
+
+    source: Literal["embedded", "files", "hub"] = pydantic.Field(
+        "embedded", description="where the text comes from: the Python installation, a folder, a hub dataset"
+    )
+    held_out: float = pydantic.Field(
+        0.1, gt=0, lt=1, description="share of the units (source files, topics, rows) that is held out"
+    )
+    minimum_characters: int = pydantic.Field(
+        50, ge=0, description="documents of this many characters or fewer are left out (paper: 50)"
+    )
+    seed: int = pydantic.Field(0, ge=0, description="of the choice of the units that are held out")
+    embedded: Embedded = pydantic.Field(Embedded(), description="what is taken of the Python installation")
+    files: Files = pydantic.Field(Files(), description="the folder of files")
+    hub: Hub = pydantic.Field(Hub(), description="the hub dataset")
+
+    @pydantic.model_validator(mode="after")
+    def _names_its_source(self) -> Settings:
+        needed = {"files": ("folder",), "hub": ("dataset", "revision")}.get(self.source, ())
+        for key in needed:
+            if getattr(getattr(self, self.source), key) is None:
+                raise UserError(
+                    f"corpus.documents.{self.source}.{key}: found null, expected a value since"
+                    f" corpus.documents.source is {self.source!r}; set it or choose another source"
+                )
+        return self
+
+    @pydantic.model_serializer(mode="wrap")
+    def _only_what_counts(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the sections of other sources: their settings change nothing."""
+        return {key: value for key, value in dump(self).items() if key not in SOURCES or key == self.source}
+
+
+class Counts:
+    """How many documents and characters each side has of each label, and how many were left out."""
+
+    def __init__(self) -> None:
+        self.documents: dict[str, Counter[str]] = {"train": Counter(), "held_out": Counter()}
+        self.characters: dict[str, Counter[str]] = {"train": Counter(), "held_out": Counter()}
+        self.short = 0
+        self.repeated = 0
+
+    def add(self, side: str, source: str, characters: int) -> None:
+        self.documents[side][source] += 1
+        self.characters[side][source] += characters
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the manifest, labels sorted."""
+        sides = {
+            side: {
+                source: {"documents": count, "characters": self.characters[side][source]}
+                for source, count in sorted(documents.items())
+            }
+            for side, documents in self.documents.items()
+        }
+        return {"counts": sides, "left_out": {"short": self.short, "repeated": self.repeated}}
+
+
+def write_corpus(documents: Iterable[Document], settings: Settings, out: Path) -> Counts:
+    """Split the documents, leave out what is short or there already, and write the table.
+
+    What was read goes to a file beside ``out`` first, since only the last unit tells whether both
+    sides have one, and only the last document whether a held-out one is also in train. In memory
+    stay a batch and about 400 bytes a document.
+
+    Raises:
+        UserError: there are too few units or documents for two sides, or too many labels.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([(name, pa.string()) for name in ("document", "source", "split", "text")])
+    spool = out.with_name(f"{out.name}.spool")
+    counts = Counts()
+    try:
+        _spool(documents, settings, spool, counts)
+        with pq.ParquetFile(spool) as file:
+            keys = file.read(columns=["hash", "digest", "source", "characters"])
+            hashes = keys["hash"].to_numpy()
+            held_out = hashes < _threshold(hashes, settings.held_out)
+            keep = _keep(keys["digest"].to_pylist(), held_out)
+            counts.repeated = int((~keep).sum())
+            sides = np.where(held_out, "held_out", "train")
+            rows = zip(
+                sides.tolist(), keys["source"].to_pylist(), keys["characters"].to_pylist(), strict=True
+            )
+            for kept, (side, source, characters) in zip(keep.tolist(), rows, strict=True):
+                if kept:
+                    counts.add(side, source, characters)
+            _check(counts)
+            start = 0
+            with pq.ParquetWriter(out, schema, compression="zstd") as writer:
+                for group in range(file.num_row_groups):
+                    table = file.read_row_group(group, columns=["document", "source", "text"])
+                    part = slice(start, start + len(table))
+                    start = part.stop
+                    table = table.add_column(2, "split", pa.array(sides[part]))
+                    writer.write_table(table.filter(pa.array(keep[part])).cast(schema))
+    finally:
+        spool.unlink(missing_ok=True)
+    return counts
+
+
+def _spool(documents: Iterable[Document], settings: Settings, out: Path, counts: Counts) -> None:
+    """Write the documents that are long enough, each with its digest and the hash of its unit."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = [(name, pa.string()) for name in ("document", "source", "text")]
+    schema = pa.schema([*texts, ("characters", pa.int64()), ("hash", pa.int64()), ("digest", pa.binary(16))])
+    with pq.ParquetWriter(out, schema, compression="lz4") as writer:
+        for batch in _batches(documents):
+            rows = []
+            for document in batch:
+                text = _encodable(document.text).strip()
+                if len(text) <= settings.minimum_characters:
+                    counts.short += 1
+                    continue
+                digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+                side = seed(settings.seed, "corpus.documents", document.unit)
+                label = _encodable(document.source)
+                rows.append((document.key, label, text, len(text), side, digest))
+            columns = zip(*rows, strict=True) if rows else [()] * len(schema)
+            writer.write_table(
+                pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema)
+            )
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document.text) + 100
+        if characters >= BATCH:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _encodable(text: str) -> str:
+    """The text with halves of surrogate pairs, which JSON can hold and UTF-8 cannot, as U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _threshold(hashes: np.ndarray, held_out: float) -> int:
+    """Units whose hash is below this are held out: at least one unit, and never all.
+
+    Args:
+        hashes: of the unit of each document, 63 bits.
+        held_out: the share that is wanted.
+    """
+    if not len(hashes) or hashes.min() == hashes.max():
+        raise UserError(
+            f"corpus.documents: found {'one source file, topic or row' if len(hashes) else 'no text'} that is"
+            " long enough, expected two at least, one to train on and one to hold out; add text or lower"
+            " corpus.documents.minimum_characters"
+        )
+    wanted = int(held_out * 2**63)
+    return int(min(max(wanted, hashes.min() + 1), hashes.max()))
+
+
+def _keep(digests: list[bytes], held_out: np.ndarray) -> np.ndarray:
+    """Whether each document is kept: the first of each text, in train where it is on both sides."""
+    import numpy as np
+
+    keep = np.zeros(len(digests), bool)
+    seen: set[bytes] = set()
+    for side in (False, True):
+        for index in np.flatnonzero(held_out == side).tolist():
+            if digests[index] not in seen:
+                seen.add(digests[index])
+                keep[index] = True
+    return keep
+
+
+def _check(counts: Counts) -> None:
+    for side, documents in counts.documents.items():
+        if not documents:
+            raise UserError(
+                f"corpus.documents: no document is left for the side {side!r} after {counts.short} that are"
+                f" too short and {counts.repeated} repeated ones were left out; add text or lower"
+                " corpus.documents.minimum_characters"
+            )
+    labels = set().union(*counts.documents.values())
+    if len(labels) > MOST_LABELS:
+        raise UserError(
+            f"corpus.documents: found {len(labels)} labels, expected {MOST_LABELS} at most; set label_column"
+            " to a column with fewer values or leave it out"
+        )
+
+
+def main(settings: Settings, snapshot: list[Path], out: Output, manifest: Output) -> None:
+    """Make the corpus; ``snapshot`` is the frozen table for the source ``embedded``, else nothing."""
+    about: dict[str, Any] = {}
+    if settings.source == "embedded":
+        if len(snapshot) != 1:
+            raise UserError(f"--snapshot: found {len(snapshot)} files, expected the table of corpus_freeze")
+        about["python"] = embedded_source.python_version(snapshot[0])
+        about["inputs"] = {str(snapshot[0]): file_digest(snapshot[0])}
+        documents = embedded_source.documents(settings.embedded, snapshot[0])
+    elif settings.source == "files":
+        folder = Path(str(settings.files.folder))
+        paths = files_source.list_files(folder)
+        about["inputs"] = {shown(path.relative_to(folder)): files_source.check(path) for path in paths}
+        documents = files_source.documents(settings.files, folder, paths)
+    else:
+        about["inputs"] = hub_source.inputs(settings.hub)
+        documents = hub_source.documents(settings.hub)
+    counts = write_corpus(documents, settings, out)
+    libraries = ("datasets", "pyarrow")
+    summary = {
+        **counts.as_dict(),
+        **about,
+        "settings": settings.model_dump(),
+        "code": code_digest("corpus.documents"),
+        "versions": {name: importlib.metadata.version(name) for name in libraries},
+    }
+    manifest.write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for side, labels in summary["counts"].items():
+        for label, found in labels.items():
+            logger.info(
+                "%s: %d documents labelled %r, %d characters",
+                side,
+                found["documents"],
+                label,
+                found["characters"],
+            )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,112 @@
+"""The held-out loss of one model, trained or brought.
+
+Reads the model's folder and the packed rows (``held_out``: ``int32 [rows, context]``, BOS first). Each
+position predicts the next token of its row; BOS is never a target. Writes JSON: ``rows``, ``targets``,
+``held_out_loss`` (nats per token), ``by_source`` ({label: {"targets", "held_out_loss"}}),
+``parameters``, and ``training_tokens`` (null where unknown).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from pydantic import Field
+
+from steps.core.errors import UserError
+from steps.core.runner import Output, run
+from steps.core.settings import Settings as BaseSettings
+from steps.core.stores import ArrayReader, Folder, read_array, write_json
+from steps.language_models.models import load
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import GPT2LMHeadModel
+
+TOKENS_AT_ONCE = 4096
+LOGITS_AT_ONCE = 1 << 25
+"""Bounds the memory of an evaluation where the vocabulary is large."""
+
+
+class Settings(BaseSettings):
+    """On what, where and how models are evaluated."""
+
+    rows: int = Field(2000, ge=1, description="held-out rows; all where there are fewer")
+    device: str = Field("cpu", description="where models run")
+    dtype: Literal["float32", "float64", "bfloat16"] = Field("float32", description="of the models")
+    threads: int = Field(1, ge=1, description="arithmetic threads")
+
+
+class Loss(NamedTuple):
+    """Losses in nats."""
+
+    by_row: np.ndarray
+    """Sum over the targets of each row, ``float64 [rows]``."""
+    targets_per_row: int
+
+    @property
+    def mean(self) -> float:
+        """Per token."""
+        return float(self.by_row.sum() / (len(self.by_row) * self.targets_per_row))
+
+
+def loss_of(model: GPT2LMHeadModel, rows: np.ndarray) -> Loss:
+    """The loss of a model on rows of token ids.
+
+    Args:
+        model: in evaluation mode.
+        rows: ``int [rows, context]``.
+    """
+    import numpy as np
+    import torch
+
+    count, context = rows.shape
+    device = next(model.parameters()).device
+    batch = max(1, min(TOKENS_AT_ONCE, LOGITS_AT_ONCE // model.config.vocab_size) // context)
+    sums = []
+    with torch.inference_mode():
+        for start in range(0, count, batch):
+            part = torch.from_numpy(rows[start : start + batch]).long().to(device)
+            logits = model(part[:, :-1], use_cache=False).logits.float()
+            losses = torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1), part[:, 1:].flatten(), reduction="none"
+            )
+            sums.append(losses.view(len(part), -1).double().sum(1).cpu().numpy())
+    return Loss(np.concatenate(sums), context - 1)
+
+
+def held_out(rows: Folder, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first ``count`` held-out rows, which are in random order, and their sources."""
+    tokens = ArrayReader(rows, "held_out").read(slice(0, count))
+    return tokens, read_array(rows, "held_out_source")[:count]
+
+
+def main(model: Path, rows: Path, settings: Settings, out: Output) -> None:
+    """Evaluate ``model`` on held-out rows."""
+    packed, folder = Folder(rows, "rows"), Folder(model, "language_model")
+    if folder.attributes["tokenizer"] != packed.attributes["tokenizer"]:
+        raise UserError(f"{model}: of another tokenizer than {rows}; delete both and build again")
+    opened = load(model, settings.device, settings.dtype)
+    tokens, owners = held_out(packed, settings.rows)
+    loss = loss_of(opened, tokens)
+    by_source = {}
+    for index, label in enumerate(packed.attributes["sources"]):
+        mine = Loss(loss.by_row[owners == index], loss.targets_per_row)
+        if len(mine.by_row):
+            targets = len(mine.by_row) * mine.targets_per_row
+            by_source[label] = {"targets": targets, "held_out_loss": mine.mean}
+    write_json(
+        out,
+        {
+            "rows": len(tokens),
+            "targets": len(tokens) * loss.targets_per_row,
+            "held_out_loss": loss.mean,
+            "by_source": by_source,
+            "parameters": sum(p.numel() for p in opened.parameters()),
+            "training_tokens": folder.attributes.get("training_tokens"),
+        },
+    )
+
+
+if __name__ == "__main__":
+    run(main)

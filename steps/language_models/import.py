@@ -1,0 +1,181 @@
+# ruff: noqa: N999 (named like its rule; no other module imports it)
+"""Bring an existing GPT-2 model: a local folder, or a hub id with its revision.
+
+Reads ``config.json`` and the weights (safetensors, or ``.bin`` through torch's ``weights_only`` reader)
+of the model, and the ledger of the tokenizer that all models of the study share. No code that comes
+with a model is ever run.
+
+Writes a folder of kind ``language_model`` as training does: ``config.json`` and ``model.safetensors`` in
+the dtype in which the weights are stored. Attributes: ``tokenizer`` (fingerprint), ``source`` (place,
+revision and file hashes), ``training_tokens`` (null).
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steps.core.digest import code_digest, file_digest
+from steps.core.errors import UserError
+from steps.core.runner import Output, run
+from steps.core.stores import Folder, Ledger, read_json
+from steps.language_models.models import FAMILIES, load_tokenizer, quiet, save
+from steps.language_models.sources import Source, fetch_model, tokenizer_files, weight_files
+from steps.language_models.tokenizer import read, same
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+logger = logging.getLogger("reprise")
+
+
+def read_config(path: Path, vocabulary: int, context: int) -> GPT2Config:
+    """Read a model's configuration.
+
+    Args:
+        path: its ``config.json``.
+        vocabulary: size of the shared tokenizer, which the model must cover.
+        context: tokens per row, which the model must take.
+
+    Raises:
+        UserError: another family, too small a vocabulary or context, or not a configuration.
+    """
+    from transformers import GPT2Config
+
+    content = read_json(path)
+    family = content.get("model_type") if isinstance(content, dict) else None
+    if family not in FAMILIES:
+        raise UserError(f"{path}: found the model type {family!r}, supported are: {', '.join(FAMILIES)}")
+    if content.get("quantization_config"):
+        raise UserError(f"{path}: found a quantised model; list one whose weights are plain numbers")
+    try:
+        config = GPT2Config.from_dict(content)
+    except Exception as error:  # the library validates with exceptions of many kinds
+        raise UserError(f"{path}: not a GPT-2 configuration ({error}); mend it") from None
+    if config.vocab_size < vocabulary:
+        raise UserError(
+            f"{path}: the model knows {config.vocab_size} tokens and the tokenizer {vocabulary}; set"
+            " language_models.tokenizer to the tokenizer that the models were trained with"
+        )
+    if config.n_positions < context:
+        raise UserError(
+            f"{path}: the model takes {config.n_positions} tokens and rows have {context}; lower"
+            " language_models.rows.context"
+        )
+    return config
+
+
+def read_weights(files: list[Path]) -> dict[str, torch.Tensor]:
+    """Read the tensors of weight files.
+
+    Raises:
+        UserError: a file is damaged, or holds more than tensors.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    tensors: dict[str, torch.Tensor] = {}
+    for path in files:
+        try:
+            if path.suffix == ".safetensors":
+                content = load_file(path)
+            else:
+                content = torch.load(path, map_location="cpu", weights_only=True)
+        except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+            raise _unreadable(path, error) from None
+        except Exception as error:  # pickle.UnpicklingError: weights_only refused what the file asks for
+            raise _unreadable(path, error) from None
+        if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
+            raise UserError(f"{path}: expected named tensors only; save the model with save_pretrained")
+        tensors |= content
+    return tensors
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return UserError(f"{path}: cannot be read as weights ({reason}); copy or download it again")
+
+
+def build(config: GPT2Config, tensors: dict[str, torch.Tensor], where: Path) -> GPT2LMHeadModel:
+    """Put weights into a model of the dtype in which they are stored.
+
+    Raises:
+        UserError: weights are missing, have other shapes than the configuration says, or are not finite.
+    """
+    import torch
+    from transformers import GPT2LMHeadModel
+
+    kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    if not kinds:
+        raise UserError(f"{where}: the weight files hold no weights; copy or download them again")
+    dtype = functools.reduce(torch.promote_types, kinds)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"{where}: the weight {name!r} is not finite; list a model that is whole")
+    try:
+        loaded: Any = GPT2LMHeadModel.from_pretrained(
+            None, config=config, state_dict=tensors, dtype=dtype, output_loading_info=True
+        )
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{where}: config.json and the weights do not fit together ({reason}); copy both again"
+        ) from None
+    model: GPT2LMHeadModel = loaded[0]
+    missing = sorted(loaded[1]["missing_keys"])
+    if missing:
+        raise UserError(
+            f"{where}: {len(missing)} weights are missing, such as {missing[0]!r}; copy all weight files"
+        )
+    return model
+
+
+def check_tokenizer(folder: Path, shared: Tokenizer) -> None:
+    """Compare the tokenizer that a model brings, where it does, with the shared one.
+
+    Raises:
+        UserError: they differ.
+    """
+    files = {path.name for path in tokenizer_files(folder)}
+    brings = "tokenizer.json" in files or {"vocab.json", "merges.txt"} <= files
+    if brings and not same(read(folder), shared):
+        raise UserError(
+            f"{folder}: brings another tokenizer than the study's; models that are compared must share"
+            " one tokenizer: list models that do"
+        )
+
+
+def main(tokenizer: Path, context: int, settings: Source, out: Output) -> None:
+    """Bring the model that ``settings`` names."""
+    quiet()
+    folder = fetch_model(settings)
+    shared = Folder(tokenizer, "tokenizer")
+    check_tokenizer(folder, load_tokenizer(tokenizer))
+    config = read_config(folder / "config.json", shared.attributes["vocabulary"], context)
+    files = weight_files(folder)
+    digests = {path.name: file_digest(path) for path in (folder / "config.json", *files)}
+    model = build(config, read_weights(files), folder)
+    made_from: dict[str, Any] = {
+        "files": digests,
+        "tokenizer": shared.fingerprint,
+        "code": code_digest("language_models.import"),
+    }
+    ledger = Ledger(out, "language_model", made_from)
+    save(model, ledger)
+    ledger.finish(
+        {
+            "tokenizer": shared.fingerprint,
+            "source": {**settings.model_dump(exclude_none=True), "files": digests},
+            "training_tokens": None,
+        }
+    )
+    logger.info("brought %s with %d parameters", folder, sum(p.numel() for p in model.parameters()))
+
+
+if __name__ == "__main__":
+    run(main)

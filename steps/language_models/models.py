@@ -1,0 +1,107 @@
+"""Opening and writing the models and the tokenizer of this chapter; other chapters use it too."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from steps.core.devices import torch_device, torch_dtype
+from steps.core.errors import UserError
+from steps.core.stores import Folder, Ledger
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+FAMILIES = ("gpt2",)
+"""``model_type`` of the models that the workflow can read."""
+
+
+def load(
+    ledger: Path, device: str = "cpu", dtype: str = "float32", checkpoint: str | None = None
+) -> GPT2LMHeadModel:
+    """Open a language model for evaluation, after its files were compared with their hashes.
+
+    Args:
+        ledger: the model's ledger (``data/models/STUDY/MODEL/ledger.json``).
+        device: where it goes.
+        dtype: what its weights are converted to. Always given: transformers would otherwise
+            take the type they are stored in.
+        checkpoint: such as ``checkpoints/step-000100``; the finished model by default.
+
+    Raises:
+        UserError: a file is missing or differs from its hash, or there is no such device.
+    """
+    folder = Folder(ledger, "language_model")
+    prefix = f"{checkpoint}/" if checkpoint else ""
+    folder.check(f"{prefix}config.json")
+    weights = folder.check(f"{prefix}model.safetensors")
+    where = torch_device(device)
+    quiet()
+    import torch
+    from transformers import GPT2LMHeadModel
+
+    model = GPT2LMHeadModel.from_pretrained(
+        weights.parent,
+        dtype=torch_dtype(dtype),
+        attn_implementation="sdpa",
+        local_files_only=True,
+        use_safetensors=True,
+    )
+    model.eval()
+    torch.nn.Module.to(model, where)  # the model's own is typed wrongly
+    return model
+
+
+def config(ledger: Path) -> GPT2Config:
+    """The configuration of a model, without its weights."""
+    from transformers import GPT2Config
+
+    path = Folder(ledger, "language_model").check("config.json")
+    return GPT2Config.from_json_file(path)
+
+
+def save(model: GPT2LMHeadModel, ledger: Ledger, folder: str = "") -> None:
+    """Write a model in Hugging Face format into ``folder`` of a ledger's folder, in its own dtype."""
+    where = ledger.folder / folder
+    where.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(where)
+    (where / "generation_config.json").unlink(missing_ok=True)
+    shutil.copymode(where / "config.json", where / "model.safetensors")  # others may read it too
+    for name in ("config.json", "model.safetensors"):
+        ledger.record(str(Path(folder) / name))
+
+
+def quiet() -> None:
+    """Keep transformers from drawing progress bars into logs and warning of what is meant."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def load_tokenizer(ledger: Path) -> Tokenizer:
+    """Open a tokenizer (``data/models/STUDY/tokenizer/ledger.json``).
+
+    Raises:
+        UserError: a file is missing or differs from its hash.
+    """
+    return read_tokenizer(Folder(ledger, "tokenizer").check("tokenizer.json"))
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """Read a ``tokenizer.json``, without the truncation and padding that it may ask for.
+
+    Raises:
+        UserError: it is missing or holds something else.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare exceptions
+        raise UserError(f"{path}: not a tokenizer in Hugging Face format ({error}); replace it") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer

@@ -1,0 +1,225 @@
+"""The tokenizer that all models of a study share: trained on the corpus, or brought by the user.
+
+Trained: a byte-level BPE on the documents of the train side (parquet with ``split`` and ``text``), so
+that any text can be encoded and comes back byte by byte. Its vocabulary holds the BOS token, the 256
+bytes and merges; words with and without a leading space, and capitals, stay apart, so that unigram
+neurons have something to find (dossier, sections 2 and 12).
+
+Brought: ``tokenizer.json``, or ``vocab.json`` with ``merges.txt``, of a local folder or the hub.
+
+Writes a folder in Hugging Face format: ``tokenizer.json``, ``tokenizer_config.json`` and the ledger,
+whose attributes are ``bos`` (id), ``bos_token`` (text), ``vocabulary`` (size) and ``source``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from steps.core.digest import file_digest
+from steps.core.errors import UserError
+from steps.core.runner import Output, run
+from steps.core.stores import Ledger, read_json, write_json
+from steps.language_models import documents
+from steps.language_models.models import read_tokenizer
+from steps.language_models.sources import TOKENIZER, Source, fetch, tokenizer_files
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+logger = logging.getLogger("reprise")
+
+BOS = "<|bos|>"
+BYTES = 256
+
+
+class Settings(Source):
+    """Which tokenizer; trained where neither a path nor a hub id is given."""
+
+    vocabulary: int = Field(
+        512, ge=BYTES + 2, le=1_000_000, description="tokens of a trained one: BOS, 256 bytes, merges"
+    )
+    bos_token: str | None = Field(
+        None, min_length=1, description=f"the BOS token; null: {BOS} if trained, else as its files say"
+    )
+    threads: int = Field(1, ge=1, description="threads; no influence on the result")
+
+    @property
+    def source(self) -> Source:
+        """The place it comes from."""
+        return Source(path=self.path, hub=self.hub, revision=self.revision)
+
+    @property
+    def brought(self) -> bool:
+        """Whether it is the user's, not a trained one."""
+        return self.path is not None or self.hub is not None
+
+
+def train(texts: Iterator[str], vocabulary: int, bos_token: str) -> Tokenizer:
+    """Train a byte-level BPE tokenizer; the result depends on the texts but not on their order.
+
+    Args:
+        texts: the documents.
+        vocabulary: number of tokens, fewer where the texts hold fewer different pairs.
+        bos_token: text of the BOS token, which becomes id 0.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[bos_token],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def read(folder: Path) -> Tokenizer:
+    """Read the tokenizer of a folder, without truncation or padding.
+
+    Raises:
+        UserError: the folder holds none, or it cannot be read.
+    """
+    if (folder / "tokenizer.json").is_file():
+        return read_tokenizer(folder / "tokenizer.json")
+    vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
+    if not (vocabulary.is_file() and merges.is_file()):
+        raise UserError(
+            f"{folder}: found no tokenizer, expected tokenizer.json, or vocab.json with merges.txt;"
+            " set language_models.tokenizer.path or .hub to where the models' tokenizer is"
+        )
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    try:
+        tokenizer = Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
+    except Exception as error:  # the library raises bare exceptions
+        raise UserError(f"{vocabulary}: not the vocabulary of a BPE ({error}); replace it") from None
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    named = [token for token in named_bos(folder) if tokenizer.token_to_id(token) is not None]
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in named])
+    return tokenizer
+
+
+def named_bos(folder: Path) -> list[str]:
+    """What the files of a tokenizer call the BOS token, the file that has most to say first."""
+    found = []
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / name).is_file():
+            content = read_json(folder / name)
+            token = content.get("bos_token") if isinstance(content, dict) else None
+            token = token.get("content") if isinstance(token, dict) else token
+            if isinstance(token, str):
+                found.append(token)
+    if (folder / "vocab.json").is_file() and not found:
+        found.append("<|endoftext|>")  # what GPT-2's own files leave unsaid
+    return found
+
+
+def bos_of(tokenizer: Tokenizer, wanted: str | None, named: list[str], where: str) -> str:
+    """The BOS token.
+
+    Args:
+        tokenizer: the tokenizer.
+        wanted: the one in the settings, if any.
+        named: those that its files name.
+        where: the tokenizer's place, for the message.
+
+    Raises:
+        UserError: there is none, or it is not in the vocabulary.
+    """
+    token = wanted or next(iter(named), None)
+    if token is None:
+        raise UserError(
+            f"{where}: names no BOS token; set language_models.tokenizer.bos_token to the token that"
+            " the models saw first in every text"
+        )
+    if tokenizer.token_to_id(token) is None:
+        raise UserError(
+            f"{where}: the BOS token {token!r} is not in its vocabulary; set"
+            " language_models.tokenizer.bos_token to one that is"
+        )
+    return token
+
+
+def same(a: Tokenizer, b: Tokenizer) -> bool:
+    """Whether two tokenizers turn every text into the same ids."""
+    return _essence(a) == _essence(b)
+
+
+def _essence(tokenizer: Tokenizer) -> dict[str, Any]:
+    content = json.loads(tokenizer.to_str())
+    model = content["model"]
+    merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model.pop("merges", [])]
+    return {
+        "model": {key: value for key, value in model.items() if value is not None},
+        "merges": merges,
+        "vocabulary": tokenizer.get_vocab(),
+        "added": [item["content"] for item in content["added_tokens"] if not item["special"]],
+        "normalizer": content["normalizer"],
+        "pre_tokenizer": content["pre_tokenizer"],
+    }
+
+
+def size(tokenizer: Tokenizer) -> int:
+    """The size of the vocabulary: the largest id plus one."""
+    return 1 + max(tokenizer.get_vocab().values())
+
+
+def write(out: Path, tokenizer: Tokenizer, bos_token: str, source: dict[str, Any]) -> None:
+    """Write the folder; its fingerprint depends on the tokenizer alone, not on where it came from."""
+    text = tokenizer.to_str(pretty=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    ledger = Ledger(out, "tokenizer", {"tokenizer": digest, "bos_token": bos_token})
+    (ledger.folder / "tokenizer.json").write_text(text, encoding="utf-8")
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": bos_token,
+        "clean_up_tokenization_spaces": False,
+    }
+    write_json(ledger.folder / "tokenizer_config.json", config)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        ledger.record(name)
+    ledger.finish(
+        {
+            "bos": tokenizer.token_to_id(bos_token),
+            "bos_token": bos_token,
+            "vocabulary": size(tokenizer),
+            "source": source,
+        }
+    )
+
+
+def main(settings: Settings, out: Output, corpus: list[Path] = []) -> None:  # noqa: B006
+    """Train the tokenizer on ``corpus`` (one table of documents), or bring the user's."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "true" if settings.threads > 1 else "false"
+    if settings.brought:
+        folder = fetch(settings.source, TOKENIZER)
+        tokenizer = read(folder)
+        bos_token = bos_of(tokenizer, settings.bos_token, named_bos(folder), str(folder))
+        files = {path.name: file_digest(path) for path in tokenizer_files(folder)}
+        source: dict[str, Any] = {**settings.source.model_dump(exclude_none=True), "files": files}
+    else:
+        texts = (document.text for document in documents.read(corpus[0], "train"))
+        bos_token = settings.bos_token or BOS
+        tokenizer = train(texts, settings.vocabulary, bos_token)
+        source = {"trained_on": file_digest(corpus[0])}
+        if size(tokenizer) < settings.vocabulary:
+            logger.warning("the corpus yields %d tokens only", size(tokenizer))
+    write(out, tokenizer, bos_token, source)
+    logger.info("tokenizer with %d tokens, BOS %r", size(tokenizer), bos_token)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,295 @@
+"""Train one GPT-2 model from a seed (dossier, sections 1 and 12).
+
+Reads packed rows (``int32 [rows, context]``, BOS first; arrays ``train`` and ``held_out``) and the
+tokenizer's ledger. The seed decides the initial weights and the order of the rows, a permutation of
+all rows for each epoch. Position t predicts token t + 1 of its row, so a row of ``context`` tokens has
+``context`` - 1 targets; the last position predicts nothing.
+
+Writes a folder of kind ``language_model``: ``config.json`` and ``model.safetensors`` (float32),
+``checkpoints/step-NNNNNN`` with the same two files after that many steps, and ``curve.json``: a list of
+``{"step", "tokens", "rate", "training_loss", "held_out_loss"}``, where ``tokens`` counts the targets
+seen, losses are in nats per token, and ``held_out_loss`` is null between evaluations.
+
+A training that was killed goes on where its state ends and gives the same bits (``steps.core.training``).
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from steps.core.devices import torch_device
+from steps.core.digest import code_digest
+from steps.core.digest import seed as derive
+from steps.core.errors import UserError
+from steps.core.runner import Output, run
+from steps.core.settings import Settings as BaseSettings
+from steps.core.stores import Folder, Ledger, read_array, write_json
+from steps.core.training import Training, cosine, prepare, set_rate
+from steps.language_models.evaluate import loss_of
+from steps.language_models.models import quiet, save
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+logger = logging.getLogger("reprise")
+
+TANH_GELU = ("gelu_new", "gelu_pytorch_tanh")
+STATE = ".training.safetensors"
+MOST_POINTS = 1000
+
+
+class Settings(BaseSettings):
+    """The model and how it is trained."""
+
+    layers: int = Field(2, ge=1, description="transformer blocks")
+    width: int = Field(64, ge=1, description="of the residual stream; MLPs are four times as wide")
+    heads: int = Field(2, ge=1, description="attention heads per block; divides the width")
+    activation: Literal["gelu_new", "gelu_pytorch_tanh", "gelu", "relu"] = Field(
+        "gelu_pytorch_tanh", description="of the MLPs; gelu_pytorch_tanh is GPT-2's gelu_new in one kernel"
+    )
+    scale_attention_by_layer: bool = Field(
+        False, description="divide attention scores by the block's number (Stanford's GPT-2 models)"
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="of embeddings, attention and residuals")
+    tokens: int = Field(3_500_000, ge=1, description="training tokens (targets), rounded up to whole steps")
+    batch_rows: int = Field(32, ge=1, description="rows per step")
+    rate: float = Field(4e-3, gt=0, description="peak learning rate of AdamW")
+    weight_decay: float = Field(0.1, ge=0, description="of matrices; vectors have none")
+    warmup: float = Field(0.05, ge=0, le=1, description="share of the steps until the peak rate")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    checkpoints: int = Field(6, ge=0, description="checkpoints on the way, beside the finished model")
+    checkpoint_spacing: Literal["log", "even"] = Field("log", description="their spacing in steps")
+    evaluations: int = Field(12, ge=1, description="evaluations on the held-out side, evenly spaced")
+    evaluation_rows: int = Field(256, ge=1, description="held-out rows of each")
+    device: str = Field("cpu", description="where the model is trained")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the arithmetic; weights are float32 in either case"
+    )
+    threads: int = Field(1, ge=1, description="arithmetic threads")
+    save_seconds: float = Field(
+        30.0, ge=0, description="seconds between writings of the state; no influence on the result"
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> Settings:
+        if self.width % self.heads:
+            raise ValueError(f"width ({self.width}) to be a multiple of heads ({self.heads})")
+        return self
+
+
+def configuration(settings: Settings, vocabulary: int, context: int, bos: int) -> GPT2Config:
+    """The model's configuration in Hugging Face format."""
+    from transformers import GPT2Config
+
+    config = GPT2Config(
+        vocab_size=vocabulary,
+        n_positions=context,
+        n_embd=settings.width,
+        n_layer=settings.layers,
+        n_head=settings.heads,
+        activation_function=settings.activation,
+        scale_attn_by_inverse_layer_idx=settings.scale_attention_by_layer,
+        embd_pdrop=settings.dropout,
+        attn_pdrop=settings.dropout,
+        resid_pdrop=settings.dropout,
+        bos_token_id=bos,
+        eos_token_id=bos,
+        use_cache=False,
+    )
+    config._attn_implementation = "sdpa"
+    return config
+
+
+def initial_model(config: GPT2Config, seed: int) -> GPT2LMHeadModel:
+    """A model with the random weights of ``seed``."""
+    import torch
+    from transformers import GPT2LMHeadModel
+
+    torch.manual_seed(derive(seed, "language_models.train", "weights"))
+    return GPT2LMHeadModel(config)
+
+
+def step_function(
+    model: GPT2LMHeadModel, optimizer: torch.optim.Optimizer, clip: float, dtype: str = "float32"
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What one step does: rows ``[batch, context]`` of token ids in, their mean loss in nats out."""
+    import torch
+
+    parameters = list(model.parameters())
+    device = parameters[0].device
+    own_kernels = device.type == "cpu" and dtype == "float32"
+    if own_kernels:
+        from steps.language_models.kernels import Gelu, next_token_loss
+
+        if model.config.activation_function in TANH_GELU:
+            blocks: Any = model.transformer.h
+            for block in blocks:
+                block.mlp.act = Gelu()
+    precision = torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16")
+
+    def step(rows: torch.Tensor) -> torch.Tensor:
+        inputs, targets = rows[:, :-1], rows[:, 1:].reshape(-1)
+        with precision:
+            hidden = model.transformer(inputs, use_cache=False).last_hidden_state.flatten(0, 1)
+            if own_kernels:
+                loss = next_token_loss(hidden, model.lm_head.weight, targets)
+            else:
+                loss = torch.nn.functional.cross_entropy(model.lm_head(hidden).float(), targets)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    return step
+
+
+def new_optimizer(model: GPT2LMHeadModel, settings: Settings) -> torch.optim.Optimizer:
+    """AdamW that lets matrices decay and leaves vectors alone."""
+    import torch
+
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.95), fused=True)
+
+
+def batch_of(step: int, rows: int, batch: int, seed: int) -> np.ndarray:
+    """The numbers of the rows of a step: the next ``batch`` of an endless row of permutations.
+
+    Args:
+        step: its number, from 0.
+        rows: how many there are.
+        batch: rows per step.
+        seed: of the model.
+    """
+    import numpy as np
+
+    wanted = np.arange(step * batch, (step + 1) * batch)
+    epochs, places = np.divmod(wanted, rows)
+    numbers = [_order(seed, int(epoch), rows)[places[epochs == epoch]] for epoch in np.unique(epochs)]
+    return np.concatenate(numbers)
+
+
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, rows: int) -> np.ndarray:
+    import numpy as np
+
+    generator = np.random.default_rng(derive(seed, "language_models.train", "order", epoch))
+    return generator.permutation(rows)
+
+
+def spaced(total: int, count: int, spacing: str) -> list[int]:
+    """Up to ``count`` numbers of steps between 1 and ``total`` - 1 after which checkpoints are kept."""
+    if spacing == "log":
+        steps = {round(total ** (k / count)) for k in range(count)}
+    else:
+        steps = {round(total * (k + 1) / (count + 1)) for k in range(count)}
+    return sorted(step for step in steps if 1 <= step < total)
+
+
+def train(
+    train_rows: np.ndarray,
+    held_out_rows: np.ndarray,
+    config: GPT2Config,
+    seed: int,
+    settings: Settings,
+    ledger: Ledger,
+) -> Training:
+    """Train a model and write it, its checkpoints and its curve; the ledger is left to the caller.
+
+    Args:
+        train_rows: token ids, ``int32 [rows, context]``, BOS first.
+        held_out_rows: the same, for evaluations on the way.
+        config: the model's configuration.
+        seed: of weights and order.
+        settings: the step's settings.
+        ledger: of the folder to write into.
+    """
+    import torch
+
+    count, context = train_rows.shape
+    targets = settings.batch_rows * (context - 1)
+    total = -(-settings.tokens // targets)
+    device = torch_device(settings.device)
+    model = initial_model(config, seed).train()
+    torch.nn.Module.to(model, device)  # the model's own is typed wrongly
+    optimizer = new_optimizer(model, settings)
+    one_step = step_function(model, optimizer, settings.clip, settings.dtype)
+    kept = set(spaced(total, settings.checkpoints, settings.checkpoint_spacing))
+    evaluated = {round(total * (k + 1) / settings.evaluations) for k in range(settings.evaluations)}
+    every = max(1, total // MOST_POINTS)
+    data = torch.from_numpy(train_rows)
+
+    training = Training(
+        ledger.folder / STATE,
+        ledger.made_from,
+        {"model": model},
+        {"adamw": optimizer},
+        save_seconds=settings.save_seconds,
+    )
+    for step in training.steps(total, seed, f"steps of seed {seed}"):
+        rate = settings.rate * cosine(step, total, round(settings.warmup * total))
+        set_rate(optimizer, rate)
+        batch = data[batch_of(step, count, settings.batch_rows, seed)].long().to(device)
+        loss = one_step(batch)
+        done = step + 1
+        if done in kept:
+            save(model, ledger, f"checkpoints/step-{done:06d}")
+        if done in evaluated or done % every == 0 or done == total:
+            point = {"step": done, "tokens": done * targets, "rate": rate, "training_loss": loss.item()}
+            if done in evaluated:
+                model.eval()
+                held_out = loss_of(model, held_out_rows[: settings.evaluation_rows]).mean
+                model.train()
+                logger.info("step %d of %d: held-out loss %.3f nats", done, total, held_out)
+            training.curve.append({**point, "held_out_loss": held_out if done in evaluated else None})
+    save(model, ledger)
+    write_json(ledger.folder / "curve.json", training.curve)
+    ledger.record("curve.json")
+    return training
+
+
+def main(rows: Path, tokenizer: Path, seed: int, settings: Settings, out: Output) -> None:
+    """Train the model of ``seed``."""
+    packed = Folder(rows, "rows")
+    about = packed.attributes
+    wanted = Folder(tokenizer, "tokenizer").fingerprint
+    if about["tokenizer"] != wanted:
+        raise UserError(f"{rows}: packed with another tokenizer than {tokenizer}; delete it and build again")
+    made_from: dict[str, Any] = {
+        "rows": packed.fingerprint,
+        "tokenizer": wanted,
+        "seed": seed,
+        "settings": settings.model_dump(exclude={"save_seconds"}),
+        "code": code_digest("language_models.train"),
+    }
+    ledger = Ledger(out, "language_model", made_from)
+    prepare(settings.threads)
+    quiet()
+    config = configuration(settings, about["vocabulary"], about["context"], about["bos"])
+    training = train(
+        read_array(packed, "train"), read_array(packed, "held_out"), config, seed, settings, ledger
+    )
+    ledger.finish(
+        {
+            "tokenizer": wanted,
+            "source": {"seed": seed, "rows": packed.fingerprint},
+            "training_tokens": training.curve[-1]["tokens"],
+        }
+    )
+    training.finish()
+
+
+if __name__ == "__main__":
+    run(main)

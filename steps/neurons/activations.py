@@ -1,0 +1,269 @@
+"""Reading the pre-activations that ``neurons.dump`` described, from its store or from the model.
+
+Every later step of the chapter takes activations through :class:`Activations`, which hides whether
+they lie on disk (``source: dump``) or are computed again (``source: model``, or a dump restored by
+DVC, which leaves the blocks out): both give the same rounded values, in the same blocks. A *block* is
+a run of whole rows of tokens, global to the study, so however the work is cut, sums are formed over the
+same tokens in the same order.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from steps.core.errors import UserError
+from steps.core.stores import ArrayReader, Folder, read_array
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    import numpy as np
+    import torch
+
+logger = logging.getLogger("reprise")
+
+Precision = Literal["float32", "float64"]
+"""Of products and post-activations; totals are float64 in either case."""
+
+PILOT_TOKENS = 256
+"""How many tokens give the pilot value that is subtracted before summing."""
+
+PILOT_PLACES = 8
+"""From how many places of the text they are: neurons that fire all through one text of many are common."""
+
+READ_TOKENS = 2048
+"""How many tokens are read at once, which bounds the memory of conversions."""
+
+
+def activation_function(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The activation function that a model's configuration calls ``name``, from a tensor to a tensor."""
+    from torch.nn.functional import gelu
+
+    if name in ("gelu_new", "gelu_pytorch_tanh", "gelu_fast"):
+        return lambda x: gelu(x, approximate="tanh")  # one kernel for what are five in transformers
+    from transformers.activations import ACT2FN
+
+    function: Callable[[torch.Tensor], torch.Tensor] = ACT2FN[name]
+    return function
+
+
+class Activations:
+    """The MLP pre-activations of one model over one set of tokens.
+
+    Attributes:
+        name: the model's name in the study.
+        layers: number of MLP layers.
+        width: neurons per layer (d_mlp).
+        neurons: ``layers * width``; neuron ``n`` is number ``n % width`` of layer ``n // width``.
+        context: tokens per row, the first being BOS.
+        tokens: ``int32 [rows * context]``, the token ids.
+        keep: ``bool [rows * context]``, false where the token is excluded from correlations.
+        blocks: number of blocks; block ``k`` is ``block_slice(k)`` of the tokens.
+    """
+
+    def __init__(self, ledger: Path) -> None:
+        """Open the activations that ``ledger`` describes.
+
+        Raises:
+            UserError: a file is missing, truncated or altered.
+        """
+        self.store = Folder(ledger, "activations", optional="pre")
+        facts = self.store.attributes
+        self.name: str = facts["model"]
+        self.layers: int = facts["layers"]
+        self.width: int = facts["width"]
+        self.neurons = self.layers * self.width
+        self.context: int = facts["context"]
+        self.block_tokens: int = facts["block_tokens"]
+        self.dtype: str = facts["dtype"]
+        self.activation: str = facts["activation"]
+        self.tokens: np.ndarray = read_array(self.store, "tokens")
+        self.keep: np.ndarray = read_array(self.store, "keep").astype(bool)
+        self.blocks = -(-len(self.tokens) // self.block_tokens)
+        kept = facts["source"] == "dump" and not self.store.absent
+        if self.store.absent:
+            logger.info("%s: its blocks are not here (DVC leaves them out): computed again", ledger)
+        self._array = ArrayReader(self.store, "pre") if kept else None
+        self._model: Any = None
+        self._computed: tuple[int, np.ndarray] | None = None
+
+    @property
+    def kept(self) -> int:
+        """Number of tokens that are not excluded."""
+        return int(self.keep.sum())
+
+    def block_slice(self, block: int) -> slice:
+        """The tokens of a block."""
+        start = block * self.block_tokens
+        return slice(start, min(start + self.block_tokens, len(self.tokens)))
+
+    def require_origin(self, path: Path, fingerprint: Any) -> None:
+        """Refuse a file that says it was made from activations of another fingerprint.
+
+        Raises:
+            UserError: the fingerprint is not that of these activations.
+        """
+        if fingerprint != self.store.fingerprint:
+            raise UserError(
+                f"{path}: not made from {self.store.path} as it is now; delete it and run snakemake again"
+            )
+
+    def pre(self, layer: int, tokens: slice) -> np.ndarray:
+        """Stored pre-activations ``[tokens, width]`` of one layer, within one block."""
+        import numpy as np
+
+        parts = []
+        for where, pre in self.pieces(layer, tokens.start // self.block_tokens, tokens.start):
+            parts.append(pre[max(0, tokens.start - where.start) : tokens.stop - where.start])
+            if where.stop >= tokens.stop:
+                break
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def pieces(self, layer: int, block: int, start: int = 0) -> Iterator[tuple[slice, np.ndarray]]:
+        """A block's tokens part by part, with the pre-activations ``[tokens, width]`` of one layer.
+
+        The parts before token ``start`` are skipped.
+        """
+        whole = self.block_slice(block)
+        step = self._array.chunk[1] if self._array is not None else READ_TOKENS
+        skipped = max(0, start - whole.start) // step
+        begin = whole.start + skipped * step
+        if self._array is not None:
+            parts: Iterable[np.ndarray] = (
+                chunk[0] for chunk in self._array.pieces(layer, block, 0, first=skipped)
+            )
+        else:
+            computed = self._compute(block)[layer]
+            parts = (computed[at : at + step] for at in range(skipped * step, len(computed), step))
+        for part in parts:
+            yield slice(begin, begin + len(part)), part
+            begin += len(part)
+
+    def _compute(self, block: int) -> np.ndarray:
+        from steps.neurons.dump import PreActivations
+
+        if self._computed is not None and self._computed[0] == block:
+            return self._computed[1]
+        if self._model is None:
+            facts = self.store.attributes
+            ledger = (self.store.folder / facts["model_ledger"]).resolve()
+            self._model = PreActivations(ledger, facts["device"], facts["compute_dtype"], self.dtype)
+            if self._model.fingerprint != self.store.made_from["model"]:
+                raise UserError(f"{ledger}: the model changed after {self.store.path}; rebuild the latter")
+        rows = self.tokens[self.block_slice(block)].reshape(-1, self.context)
+        pre: np.ndarray = self._model(rows)
+        self._computed = (block, pre)
+        return pre
+
+
+class PostActivations:
+    """Post-activations of kept tokens minus their pilot value, block by block.
+
+    The shift keeps sums of products exact where a neuron's mean is large beside its spread. It is the
+    median over ``PILOT_TOKENS`` kept tokens from all over the set, whatever part a job works on. A median,
+    because one stretch unlike the rest would move a mean away by many times a rare neuron's spread, and
+    because it is itself one of the values: their differences then keep the few digits of float16, while
+    sums of differences from an arbitrary number are all rounded the same way (4e-6 of a correlation where
+    the mean is 100 times the spread, instead of 4e-7).
+    """
+
+    def __init__(self, source: Activations, precision: Precision, neurons: slice | None = None) -> None:
+        """Prepare reading ``neurons`` (all by default) of ``source``, as ``precision``."""
+        import numpy as np
+        import torch
+
+        self.source = source
+        self.neurons = neurons or slice(0, source.neurons)
+        self.count = self.neurons.stop - self.neurons.start
+        self._dtype = np.dtype(precision)
+        self._function = activation_function(source.activation)
+        self._table: np.ndarray | None = None
+        if source.dtype == "float16":
+            # There are only 65,536 float16 numbers: looking the function up is exact, and three
+            # times faster than the function.
+            halves = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(self._dtype)
+            self._table = self._function(torch.from_numpy(halves)).numpy()
+        largest = max(
+            (int(source.keep[source.block_slice(k)].sum()) for k in range(source.blocks)), default=0
+        )
+        self._buffer = torch.empty((largest, self.count), dtype=getattr(torch, precision))
+        self.pilot = np.zeros(self.count)
+        self.pilot = self._pilot()
+        self._shift = torch.from_numpy(self.pilot).to(self._buffer.dtype)
+
+    def _pilot(self) -> np.ndarray:
+        import numpy as np
+
+        kept = np.flatnonzero(self.source.keep)
+        starts = len(kept) * np.arange(PILOT_PLACES) // PILOT_PLACES
+        chosen = np.unique(np.concatenate([kept[s : s + PILOT_TOKENS // PILOT_PLACES] for s in starts]))
+        block = chosen // self.source.block_tokens
+        sample = np.empty((len(chosen), self.count), self._dtype)
+        for k in np.unique(block):
+            rows = chosen[block == k]
+            for layer, inside, columns in self._layers():
+                pre = self.source.pre(layer, slice(rows[0], rows[-1] + 1))
+                sample[block == k, columns] = self._post(pre[rows - rows[0], inside])
+        middle = (len(sample) - 1) // 2
+        sample.partition(middle, axis=0)
+        return sample[middle].astype(np.float64)
+
+    def _layers(self) -> Iterator[tuple[int, slice, slice]]:
+        """Each layer with the neurons of it that are read, and the columns of the result they fill."""
+        width = self.source.width
+        for layer in range(self.neurons.start // width, (self.neurons.stop - 1) // width + 1):
+            start = max(self.neurons.start, layer * width)
+            stop = min(self.neurons.stop, (layer + 1) * width)
+            inside = slice(start - layer * width, stop - layer * width)
+            yield layer, inside, slice(start - self.neurons.start, stop - self.neurons.start)
+
+    def _post(self, pre: np.ndarray) -> np.ndarray:
+        import numpy as np
+        import torch
+
+        if self._table is None:
+            return self._function(torch.from_numpy(pre.astype(self._dtype))).numpy()
+        return np.take(self._table, np.ascontiguousarray(pre).view(np.uint16), mode="clip")
+
+    def block(self, block: int) -> torch.Tensor:
+        """Shifted post-activations ``[kept tokens of the block, neurons]``; overwritten by the next call."""
+        import numpy as np
+        import torch
+
+        end = 0
+        for layer, inside, columns in self._layers():
+            end = 0
+            for tokens, pre in self.source.pieces(layer, block):
+                keep = self.source.keep[tokens]
+                chosen = pre[:, inside] if keep.all() else pre[np.flatnonzero(keep), inside]
+                begin, end = end, end + len(chosen)
+                post = torch.from_numpy(self._post(chosen))
+                torch.sub(post, self._shift[columns], out=self._buffer[begin:end, columns])
+        return self._buffer[:end]
+
+
+def require_comparable(a: Activations, b: Activations, allow_self: bool = False) -> None:
+    """Refuse pairs whose correlation would mean nothing.
+
+    Raises:
+        UserError: other tokens, another token mask, other blocks, or the same model twice.
+    """
+    for what, key in (("tokens", "tokens"), ("token mask", "exclude")):
+        if a.store.made_from[key] != b.store.made_from[key]:
+            raise UserError(
+                f"{a.store.path} and {b.store.path}: made from different {what};"
+                " models are compared on the same ones: dump both with one configuration"
+            )
+    if a.block_tokens != b.block_tokens:
+        raise UserError(
+            f"{a.store.path} and {b.store.path}: blocks of {a.block_tokens} and {b.block_tokens} tokens;"
+            " sums run over the same blocks: dump both with one neurons.dump.block_tokens"
+        )
+    if a.store.made_from["model"] == b.store.made_from["model"] and not allow_self:
+        raise UserError(
+            f"{a.store.path} and {b.store.path}: both hold the same weights"
+            f" (models {a.name!r} and {b.name!r});"
+            " list different models, or set neurons.allow_self to compare a model with itself"
+        )

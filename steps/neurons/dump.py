@@ -1,0 +1,257 @@
+"""Pre-activations of every MLP layer of a GPT-2 model, in one forward pass (dossier sections 2 and 3).
+
+Reads a model folder, its tokenizer and packed rows of tokens (``int32 [rows, context]``, BOS first).
+Writes a zarr v3 store:
+
+=========  ==============================  ===========================================================
+array      shape, dtype                    contents
+=========  ==============================  ===========================================================
+``pre``    [layers, tokens, width], fp16   pre-activations, one zarr shard per layer and token block
+``tokens`` [tokens], int32                 token ids
+``keep``   [tokens], uint8                 0 where the token is excluded from correlations
+=========  ==============================  ===========================================================
+
+With ``source: model`` the store has no ``pre``: readers compute it again, rounded identically, since a
+dump at the paper's scale is 39 TB. Post-activations are derived on reading with the model's own
+activation function.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from steps.core.digest import code_digest, fingerprint
+from steps.core.errors import UserError, require_space
+from steps.core.runner import Output, progress, run
+from steps.core.settings import Settings as BaseSettings
+from steps.core.stores import ArrayWriter, Folder, Ledger, read_array, write_array
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+logger = logging.getLogger("reprise")
+
+CHUNK_BYTES = 2**20
+"""Size of the parts of a block that are decoded one after the other: they stay in a core's cache."""
+
+
+class Settings(BaseSettings):
+    """How activations are made and kept."""
+
+    source: Literal["dump", "model"] = Field("dump", description="keep activations, or compute them anew")
+    split: Literal["train", "held_out"] = Field("held_out", description="which rows of the corpus")
+    tokens: int = Field(100_000, ge=1, description="how many tokens, BOS included; whole rows are taken")
+    exclude_bos: bool = Field(True, description="leave BOS out of correlations")
+    exclude_tokens: list[int | str] = Field(
+        ["\n"], description="further tokens left out of correlations, as ids or as the text of one token"
+    )
+    dtype: Literal["float16", "float32"] = Field("float16", description="of the kept pre-activations")
+    compute_dtype: Literal["float32", "bfloat16", "float64"] = Field("float32", description="of the model")
+    device: str = Field("cpu", description="where the model runs")
+    block_tokens: int = Field(4096, ge=1, description="tokens per block, rounded down to whole rows")
+    batch_tokens: int = Field(4096, ge=1, description="tokens per forward pass, rounded down to whole rows")
+    codec: Literal["none", "lz4", "zstd"] = Field("zstd", description="compression of the kept blocks")
+    threads: int = Field(1, ge=1, description="arithmetic threads")
+
+
+class PreActivations:
+    """A model that turns rows of tokens into pre-activations, rounded as they are kept."""
+
+    def __init__(
+        self, ledger: Path, device: str, compute_dtype: str, dtype: str, batch_tokens: int = 4096
+    ) -> None:
+        """Load the model of a ``language_model`` ledger and listen to its MLP layers."""
+        from steps.language_models.models import load
+
+        model = load(ledger, device=device, dtype=compute_dtype)
+        self.fingerprint = weights_fingerprint(Folder(ledger, "language_model"))
+        self._prepare(model, dtype, batch_tokens)
+
+    def _prepare(self, model: Any, dtype: str, batch_tokens: int) -> None:
+        self.model = model.base_model  # without the unembedding
+        self.layers: int = model.config.n_layer
+        self.width: int = model.config.n_inner or 4 * model.config.n_embd
+        self.activation: str = model.config.activation_function
+        self._dtype = dtype
+        self._batch_tokens = batch_tokens
+        self._limit = 65504.0 if dtype == "float16" else float("inf")
+        self._out: torch.Tensor
+        self._at = slice(0, 0)
+        for layer, block in enumerate(self.model.h):
+            block.mlp.c_fc.register_forward_hook(self._keep(layer))
+
+    @classmethod
+    def of(cls, model: Any, dtype: str = "float16", batch_tokens: int = 4096) -> PreActivations:
+        """The same for a model in memory."""
+        self = cls.__new__(cls)
+        self._prepare(model, dtype, batch_tokens)
+        return self
+
+    def _keep(self, layer: int) -> Any:
+        def hook(module: Any, inputs: Any, output: torch.Tensor) -> None:
+            low, high = output.aminmax()
+            largest = max(abs(float(low)), abs(float(high)))
+            if not largest <= self._limit:
+                raise UserError(
+                    f"layer {layer}: a pre-activation of {largest:g} is beyond {self._dtype};"
+                    " set neurons.dump.dtype to float32, or check the model's weights where it is nan"
+                )
+            self._out[layer, self._at] = output.reshape(-1, self.width)
+
+        return hook
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """Pre-activations ``[layers, rows * context, width]`` of ``rows`` (``int [rows, context]``)."""
+        import torch
+
+        context = rows.shape[1]
+        self._out = torch.empty((self.layers, rows.size, self.width), dtype=getattr(torch, self._dtype))
+        batch = max(1, self._batch_tokens // context)
+        device = next(self.model.parameters()).device
+        with torch.inference_mode():
+            for start in range(0, len(rows), batch):
+                part = torch.from_numpy(rows[start : start + batch]).long().to(device)
+                self._at = slice(start * context, start * context + part.numel())
+                self.model(part, use_cache=False)
+        return self._out.numpy()
+
+
+def weights_fingerprint(model: Folder) -> str:
+    """What identifies a model: the hashes of its configuration and weights."""
+    return fingerprint({name: model.files[name]["sha256"] for name in ("config.json", "model.safetensors")})
+
+
+def excluded_ids(tokenizer: Path, bos: int, settings: Settings) -> list[int]:
+    """The ids of the tokens that are left out of correlations, sorted.
+
+    Raises:
+        UserError: a text that is not exactly one token, or an id outside the vocabulary.
+    """
+    from steps.language_models.models import load_tokenizer
+
+    vocabulary = load_tokenizer(tokenizer)
+    size = vocabulary.get_vocab_size()
+    ids = {bos} if settings.exclude_bos else set()
+    for item in settings.exclude_tokens:
+        if isinstance(item, int):
+            if not 0 <= item < size:
+                raise UserError(f"neurons.dump.exclude_tokens: found id {item}, expected 0 to {size - 1}")
+            ids.add(item)
+        else:
+            encoded = vocabulary.encode(item, add_special_tokens=False).ids
+            if len(encoded) != 1:
+                raise UserError(
+                    f"neurons.dump.exclude_tokens: {item!r} is {len(encoded)} tokens, expected one;"
+                    " give its id"
+                )
+            ids.add(encoded[0])
+    return sorted(ids)
+
+
+def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings, out: Output) -> None:
+    """Dump, or go on dumping, the activations of the model called ``name``."""
+    packed = Folder(rows, "rows")
+    tokenizer_folder = Folder(tokenizer, "tokenizer")
+    context = packed.attributes["context"]
+    available = read_array(packed, settings.split)
+    wanted = -(-settings.tokens // context)
+    if len(available) < wanted:
+        logger.warning(
+            "%s: %d tokens asked for, %d there; all are taken", rows, settings.tokens, available.size
+        )
+    chosen = available[:wanted]
+    exclude = excluded_ids(tokenizer, packed.attributes["bos"], settings)
+    tokens = chosen.reshape(-1)
+    keep = ~_isin(tokens, exclude)
+    if keep.sum() < 2:
+        raise UserError(
+            f"{rows}: {keep.sum()} of {len(tokens)} tokens are left after exclusion, need at least 2"
+        )
+
+    weights = Folder(model, "language_model")
+    made_from = {
+        "model": weights_fingerprint(weights),
+        "tokens": fingerprint([context, tokens.tolist(), tokenizer_folder.fingerprint]),
+        "exclude": exclude,
+        "settings": settings.model_dump(mode="json", exclude={"tokens", "exclude_bos", "exclude_tokens"}),
+        "code": code_digest("neurons.dump"),
+    }
+    ledger = Ledger(out, "activations", made_from)
+    source = PreActivations(
+        model, settings.device, settings.compute_dtype, settings.dtype, settings.batch_tokens
+    )
+    block_rows = max(1, settings.block_tokens // context)
+    write_array(ledger, "tokens", tokens)
+    write_array(ledger, "keep", keep.astype("uint8"))
+    if settings.source == "dump":
+        write_blocks(ledger, source, chosen, block_rows, settings.codec)
+    ledger.finish(
+        {
+            "model": name,
+            "source": settings.source,
+            "layers": source.layers,
+            "width": source.width,
+            "context": context,
+            "block_tokens": block_rows * context,
+            "dtype": settings.dtype,
+            "compute_dtype": settings.compute_dtype,
+            "device": settings.device,
+            "activation": source.activation,
+            "kept": int(keep.sum()),
+            "model_ledger": os.path.relpath(model, out.parent),
+        }
+    )
+
+
+def write_blocks(
+    ledger: Ledger, source: PreActivations, rows: np.ndarray, block_rows: int, codec: str
+) -> None:
+    """Write the blocks of ``pre`` that are not there yet.
+
+    Raises:
+        UserError: the store would not fit on the disk.
+    """
+    import numpy as np
+
+    context = rows.shape[1]
+    itemsize = np.dtype(source._dtype).itemsize
+    bytes_left = source.layers * rows.size * source.width * itemsize
+    bytes_left -= sum(entry["bytes"] for name, entry in ledger.files.items() if name.startswith("pre/c/"))
+    require_space(ledger.folder, bytes_left, "lower neurons.dump.tokens or set neurons.dump.source to model")
+    block = block_rows * context
+    array = ArrayWriter(
+        ledger,
+        "pre",
+        (source.layers, rows.size, source.width),
+        (1, block, source.width),
+        source._dtype,
+        codec,
+        chunk=(1, _largest_divisor(block, max(1, CHUNK_BYTES // (itemsize * source.width))), source.width),
+    )
+    blocks = range(-(-len(rows) // block_rows))
+    missing = [k for k in blocks if any((layer, k, 0) not in array for layer in range(source.layers))]
+    for k in progress(missing, len(missing), f"{ledger.folder.name}: blocks dumped"):
+        pre = source(rows[k * block_rows : (k + 1) * block_rows])
+        for layer in range(source.layers):
+            if (layer, k, 0) not in array:
+                array.write((layer, k, 0), pre[layer : layer + 1])
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return next(d for d in range(min(number, limit), 0, -1) if number % d == 0)
+
+
+def _isin(tokens: np.ndarray, ids: list[int]) -> np.ndarray:
+    import numpy as np
+
+    return np.isin(tokens, ids)
+
+
+if __name__ == "__main__":
+    run(main)

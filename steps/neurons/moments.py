@@ -1,0 +1,270 @@
+"""What one model's neurons do by themselves over a range of tokens, as sums that merge by addition.
+
+Reads activations. Writes one safetensors file per token range (dossier sections 4 and 5):
+
+===============  ========================  =======================================================
+array            shape, dtype              sums over the range
+===============  ========================  =======================================================
+``count``        [2], int64                kept tokens, all tokens
+``pilot``        [neurons], float64        shift of post-activations (the same in every range)
+``total``        [neurons], float64        shifted post-activations of kept tokens
+``second``       [layers, width, width]    products of shifted post-activations within a layer
+``pre_pilot``    [neurons], float64        shift of pre-activations (the same in every range)
+``pre_powers``   [4, neurons], float64     powers 1 to 4 of shifted pre-activations, all tokens
+``positive``     [neurons], int64          tokens with a pre-activation above 0, of all tokens
+``top_value``    [neurons, examples]       largest post-activations of kept tokens, float32
+``top_token``    [neurons, examples]       where they are (index into the tokens), int64
+===============  ========================  =======================================================
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from steps.core.digest import code_digest
+from steps.core.errors import UserError
+from steps.core.runner import Output, progress, run
+from steps.core.settings import Settings as BaseSettings
+from steps.core.stores import read_tensors, write_tensors
+from steps.neurons.activations import PILOT_TOKENS, Activations, PostActivations, Precision
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+GEMM_TILE = 1024
+"""Side of the part of a product that is computed at once: its float32 sums are added to the float64
+totals while still in the cache, and need 4 MB beside them."""
+
+
+class Settings(BaseSettings):
+    """How statistics are formed."""
+
+    precision: Precision = Field("float32", description="of products; totals are float64 in either case")
+    examples: int = Field(20, ge=1, description="top examples kept per neuron")
+    threads: int = Field(1, ge=1, description="arithmetic threads")
+
+
+def add_products(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
+    """Add ``a.T @ b`` to ``total`` (float64), computed in the precision of ``a`` and ``b``.
+
+    Args:
+        total: ``[n_a, n_b]``.
+        a: ``[tokens, n_a]``.
+        b: ``[tokens, n_b]``; where it is ``a`` itself, only the upper triangle of tiles is computed
+            (see :func:`mirror`).
+    """
+    import torch
+
+    symmetric = a is b
+    side = min(GEMM_TILE, max(256, total.shape[1] // 4)) if symmetric else GEMM_TILE
+    scratch = torch.empty(side * side, dtype=a.dtype, device=a.device)
+    for i in range(0, a.shape[1], side):
+        left = a[:, i : i + side].T
+        for j in range(i if symmetric else 0, b.shape[1], side):
+            right = b[:, j : j + side]
+            out = scratch[: left.shape[0] * right.shape[1]].view(left.shape[0], right.shape[1])
+            torch.mm(left, right, out=out)
+            total[i : i + side, j : j + side] += out
+
+
+def mirror(total: torch.Tensor) -> None:
+    """Copy the upper triangle of a symmetric total to the lower one."""
+    import torch
+
+    total.copy_(torch.triu(total) + torch.triu(total, 1).T)
+
+
+def range_blocks(blocks: int, ranges: int, index: int) -> range:
+    """The blocks of token range ``index`` of ``ranges``: consecutive, as equal as can be.
+
+    Raises:
+        UserError: fewer blocks than ranges.
+    """
+    if ranges > blocks:
+        raise UserError(
+            f"neurons.ranges: found {ranges}, expected at most {blocks}, the number of token blocks;"
+            " lower it or neurons.dump.block_tokens"
+        )
+    return range(blocks * index // ranges, blocks * (index + 1) // ranges)
+
+
+class WithinLayers:
+    """Sums ``total [neurons]`` and ``second [layers, width, width]`` of shifted post-activations."""
+
+    def __init__(self, layers: int, width: int) -> None:
+        import torch
+
+        self.count = 0
+        self.total = torch.zeros(layers * width, dtype=torch.float64)
+        self.second = torch.zeros((layers, width, width), dtype=torch.float64)
+
+    def add(self, values: torch.Tensor) -> None:
+        """Add a block ``[tokens, layers * width]``."""
+        import torch
+
+        self.count += len(values)
+        self.total += values.sum(0, dtype=torch.float64)
+        width = self.second.shape[1]
+        for layer, second in enumerate(self.second):
+            part = values[:, layer * width : (layer + 1) * width]
+            add_products(second, part, part)
+
+    def finish(self) -> None:
+        """Complete the symmetric products, of which :meth:`add` computes the upper half."""
+        for second in self.second:
+            mirror(second)
+
+
+class Moments:
+    """Sums over all tokens, merged from the files of the ranges.
+
+    Attributes:
+        count: kept tokens.
+        mean: ``[neurons]``, of shifted post-activations.
+        norm: ``[neurons]``, root of the centred sum of squares; 0 where a neuron is constant.
+        arrays: the merged arrays of the module's docstring.
+    """
+
+    def __init__(self, files: list[Path], source: Activations | None = None) -> None:
+        """Merge ``files``, one per token range.
+
+        Raises:
+            UserError: there is none, one is damaged, or was made from other activations than ``source``.
+        """
+        import numpy as np
+
+        parts = []
+        for path in files:
+            arrays, facts = read_tensors(path)
+            if source is not None:
+                source.require_origin(path, facts.get("activations"))
+            parts.append(arrays)
+        if not parts:
+            raise UserError("--moments: found no file, expected one per token range")
+        self.arrays = parts[0]
+        for part in parts[1:]:
+            for name in ("count", "total", "second", "pre_powers", "positive"):
+                self.arrays[name] = self.arrays[name] + part[name]
+            value, token = (
+                np.concatenate([self.arrays[name], part[name]], axis=1) for name in ("top_value", "top_token")
+            )
+            order = np.lexsort((token, -value), axis=1)[:, : self.arrays["top_value"].shape[1]]
+            self.arrays["top_value"] = np.take_along_axis(value, order, 1)
+            self.arrays["top_token"] = np.take_along_axis(token, order, 1)
+        self.count = int(self.arrays["count"][0])
+        self.mean: np.ndarray = self.arrays["total"] / self.count
+        diagonal = np.einsum("lii->li", self.arrays["second"]).reshape(-1)
+        self.norm: np.ndarray = np.sqrt(np.maximum(0.0, diagonal - self.count * self.mean**2))
+
+    def covariance(self, layer: int) -> np.ndarray:
+        """Centred sums of products ``[width, width]`` within a layer, float64."""
+        import numpy as np
+
+        second = self.arrays["second"][layer]
+        mean = self.mean[layer * len(second) : (layer + 1) * len(second)]
+        covariance: np.ndarray = second - self.count * np.outer(mean, mean)
+        return covariance
+
+
+def main(activations: Path, ranges: int, index: int, settings: Settings, out: Output) -> None:
+    """Sum over token range ``index`` of ``ranges``."""
+    import numpy as np
+
+    source = Activations(activations)
+    post = PostActivations(source, settings.precision)
+    blocks = range_blocks(source.blocks, ranges, index)
+    within = WithinLayers(source.layers, source.width)
+    single = SingleNeurons(source, settings.examples)
+    for k in progress(blocks, len(blocks), f"{source.name}: blocks summed"):
+        values = post.block(k)
+        within.add(values)
+        single.add(k, values, post.pilot)
+    within.finish()
+    arrays = {
+        "count": np.array([within.count, single.count]),
+        "pilot": post.pilot,
+        "total": within.total.numpy(),
+        "second": within.second.numpy(),
+        "pre_pilot": single.pilot.numpy(),
+        "pre_powers": single.powers.numpy(),
+        "positive": single.positive.numpy(),
+        **single.top(),
+    }
+    facts = {
+        "activations": source.store.fingerprint,
+        "precision": settings.precision,
+        "code": code_digest("neurons.moments"),
+    }
+    write_tensors(out, arrays, facts)
+
+
+class SingleNeurons:
+    """Power sums of pre-activations and the top examples of every neuron, block by block."""
+
+    def __init__(self, source: Activations, examples: int) -> None:
+        import torch
+
+        self.source = source
+        self.count = 0
+        first = slice(0, min(PILOT_TOKENS, source.block_slice(0).stop))
+        self.pilot = torch.cat(
+            [torch.from_numpy(source.pre(layer, first)).double().mean(0) for layer in range(source.layers)]
+        )
+        self.powers = torch.zeros((4, source.neurons), dtype=torch.float64)
+        self.positive = torch.zeros(source.neurons, dtype=torch.int64)
+        self._examples = examples
+        self._top = torch.zeros((source.neurons, 0), dtype=torch.int64)
+
+    def add(self, block: int, values: torch.Tensor, pilot: np.ndarray) -> None:
+        """Add a block, whose shifted post-activations of kept tokens are ``values``."""
+        import torch
+
+        where = self.source.block_slice(block)
+        self.count += where.stop - where.start
+        token = torch.from_numpy(self.source.keep[where].nonzero()[0]) + where.start
+        tops = []
+        for layer in range(self.source.layers):
+            columns = slice(layer * self.source.width, (layer + 1) * self.source.width)
+            pre = torch.from_numpy(self.source.pre(layer, where)).double()
+            self.positive[columns] += (pre > 0).sum(0)
+            shifted = pre - self.pilot[columns]
+            power = shifted.clone()
+            for order in range(4):
+                self.powers[order, columns] += power.sum(0)
+                power *= shifted
+            post = (values[:, columns].double() + torch.from_numpy(pilot[columns])).float()
+            keys = torch.cat([self._top[columns], _ranking(post.T.contiguous(), token)], dim=1)
+            tops.append(keys.topk(min(self._examples, keys.shape[1]), dim=1).values)
+        self._top = torch.cat(tops)
+
+    def top(self) -> dict[str, np.ndarray]:
+        """The arrays ``top_value`` and ``top_token``; missing examples are -inf at -1."""
+        import torch
+
+        high = self._top >> 32
+        bits = torch.where(high < 0, high ^ 0x7FFFFFFF, high).to(torch.int32)
+        missing = (0, self._examples - self._top.shape[1])
+        value = torch.nn.functional.pad(bits.view(torch.float32), missing, value=-float("inf"))
+        token = torch.nn.functional.pad(0xFFFFFFFF - (self._top & 0xFFFFFFFF), missing, value=-1)
+        return {"top_value": value.numpy(), "top_token": token.numpy()}
+
+
+def _ranking(value: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
+    """Whole numbers that order float32 values ``[neurons, tokens]``, equal ones by the earlier token.
+
+    The value's bits, which order floats as whole numbers once those of negatives are turned round, go
+    into the upper half and the token, counted down, into the lower one; so the top examples do not
+    depend on how the tokens are cut.
+    """
+    import torch
+
+    bits = value.view(torch.int32).long()
+    return (torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits) << 32) | (0xFFFFFFFF - token)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,101 @@
+"""Correlations of two models, put together from the files of their row tiles."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steps.core.errors import UserError
+from steps.core.stores import read_tensors
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclasses.dataclass
+class Pair:
+    """Summaries of all correlations of model ``a`` (rows) with model ``b`` (columns).
+
+    The arrays are those of ``neurons.correlate``, rows of all tiles; the columns' extremes, histograms
+    and powers are merged over tiles.
+    """
+
+    a: str
+    b: str
+    neurons: tuple[int, int]
+    width: tuple[int, int]
+    tokens: int
+    row_top_value: np.ndarray
+    row_top_index: np.ndarray
+    row_bottom_value: np.ndarray
+    row_bottom_index: np.ndarray
+    row_histogram: np.ndarray
+    row_powers: np.ndarray
+    row_constant: np.ndarray
+    column_top_value: np.ndarray
+    column_top_index: np.ndarray
+    column_bottom_value: np.ndarray
+    column_bottom_index: np.ndarray
+    column_histogram: np.ndarray
+    column_powers: np.ndarray
+    column_constant: np.ndarray
+    rotated_max: np.ndarray
+
+
+def load_pairs(files: list[Path]) -> list[Pair]:
+    """Read the files of any number of pairs, each cut into any number of tiles.
+
+    Returns:
+        The pairs, in the order in which they first appear.
+
+    Raises:
+        UserError: a file is damaged, or a pair lacks a tile.
+    """
+    tiles: dict[tuple[str, str], list[_Tile]] = {}
+    for path in files:
+        arrays, facts = read_tensors(path)
+        tiles.setdefault((facts["a"], facts["b"]), []).append((facts["rows"], path, arrays, facts))
+    return [_merge(sorted(parts, key=lambda part: part[0])) for parts in tiles.values()]
+
+
+_Tile = tuple[list[int], Path, "dict[str, np.ndarray]", "dict[str, Any]"]
+
+
+def _merge(tiles: list[_Tile]) -> Pair:
+    import numpy as np
+
+    facts = tiles[0][3]
+    end = 0
+    for rows, path, _, _ in tiles:
+        if rows[0] != end:
+            raise UserError(f"{path}: begins at row {rows[0]}, expected {end}; give every tile once")
+        end = rows[1]
+    if end != facts["neurons"][0]:
+        raise UserError(f"{tiles[-1][1]}: ends at row {end}, expected {facts['neurons'][0]}; give all tiles")
+
+    def parts(name: str) -> list[np.ndarray]:
+        return [arrays[name] for _, _, arrays, _ in tiles]
+
+    merged = {}
+    for name in ("top_value", "top_index", "bottom_value", "bottom_index", "histogram", "constant"):
+        merged[f"row_{name}"] = np.concatenate(parts(f"row_{name}"))
+    for name in ("row_powers", "rotated_max"):
+        merged[name] = np.concatenate(parts(name), axis=1)
+    for name in ("column_histogram", "column_powers"):
+        merged[name] = np.sum(parts(name), axis=0)
+    merged["column_constant"] = parts("column_constant")[0]
+    for extreme, sign in (("top", -1), ("bottom", 1)):
+        value = np.concatenate(parts(f"column_{extreme}_value"), axis=1)
+        index = np.concatenate(parts(f"column_{extreme}_index"), axis=1)
+        keep = np.lexsort((index, sign * value), axis=1)[:, : facts["settings"]["top"]]
+        merged[f"column_{extreme}_value"] = np.take_along_axis(value, keep, 1)
+        merged[f"column_{extreme}_index"] = np.take_along_axis(index, keep, 1)
+    return Pair(
+        a=facts["a"],
+        b=facts["b"],
+        neurons=(facts["neurons"][0], facts["neurons"][1]),
+        width=(facts["width"][0], facts["width"][1]),
+        tokens=facts["tokens"],
+        **merged,
+    )

@@ -1,0 +1,51 @@
+"""Sums of products of one token range, for a tile of one model's neurons and all of another's.
+
+Reads the activations of both models. Writes one safetensors file: ``product`` (float64
+``[rows, columns]``, sums over the range of shifted post-activations) and ``count`` (int64 ``[1]``, its
+kept tokens). The shifts are the same in every range, so ``neurons.correlate`` merges ranges by addition.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from steps.core.digest import code_digest
+from steps.core.runner import Output, run
+from steps.core.settings import Settings as BaseSettings
+from steps.core.stores import write_tensors
+from steps.neurons.activations import Activations, PostActivations, Precision, require_comparable
+from steps.neurons.correlate import sum_products, tile_rows
+from steps.neurons.moments import range_blocks
+
+
+class Settings(BaseSettings):
+    """How products are formed."""
+
+    precision: Precision = Field("float32", description="of products; totals are float64 in either case")
+    allow_self: bool = Field(False, description="let a model be compared with itself")
+    threads: int = Field(1, ge=1, description="arithmetic threads")
+
+
+def main(
+    a: Path, b: Path, tiles: int, tile: int, ranges: int, index: int, settings: Settings, out: Output
+) -> None:
+    """Sum the products of tile ``tile`` of ``tiles`` over token range ``index`` of ``ranges``."""
+    import numpy as np
+
+    first, second = Activations(a), Activations(b)
+    require_comparable(first, second, settings.allow_self)
+    left = PostActivations(first, settings.precision, tile_rows(first.neurons, tiles, tile))
+    right = PostActivations(second, settings.precision)
+    count, total = sum_products(left, right, range_blocks(first.blocks, ranges, index))
+    facts = {
+        "a": first.store.fingerprint,
+        "b": second.store.fingerprint,
+        "code": code_digest("neurons.products"),
+    }
+    write_tensors(out, {"product": total.numpy(), "count": np.array([count])}, facts)
+
+
+if __name__ == "__main__":
+    run(main)

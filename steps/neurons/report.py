@@ -1,0 +1,267 @@
+"""The chapter's headline figures and its part of the report page.
+
+Reads the tables, the correlation files and activations, and the figures. Writes ``metrics.json`` and
+``report.json``. Metrics, for the reference model unless the name says otherwise:
+
+==========================  =========================================================================
+name                        meaning
+==========================  =========================================================================
+``neurons_per_model``       neurons of the reference
+``models``                  how many models were compared, the reference included
+``tokens``                  tokens kept after exclusion
+``draws``                   random rotations of each partner
+``excess_max``              largest excess correlation (with draw 0, as in the paper)
+``excess_mean``             its mean over neurons
+``universal_at_half``       neurons whose excess is above the paper's threshold of 0.5
+``universal_calibrated``    neurons of the privileged basis: mean largest correlation above its null
+``same_layer_match_share``  share of best matches that lie in the layer of the same number
+``clusters``                clusters over all models
+``clustered_neurons``       neurons of all models that are in one
+==========================  =========================================================================
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from steps.core.provenance import card, provenance
+from steps.core.runner import Output, run
+from steps.core.settings import Settings as BaseSettings
+from steps.core.stores import write_json
+from steps.neurons.activations import Activations, activation_function
+from steps.neurons.pairs import Pair, load_pairs
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+CAPTIONS = {
+    "correlation_summary": "Left: over partners, the mean of each neuron's largest correlation, the same with"
+    " rotated partners, and their difference, the excess. Middle: partners agree where points lie on the"
+    " dotted line. Right: of a layer's neurons, the share whose best match lies in each layer.",
+    "excess": "Left: excess of all neurons beside what a further random rotation in place of the real partner"
+    " would give. Right: the same, sorted; blue where the calibrated test calls it privileged basis.",
+    "clusters": "Clusters of neurons that are each other's best match across models, and how often they come"
+    " back when blocks of tokens are resampled.",
+}
+
+
+class Settings(BaseSettings):
+    """What the report shows."""
+
+    clusters: int = Field(12, ge=0, description="clusters shown with their snippets")
+    snippets: int = Field(3, ge=1, description="snippets per cluster")
+    context: int = Field(8, ge=1, description="tokens shown before and after the strongest one")
+
+
+def metrics(excess: pd.DataFrame, clusters: pd.DataFrame, pairs: list[Pair], models: int) -> dict[str, Any]:
+    """The flat figures of the module's docstring."""
+    import numpy as np
+
+    same = [
+        (np.arange(pair.neurons[0]) // pair.width[0] == pair.row_top_index[:, 0] // pair.width[1])[
+            pair.row_constant == 0
+        ]
+        for pair in pairs
+    ]
+    return {
+        "neurons_per_model": len(excess),
+        "models": models,
+        "tokens": pairs[0].tokens,
+        "draws": len(pairs[0].rotated_max),
+        "excess_max": float(excess["excess_corr"].max()),
+        "excess_mean": float(excess["excess_corr"].mean()),
+        "universal_at_half": int(excess["universal"].sum()),
+        "universal_calibrated": int(excess["privileged_basis"].sum()),
+        "same_layer_match_share": float(np.concatenate(same).mean()) if len(np.concatenate(same)) else 0.0,
+        "clusters": int(clusters["cluster"].nunique()),
+        "clustered_neurons": len(clusters),
+    }
+
+
+def snippet(
+    source: Activations, layer: int, neuron: int, token: int, around: int, texts: dict[int, str]
+) -> list[list[Any]]:
+    """Tokens around ``token`` in its row, each with the neuron's post-activation there over the largest."""
+    import torch
+
+    row = token // source.context * source.context
+    span = slice(max(row, token - around), min(row + source.context, token + around + 1))
+    pre = source.pre(layer, span)[:, neuron].astype("float32")
+    post = activation_function(source.activation)(torch.from_numpy(pre)).numpy()
+    strength = (post / max(float(post.max()), 1e-12)).clip(0, 1)
+    return [
+        [texts.get(int(number), f"[{number}]"), round(float(value), 3)]
+        for number, value in zip(source.tokens[span], strength, strict=True)
+    ]
+
+
+def cluster_table(
+    clusters: pd.DataFrame,
+    examples: pd.DataFrame,
+    sources: dict[str, Activations],
+    texts: dict[int, str],
+    settings: Settings,
+) -> dict[str, Any]:
+    """The largest and most stable clusters with the text on which one of their members fires."""
+    best = clusters.drop_duplicates("cluster").sort_values(
+        ["models", "stability", "mean_corr"], ascending=False, kind="stable"
+    )
+    rows = []
+    for _, first in best.head(settings.clusters).iterrows():
+        members = clusters[clusters["cluster"] == first["cluster"]]
+        shown = members.iloc[0]
+        chosen = examples[
+            (examples["model"] == shown["model"])
+            & (examples["layer"] == shown["layer"])
+            & (examples["neuron"] == shown["neuron"])
+        ].head(settings.snippets)
+        cells: list[dict[str, Any] | None] = [
+            {
+                "snippet": snippet(
+                    sources[shown["model"]],
+                    int(shown["layer"]),
+                    int(shown["neuron"]),
+                    int(token),
+                    settings.context,
+                    texts,
+                )
+            }
+            for token in chosen["token"]
+        ]
+        cells += [None] * (settings.snippets - len(cells))
+        named = [f"{m.model} L{m.layer}.{m.neuron}" for m in members.drop_duplicates("model").itertuples()]
+        further = len(members) - len(named)
+        names = ", ".join(named) + (f" and {further} more" if further else "")
+        rows.append([names, float(first["mean_corr"]), float(first["stability"]), *cells])
+    return {
+        "title": "Clusters and what they fire on",
+        "caption": "Clusters that span most models and come back most often under resampling. The snippets"
+        " are those on which the first member fires most; the shade is its post-activation there.",
+        "columns": [
+            "members",
+            "correlation",
+            "stability",
+            *(f"example {n + 1}" for n in range(settings.snippets)),
+        ],
+        "rows": rows,
+    }
+
+
+def token_texts(tokenizer: Path, tokens: np.ndarray) -> dict[int, str]:
+    """What each token id that occurs decodes to."""
+    import numpy as np
+
+    from steps.language_models.models import load_tokenizer
+
+    vocabulary = load_tokenizer(tokenizer)
+    return {
+        int(number): vocabulary.decode([int(number)], skip_special_tokens=False)
+        for number in np.unique(tokens)
+    }
+
+
+def headline_cards(
+    numbers: dict[str, Any], study: str, correlations: list[Path], activations: list[Path]
+) -> list[dict[str, Any]]:
+    """The chapter's headline figures for the report page, with where each came from."""
+    excess = [
+        (
+            "Universal, excess above 0.5",
+            numbers["universal_at_half"],
+            "neurons",
+            "The paper's rule; small models trained briefly have few or none.",
+        ),
+        (
+            "Privileged basis",
+            numbers["universal_calibrated"],
+            "neurons",
+            f"More similar to their partners than {numbers['draws']} rotations of them allow,"
+            " at a false discovery rate of q.",
+        ),
+        (
+            "Largest excess",
+            round(numbers["excess_max"], 4),
+            "correlation",
+            "Largest correlation minus its rotated baseline, mean over partners.",
+        ),
+        (
+            "Best match in the same layer",
+            round(100 * numbers["same_layer_match_share"], 1),
+            "%",
+            "Share of best matches that lie in the layer of the same number.",
+        ),
+    ]
+    clusters = (
+        "Clusters",
+        numbers["clusters"],
+        "",
+        f"Groups of mutual best matches; they hold {numbers['clustered_neurons']} neurons.",
+    )
+    return [
+        *(card(*facts, step="neurons.baseline", study=study, inputs=correlations) for facts in excess),
+        card(*clusters, step="neurons.clusters", study=study, inputs=[*correlations, *activations]),
+    ]
+
+
+def main(
+    study: str,
+    section: str,
+    tokenizer: Path,
+    activations: list[Path],
+    correlations: list[Path],
+    excess: Path,
+    clusters: Path,
+    examples: Path,
+    figures: list[Path],
+    settings: Settings,
+    metrics_out: Output,
+    report: Output,
+) -> None:
+    """Write the metrics and the report; ``section`` is the chapter's configuration as JSON."""
+    import json
+
+    import pandas as pd
+
+    pairs = load_pairs(correlations)
+    sources = {source.name: source for source in map(Activations, activations)}
+    excess_table, cluster_members = pd.read_parquet(excess), pd.read_parquet(clusters)
+    numbers = metrics(excess_table, cluster_members, pairs, len(sources))
+    tokens = next(iter(sources.values())).tokens
+    write_json(metrics_out, numbers)
+    table = cluster_table(
+        cluster_members, pd.read_parquet(examples), sources, token_texts(tokenizer, tokens), settings
+    )
+    steps = ["dump", "moments", "correlate", "baseline", "clusters", "table", "figure", "report"]
+    content = {
+        "chapter": "neurons",
+        "study": study,
+        "title": "Universal neurons",
+        "summary": f"Which of the {numbers['neurons_per_model']} neurons of {pairs[0].a} come back in"
+        f" {len(pairs)} other models that saw the same {numbers['tokens']} tokens. After Gurnee et al.,"
+        " arXiv 2401.12181. The threshold of 0.5 is the paper's; the calibrated test, clusters and their"
+        " stability are ours.",
+        "cards": headline_cards(numbers, study, correlations, activations),
+        "figures": [
+            {
+                "file": f"figures/{path.name}",
+                "caption": CAPTIONS[path.stem],
+                "data": f"figures/{path.with_suffix('.json').name}",
+            }
+            for path in figures
+        ],
+        "tables": [table],
+        "provenance": provenance(
+            [f"neurons.{step}" for step in steps],
+            json.loads(section),
+            [*activations, *correlations, excess, clusters, examples],
+        ),
+    }
+    write_json(report, content)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""The report page, laid out from the ``report.json`` of every chapter."""

@@ -1,0 +1,433 @@
+"""What the Snakefile needs to know of the chapters: the whole configuration and its helpers.
+
+Nobody else imports this module.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from steps.core.digest import code_digest, file_digest
+from steps.core.errors import UserError
+from steps.core.settings import Settings, validate
+from steps.corpus import documents as corpus_step
+from steps.corpus import files as corpus_folder
+from steps.corpus.document import shown
+from steps.language_models import evaluate as language_models_evaluate
+from steps.language_models import rows as language_models_rows
+from steps.language_models import sources as language_models_sources
+from steps.language_models import tokenizer as language_models_tokenizer
+from steps.language_models import train as language_models_train
+from steps.neurons import baseline as neurons_baseline
+from steps.neurons import clusters as neurons_clusters
+from steps.neurons import correlate as neurons_correlate
+from steps.neurons import dump as neurons_dump
+from steps.neurons import moments as neurons_moments
+from steps.neurons import products as neurons_products
+from steps.neurons import report as neurons_report
+from steps.neurons.activations import Precision
+from steps.neurons.figure import FIGURES
+from steps.report import page as report_page
+
+ROOT = Path(__file__).resolve().parents[1]
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+"""What studies and models may be called: safe as part of a path on any system."""
+
+Name = Annotated[str, pydantic.Field(pattern=rf"^{NAME}$", max_length=80)]
+
+
+class Corpus(Settings):
+    """The corpus."""
+
+    study: Name = pydantic.Field("embedded", description="name of the corpus, its folder in data/corpora")
+    documents: corpus_step.Settings = pydantic.Field(
+        corpus_step.Settings(), description="where the text comes from and how it is split"
+    )
+
+
+class ListedModel(language_models_sources.Source):
+    """An existing model."""
+
+    name: Name = pydantic.Field(description="what it is called here")
+
+    @pydantic.model_validator(mode="after")
+    def _has_a_place(self) -> ListedModel:
+        if self.path is None and self.hub is None:
+            raise ValueError("a path, or a hub id with a revision")
+        if self.name in ("tokenizer", "rows"):
+            raise ValueError(f"another name than {self.name!r}, which is taken")
+        return self
+
+
+class LanguageModels(Settings):
+    """The language models."""
+
+    study: Name = pydantic.Field("default", description="name of the study, its folder in data/models")
+    seeds: list[Annotated[int, pydantic.Field(ge=0)]] = pydantic.Field(
+        [1, 2, 3, 4, 5], min_length=1, description="seeds of the models that are trained"
+    )
+    models: list[ListedModel] = pydantic.Field([], description="existing models; then nothing is trained")
+    tokenizer: language_models_tokenizer.Settings = pydantic.Field(
+        language_models_tokenizer.Settings(), description="the tokenizer that all share"
+    )
+    rows: language_models_rows.Settings = pydantic.Field(
+        language_models_rows.Settings(), description="rows of tokens"
+    )
+    train: language_models_train.Settings = pydantic.Field(
+        language_models_train.Settings(), description="the model and its training"
+    )
+    evaluate: language_models_evaluate.Settings = pydantic.Field(
+        language_models_evaluate.Settings(), description="held-out losses"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _names_differ(self) -> LanguageModels:
+        names = self.names()
+        double = next((name for name in names if names.count(name) > 1), None)
+        if double is not None:
+            raise ValueError(f"names and seeds that differ ({double!r} is there twice)")
+        return self
+
+    def names(self) -> list[str]:
+        """The models' names, in the order of the configuration."""
+        return [model.name for model in self.models] or [f"seed-{seed}" for seed in self.seeds]
+
+    def source(self, name: str) -> language_models_sources.Source:
+        """Where a listed model comes from."""
+        model = next(model for model in self.models if model.name == name)
+        return language_models_sources.Source(path=model.path, hub=model.hub, revision=model.revision)
+
+    def shared_tokenizer(self) -> language_models_tokenizer.Settings:
+        """The tokenizer's settings: that of the first listed model where there are some."""
+        if self.tokenizer.brought or not self.models:
+            return self.tokenizer
+        return self.tokenizer.model_copy(update=self.source(self.models[0].name).model_dump())
+
+
+class NeuronPlan(Settings):
+    """The size of the models, from which jobs estimate the memory and time they ask for."""
+
+    layers: int = pydantic.Field(2, ge=1, description="MLP layers")
+    width: int = pydantic.Field(256, ge=1, description="neurons per layer")
+
+
+class Neurons(Settings):
+    """Universal neurons."""
+
+    study: Name = pydantic.Field("default", description="name of the study, its folder in results/neurons")
+    reference: Name | None = pydantic.Field(None, description="the model whose neurons are judged")
+    pairs: Literal["reference", "all"] = pydantic.Field("all", description="which models are correlated")
+    tiles: int = pydantic.Field(1, ge=1, description="row tiles of each pair, one job each")
+    ranges: int = pydantic.Field(1, ge=1, description="token ranges of each tile, one job each")
+    precision: Precision = pydantic.Field("float32", description="of products; totals are float64")
+    allow_self: bool = pydantic.Field(False, description="let a model be compared with itself")
+    q: float = pydantic.Field(0.05, gt=0, lt=1, description="false discovery rate")
+    plan: NeuronPlan = pydantic.Field(NeuronPlan(), description="size of the models, for resources")
+    dump: neurons_dump.Settings = pydantic.Field(neurons_dump.Settings(), description="activations")
+    moments: neurons_moments.Settings = pydantic.Field(neurons_moments.Settings(), description="moments")
+    products: neurons_products.Settings = pydantic.Field(neurons_products.Settings(), description="products")
+    correlate: neurons_correlate.Settings = pydantic.Field(
+        neurons_correlate.Settings(), description="correlations and rotations"
+    )
+    baseline: neurons_baseline.Settings = pydantic.Field(
+        neurons_baseline.Settings(), description="thresholds"
+    )
+    clusters: neurons_clusters.Settings = pydantic.Field(neurons_clusters.Settings(), description="clusters")
+    report: neurons_report.Settings = pydantic.Field(neurons_report.Settings(), description="the report")
+
+
+class Report(Settings):
+    """The report page."""
+
+    page: report_page.Settings = pydantic.Field(
+        default=report_page.Settings(), description="how the page is made"
+    )
+
+
+class Config(Settings):
+    """The whole configuration, one section per chapter (``config/default.yaml`` explains it).
+
+    What stands above a step holds for every step below that has a setting of that name.
+    """
+
+    seed: int = pydantic.Field(0, ge=0, description="of everything random that has no seed of its own")
+    device: str = pydantic.Field("cpu", description="where models run")
+    threads: int = pydantic.Field(1, ge=1, description="arithmetic threads of each job")
+    corpus: Corpus = pydantic.Field(Corpus(), description="the corpus")
+    language_models: LanguageModels = pydantic.Field(LanguageModels(), description="the language models")
+    neurons: Neurons = pydantic.Field(Neurons(), description="universal neurons")
+    report: Report = pydantic.Field(default=Report(), description="the report page")
+
+
+def configure(config: dict[str, Any]) -> Config:
+    """Check the configuration that Snakemake merged.
+
+    Raises:
+        UserError: unknown or wrong keys, all of them in one line.
+    """
+    return validate(Config, _inherit(Config, config, {}), "configuration")
+
+
+def _inherit(model: type[Settings], values: Any, above: dict[str, Any]) -> Any:
+    """``values`` with what their settings model knows and only the levels above say."""
+    if not isinstance(values, dict):
+        return values
+    fields = model.model_fields
+    plain = {key: value for key, value in above.items() if key in fields}
+    whole = plain | values
+    shared = above | {key: value for key, value in whole.items() if not isinstance(value, dict)}
+    for key, field in fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            whole[key] = _inherit(field.annotation, whole.get(key, {}), shared)
+    return whole
+
+
+def reports(config: Config) -> dict[str, str]:
+    """The ``report.json`` of every configured chapter that writes one, in the order of the page."""
+    order = ("language_models", "neurons", "fractal", "skills", "dafny", "audit")
+    studies = {name: getattr(getattr(config, name, None), "study", None) for name in order}
+    return {name: f"results/{name}/{study}/report.json" for name, study in studies.items() if study}
+
+
+def corpus_snapshot(config: Config) -> list[str]:
+    """The frozen table that the corpus is made from; empty where the source is another."""
+    return ["data/raw/embedded/stdlib.parquet"] if config.corpus.documents.source == "embedded" else []
+
+
+def corpus_files(config: Config) -> tuple[list[str], list[str]]:
+    """The user's files that the corpus is made from; empty where the source is another.
+
+    Returns:
+        paths that Snakemake can hold, to be declared as input, and the names and SHA-256 of the
+        others (braces, control characters, bytes that are no UTF-8), to be declared as parameters.
+
+    Raises:
+        UserError: the folder is missing or holds none.
+    """
+    if config.corpus.documents.source != "files":
+        return [], []
+    paths = corpus_folder.list_files(Path(str(config.corpus.documents.files.folder)))
+    plain = [path for path in paths if not re.search(r"[{}\x00-\x1f\ud800-\udfff]", str(path))]
+    others = [f"{shown(path)} {file_digest(path)}" for path in paths if path not in set(plain)]
+    return [str(path) for path in plain], others
+
+
+def corpus_resources(config: Config) -> dict[str, int]:
+    """What the corpus needs: megabytes of memory and minutes.
+
+    Texts are streamed; memory grows with the number of documents, about 400 bytes each.
+    """
+    documents = config.corpus.documents
+    if documents.source == "embedded":
+        return {"mem_mb": 2_000, "runtime": 10}
+    millions = (documents.hub.maximum_documents or 20_000_000) / 1e6 if documents.source == "hub" else 3
+    return {"mem_mb": round(2_000 + 350 * millions), "runtime": round(30 + 60 * millions)}
+
+
+NEURON_FIGURES = list(FIGURES)
+"""The figures of the neurons chapter."""
+
+
+def listed_model_files(config: Config) -> dict[str, list[str]]:
+    """The files of each listed model that lies in a local folder, to be declared as input.
+
+    Raises:
+        UserError: a folder is missing, holds no model, or has a name that Snakemake cannot hold.
+    """
+    return {
+        model.name: _declarable(language_models_sources.model_files(Path(model.path).expanduser()))
+        for model in config.language_models.models
+        if model.path is not None
+    }
+
+
+def brought_tokenizer_files(config: Config) -> list[str]:
+    """The files of a tokenizer that lies in a local folder, to be declared as input.
+
+    Raises:
+        UserError: the folder is missing, or has a name that Snakemake cannot hold.
+    """
+    source = config.language_models.shared_tokenizer().source
+    if source.path is None:
+        return []
+    folder = language_models_sources.fetch(source, ())
+    return _declarable(language_models_sources.tokenizer_files(folder))
+
+
+def _declarable(paths: list[Path]) -> list[str]:
+    odd = next((path for path in paths if re.search(r"[{}\x00-\x1f\ud800-\udfff]", str(path))), None)
+    if odd is not None:
+        raise UserError(f"{str(odd)!r}: found braces or control characters in a path; rename the folder")
+    return [str(path) for path in paths]
+
+
+def language_model_resources(config: Config, step: str) -> dict[str, Any]:
+    """Megabytes and minutes that a step of the language models asks for, and a GPU where it helps.
+
+    Both grow with each attempt; minutes assume 20 GFLOP/s per thread.
+    """
+    chapter = config.language_models
+    train, context = chapter.train, chapter.rows.context
+    parameters = 12 * train.layers * train.width**2 + (chapter.tokenizer.vocabulary + context) * train.width
+    batch = train.batch_rows * context * (40 * train.layers * train.width + 3 * chapter.tokenizer.vocabulary)
+    megabytes, work, threads, device = {
+        "tokenizer": (3_000, 0.0, chapter.tokenizer.threads, "cpu"),
+        "rows": (4_000, 0.0, chapter.rows.threads, "cpu"),
+        "train": (
+            2_000 + (16 * parameters + 4 * batch) / 1e6,
+            6.0 * parameters * train.tokens,
+            train.threads,
+            train.device,
+        ),
+        "import": (6_000, 0.0, 1, "cpu"),
+        "evaluate": (
+            4_000,
+            2.0 * (1.5e8 if chapter.models else parameters) * chapter.evaluate.rows * context,
+            chapter.evaluate.threads,
+            chapter.evaluate.device,
+        ),
+        "ngrams": (4_000, 0.0, 1, "cpu"),
+    }[step]
+    minutes = 20 + work / (20e9 * 60 * threads) * 2
+    resources: dict[str, Any] = {
+        "mem_mb": lambda wildcards, attempt: round(megabytes * attempt),
+        "runtime": lambda wildcards, attempt: round(minutes * attempt),
+    }
+    if device != "cpu":
+        resources["gpu"] = 1
+    return resources
+
+
+def rows_ledger(config: Config) -> str:
+    """The packed rows on which models are trained and compared."""
+    return f"data/models/{config.language_models.study}/rows/{config.corpus.study}/ledger.json"
+
+
+def compared_models(config: Config) -> list[str]:
+    """The models that are compared, the reference first.
+
+    Raises:
+        UserError: the reference is none of the models, or there is nothing to compare it with.
+    """
+    names = config.language_models.names()
+    reference = config.neurons.reference or names[0]
+    if reference not in names:
+        raise UserError(f"neurons.reference: found {reference!r}, expected one of {', '.join(names)}")
+    if len(names) < 2:
+        raise UserError(f"language_models: found {len(names)} model, expected at least 2 to compare")
+    return [reference, *(name for name in names if name != reference)]
+
+
+def compared_pairs(config: Config) -> list[tuple[str, str]]:
+    """The pairs of models that are correlated, those of the reference first."""
+    names = compared_models(config)
+    pairs = list(itertools.combinations(names, 2))
+    return [pair for pair in pairs if config.neurons.pairs == "all" or pair[0] == names[0]]
+
+
+def ranges(config: Config) -> range:
+    """The numbers of the token ranges."""
+    return range(config.neurons.ranges)
+
+
+def product_ranges(config: Config) -> range:
+    """The token ranges whose products are files of their own: none where there is one range."""
+    return range(config.neurons.ranges if config.neurons.ranges > 1 else 0)
+
+
+def activation_ledgers(config: Config, folder: str) -> list[str]:
+    """The activations of every model, the reference first."""
+    return [f"{folder}/activations/{name}/ledger.json" for name in compared_models(config)]
+
+
+def moment_files(config: Config, folder: str) -> list[str]:
+    """The moments of every model and token range, model by model."""
+    return [
+        f"{folder}/moments/{name}/range-{index}.safetensors"
+        for name in compared_models(config)
+        for index in ranges(config)
+    ]
+
+
+def correlation_files(config: Config, folder: str, reference: bool = False) -> list[str]:
+    """The correlations of every pair and tile; with ``reference``, of the reference's pairs only."""
+    names = compared_models(config)
+    return [
+        f"{folder}/correlations/{a}/{b}/tile-{tile}.safetensors"
+        for a, b in compared_pairs(config)
+        if not reference or a == names[0]
+        for tile in range(config.neurons.tiles)
+    ]
+
+
+def neuron_resources(config: Config, step: str) -> dict[str, Any]:
+    """Megabytes and minutes that a step of the neurons chapter asks for, and a GPU where it helps.
+
+    Memory follows from what a step holds (float64 totals, a block of activations per model) and grows
+    with each attempt; minutes assume 20 GFLOP/s per thread.
+    """
+    neurons = config.neurons
+    width, layers = neurons.plan.width, neurons.plan.layers
+    count, rows = width * layers, -(-width * layers // neurons.tiles)
+    tokens = neurons.dump.tokens / (neurons.ranges if step in ("moments", "products") else 1)
+    models = len(compared_models(config))
+    block, within = 4.0 * neurons.dump.block_tokens * count, 8.0 * layers * width**2
+    summaries = 12.0 * count * (2 * neurons.correlate.top + 110) + 8.0 * neurons.correlate.draws * count
+    held = {
+        "dump": 3 * block + 4e9 * (neurons.plan.layers > 4),
+        "moments": 3 * within + 2 * block,
+        "products": 8.0 * rows * count + 2 * block,
+        "correlate": 16.0 * rows * count * (neurons.ranges > 1) + 8.0 * rows * count + 4 * within + 2 * block,
+        "clusters": 2 * models * block + summaries * len(compared_pairs(config)),
+        "tables": summaries * models + 2 * within,
+    }[step]
+    work = {
+        "dump": tokens * count * width / 4,
+        "moments": 2.0 * tokens * count * width,
+        "products": 2.0 * tokens * rows * count,
+        "correlate": 2.0 * tokens * rows * count * (neurons.ranges == 1)
+        + 2.0 * neurons.correlate.draws * (rows + width) * count * width,
+    }.get(step, 1e9)
+    minutes = 10 + work / (20e9 * config.threads * 60) * 2
+    megabytes = 1000 + held / 1e6
+    resources: dict[str, Any] = {
+        "mem_mb": lambda wildcards, attempt: round(megabytes * attempt),
+        "runtime": lambda wildcards, attempt: round(minutes * attempt),
+    }
+    if step == "dump" and neurons.dump.device != "cpu":
+        resources["gpu"] = 1
+    return resources
+
+
+def prepare_environment() -> None:
+    """Let jobs find this environment's ``python`` and this checkout's ``steps``."""
+    for variable, folder in (("PATH", Path(sys.executable).parent), ("PYTHONPATH", ROOT)):
+        others = [p for p in os.environ.get(variable, "").split(os.pathsep) if p and p != str(folder)]
+        os.environ[variable] = os.pathsep.join([str(folder), *others])
+
+
+def step_params(config: Config) -> Callable[[str], dict[str, Any]]:
+    """The helper ``step("chapter.step")`` with which a rule passes settings and code digest.
+
+    Settings go behind a function of wildcards, since Snakemake formats plain strings and JSON is
+    full of braces. Both are parameters, so a change of either reruns what depends on it.
+    """
+
+    def step(name: str) -> dict[str, Any]:
+        section, _, key = name.partition(".")
+        settings = getattr(getattr(config, section), key, None)
+        params: dict[str, Any] = {"code": code_digest(name)}
+        if settings is not None:
+            text = settings.model_dump_json()
+            params["settings"] = lambda wildcards: text
+        return params
+
+    return step

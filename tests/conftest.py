@@ -1,0 +1,19 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_text() -> Path:
+    """The folder of real texts, which lies beside the repository and is not part of it."""
+    data = Path(os.environ.get("REPRISE_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not (data / "text").is_dir():
+        pytest.skip(f"no real texts under {data}; name their folder in REPRISE_TEST_DATA")
+    return data / "text"

@@ -1,0 +1,291 @@
+"""A user's own folder: hostile names and contents, labels, and one clear line for each mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steps.core.errors import UserError
+from steps.corpus import files
+from steps.corpus.document import Document
+from steps.corpus.documents import Settings, main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def fill(folder: Path, contents: dict[str, str | bytes | pa.Table]) -> Path:
+    for name, content in contents.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, pa.Table):
+            pq.write_table(content, path)
+        else:
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder
+
+
+def read(folder: Path, **settings: str) -> list[Document]:
+    chosen = files.Files(folder=str(folder), **settings)
+    paths = files.list_files(folder)
+    for path in paths:
+        files.check(path)
+    return list(files.documents(chosen, folder, paths))
+
+
+HOSTILE = [
+    "a[1].txt",
+    "[!a].txt",
+    "*.txt",
+    "?.txt",
+    "**.md",
+    "x::y.txt",
+    "x.zip::y.txt",
+    "hf:name.md",
+    "hf:__datasets__x.txt",
+    "http:__a.txt",
+    "file:a.txt",
+    'it\'s "quoted".txt',
+    " leading.txt",
+    "trailing .txt",
+    "new\nline.txt",
+    "tab\t.txt",
+    "{corpus}.txt",
+    "{{}}.txt",
+    "$(id).txt",
+    "`id`.txt",
+    "-x.txt",
+    "~.txt",
+    "__init__.md",
+    "%41.txt",
+    "a\\b.txt",
+    "a#1.txt",
+    "UPPER.TXT",
+    "data_1.parquet.txt",
+    "no-utf-8-\udcff.txt",
+    "caf\u00e9 \U0001f600.md",
+    "deep/[a]/{b}/c d.txt",
+]
+
+
+def test_hostile_names_are_read_as_they_are(tmp_path: Path) -> None:
+    for name in HOSTILE:
+        fill(tmp_path, {name: f"text of {name!r}"})
+    found = {document.key: document.text for document in read(tmp_path)}
+    shown = {os.fsencode(name).decode("utf-8", "backslashreplace") + "#1": name for name in HOSTILE}
+    assert found == {key: f"text of {name!r}" for key, name in shown.items()}
+
+
+def test_texts_are_read_to_the_letter(tmp_path: Path) -> None:
+    text = "BZh91AY not bzip2\n\n\x0c\x1c\u2028 not line ends\r\nwindows\rold mac\ufeff\n\nno end"
+    fill(tmp_path, {"a.txt": "\ufeff" + text, "b.md": "# other"})
+    expected = text.replace("\r\n", "\n").replace("\r", "\n")
+    assert read(tmp_path) == [
+        Document("a.txt", "a.txt#1", "a", expected),
+        Document("b.md", "b.md#1", "b", "# other"),
+    ]
+
+
+def test_labels_are_sub_folders_or_names_or_a_column(tmp_path: Path) -> None:
+    table = pa.table({"text": ["one", "two"], "meta": [{"set": "x"}, {"set": None}]})
+    rows = [{"text": "three", "meta": {"set": 7}}, {"text": None, "meta": {"set": " y "}, "more": []}]
+    folder = fill(
+        tmp_path,
+        {
+            "law/deep/a.txt": "a",
+            "law/b.md": "b",
+            "c.txt": "c",
+            "t.parquet": table,
+            "u.jsonl": "\n".join(map(json.dumps, rows)),
+        },
+    )
+    assert [(d.unit, d.source) for d in read(folder)] == [
+        ("c.txt", "c"),
+        ("law/b.md", "law"),
+        ("law/deep/a.txt", "law"),
+        ("t.parquet", "t"),
+        ("t.parquet", "t"),
+        ("u.jsonl", "u"),
+        ("u.jsonl", "u"),
+    ]
+    labelled = read(folder, label_column="meta.set")
+    assert [d.source for d in labelled] == ["c", "law", "law", "x", "unlabelled", "7", "y"]
+    assert [d.text for d in labelled[3:]] == ["one", "two", "three", ""]
+
+
+def test_many_files_in_one_folder_share_a_label(tmp_path: Path) -> None:
+    fill(tmp_path, {f"{number}.txt": "text" for number in range(files.MOST_STEMS + 1)})
+    assert {document.source for document in read(tmp_path)} == {"text"}
+
+
+def test_a_column_whose_name_has_dots_comes_first(tmp_path: Path) -> None:
+    fill(tmp_path, {"a.jsonl": '{"a.b": "dotted", "a": {"b": "nested"}}\n{"a": {"b": "nested"}}'})
+    assert [document.text for document in read(tmp_path, text_column="a.b")] == ["dotted", "nested"]
+
+
+def test_a_single_file_is_cut_so_that_it_can_be_split(tmp_path: Path) -> None:
+    paragraphs = [f"paragraph {number} " + "words " * 30 + "\n \n" for number in range(200)]
+    (piece, *others) = read(fill(tmp_path / "text", {"a.txt": "".join(paragraphs)}))
+    assert piece == Document("a.txt#1", "a.txt#1", "a", "".join(paragraphs[: len(piece.text) // 190]))
+    assert len(others) > 10
+    assert all(len(document.text) >= files.PIECE for document in [piece, *others[:-1]])
+    rows = read(fill(tmp_path / "rows", {"a.jsonl": '{"text": "a"}\n\n{"text": "b"}\n'}))
+    assert [(d.unit, d.text) for d in rows] == [("a.jsonl#1", "a"), ("a.jsonl#3", "b")]
+
+
+@given(st.lists(st.sampled_from(["\n", "  \n", "short\n", "x" * 30 + "\n"]), max_size=60), st.integers(1, 40))
+def test_pieces_are_the_text(lines: list[str], least: int) -> None:
+    pieces = list(files._pieces(lines, least))
+    assert "".join(pieces) == "".join(lines)
+    assert all(least <= len(piece) < 4 * least + 31 for piece in pieces[:-1])
+
+
+def test_hidden_and_other_files_are_left_out(tmp_path: Path) -> None:
+    fill(tmp_path, {"a.txt": "a", ".b.txt": "b", ".git/c.txt": "c", "d.py": "d", "e.txt.bak": "e"})
+    assert files.list_files(tmp_path) == [tmp_path / "a.txt"]
+
+
+NUL = b"text\0text"
+LATE = b"a" * ((1 << 20) - 1) + "\u00e9".encode() + b"\xff"
+MISTAKES: dict[str, tuple[dict[str, str | bytes | pa.Table], dict[str, str], str]] = {
+    "empty": ({"a.txt": ""}, {}, r"a\.txt: is empty"),
+    "blank": ({"a.txt": " \n\n"}, {}, r"a\.txt: holds no text"),
+    "binary": ({"a.md": NUL}, {}, r"a\.md: binary \(a NUL at byte 4\)"),
+    "latin": ({"a.txt": b"caf\xe9 au lait"}, {}, r"a\.txt: not UTF-8 at byte 3 "),
+    "cut": ({"a.txt": b"caf\xc3"}, {}, r"a\.txt: not UTF-8 at byte 3 "),
+    "late": ({"a.txt": LATE}, {}, r"a\.txt: not UTF-8 at byte 1048577 "),
+    "utf-16": ({"a.txt": "text".encode("utf-16")}, {}, r"a\.txt: "),
+    "no column": (
+        {"a.jsonl": '{"text": "a"}\n\n{"body": "b"}'},
+        {},
+        r"a\.jsonl, line 3: no column 'text', found 'body'",
+    ),
+    "no label": (
+        {"a.jsonl": '{"text": "a"}'},
+        {"label_column": "m.s"},
+        r"line 1: no column 'm\.s', .* label_column",
+    ),
+    "no json": (
+        {"a.jsonl": '{"text": "a"}\n{"text"'},
+        {},
+        r"a\.jsonl, line 2: not JSON \(.* at character 7\)",
+    ),
+    "no object": ({"a.jsonl": "[1]"}, {}, r"a\.jsonl, line 1: found list"),
+    "no text": ({"a.jsonl": '{"text": 3}'}, {}, r"a\.jsonl, line 1: column 'text' holds 3 \(int\)"),
+    "deep": ({"a.jsonl": "[" * 100_000}, {}, r"a\.jsonl, line 1: cannot be read"),
+    "long": ({"a.jsonl": '{"text": ' + "1" * 5_000 + "}"}, {}, r"a\.jsonl, line 1: cannot be read"),
+    "list": ({"a.jsonl": '{"text": "a", "l": []}'}, {"label_column": "l"}, r"line 1: column 'l' holds \[\]"),
+    "no parquet": ({"a.parquet": b"PAR1 PAR1"}, {}, r"a\.parquet: no parquet file"),
+    "column": ({"a.parquet": pa.table({"body": ["a"]})}, {}, r"a\.parquet: no column 'text', found 'body'"),
+    "numbers": (
+        {"a.parquet": pa.table({"text": [1]})},
+        {},
+        r"a\.parquet, row 1: column 'text' holds 1 \(int\)",
+    ),
+    "no rows": (
+        {"a.parquet": pa.table({"text": pa.array([], pa.string())})},
+        {},
+        r"a\.parquet: holds no text",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_name_the_file_and_the_remedy(tmp_path: Path, name: str) -> None:
+    contents, settings, message = MISTAKES[name]
+    with pytest.raises(UserError, match=message) as caught:
+        read(fill(tmp_path, contents), **settings)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
+    table = pa.table({"text": [f"row {number} " * 20 for number in range(5_000)]})
+    pq.write_table(table, tmp_path / "a.parquet", compression="none", use_dictionary=False)
+    data = bytearray((tmp_path / "a.parquet").read_bytes())
+    data[200:4_000] = b"\xff" * 3_800
+    (tmp_path / "a.parquet").write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.parquet"):
+        read(tmp_path)
+
+
+def test_folders_that_hold_nothing(tmp_path: Path) -> None:
+    fill(tmp_path, {"empty/.txt": "", "file.txt": "a"})
+    for name, message in (("none", "does not exist"), ("file.txt", "is not a folder"), ("empty", "holds no")):
+        with pytest.raises(UserError, match=rf"^corpus\.documents\.files\.folder: .*{name} {message}"):
+            files.list_files(tmp_path / name)
+    (tmp_path / "link.txt").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"link\.txt: a broken link"):
+        files.list_files(tmp_path)
+    (tmp_path / "link.txt").unlink()
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(UserError, match=r"pipe\.txt: .*no regular file"):
+        files.list_files(tmp_path)
+
+
+def test_real_texts(tmp_path: Path, shared_text: Path) -> None:
+    settings = Settings(source="files", files={"folder": str(shared_text)})
+    for name in ("a", "b"):
+        main(settings, [], tmp_path / f"{name}.parquet", tmp_path / f"{name}.json")
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    rows = pq.read_table(tmp_path / "a.parquet").to_pylist()
+    assert {row["source"] for row in rows} == {"shakespeare", "wikitext2_test", "wikitext2_valid"}
+    held = {
+        split: {row["source"] for row in rows if row["split"] == split} for split in ("train", "held_out")
+    }
+    assert not held["train"] & held["held_out"]
+    plays = "".join((shared_text / "shakespeare.txt").read_text("utf-8").split())
+    assert "".join("".join(row["text"].split()) for row in rows if row["source"] == "shakespeare") == plays
+    assert set(json.loads((tmp_path / "a.json").read_text("utf-8"))["inputs"]) == {
+        path.name for path in shared_text.iterdir()
+    }
+
+
+def test_one_real_text(tmp_path: Path, shared_text: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/wikitext.txt").symlink_to(shared_text / "wikitext2_valid.txt")
+    settings = Settings(source="files", files={"folder": str(tmp_path / "one")})
+    main(settings, [], tmp_path / "c.parquet", tmp_path / "m.json")
+    rows = pq.read_table(tmp_path / "c.parquet").to_pylist()
+    share = sum(len(row["text"]) for row in rows if row["split"] == "held_out") / sum(
+        len(r["text"]) for r in rows
+    )
+    assert len(rows) > 200
+    assert 0.03 < share < 0.25
+
+
+def test_the_command_writes_nothing_but_its_outputs_and_asks_nobody(tmp_path: Path) -> None:
+    table = pa.table({"text": ["d" * 100]})
+    contents = {"a.txt": "a" * 100, "b.txt": "b" * 100, "c.jsonl": '{"text": "c"}', "d.parquet": table}
+    fill(tmp_path / "texts", contents)
+    home, temporary = tmp_path / "home", tmp_path / "tmp"
+    home.mkdir()
+    temporary.mkdir()
+    settings = {"source": "files", "files": {"folder": str(tmp_path / "texts")}}
+    alone = (
+        "import os, socket; from steps.core.runner import run; from steps.corpus.documents import main;"
+        " socket.getaddrinfo = socket.socket.connect = lambda *_, **__: os._exit(7); run(main)"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", alone, "--settings", json.dumps(settings), "--snapshot"),
+            *("--out", str(tmp_path / "out/c.parquet"), "--manifest", str(tmp_path / "out/m.json")),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**environment, "HOME": str(home), "TMPDIR": str(temporary)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(os.listdir(tmp_path / "out")) == ["c.parquet", "m.json"]
+    assert os.listdir(home) == os.listdir(temporary) == []

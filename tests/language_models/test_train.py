@@ -1,0 +1,188 @@
+"""Training: learns what is planted, is the same each time, and survives kills."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from steps.core.errors import UserError
+from steps.core.settings import validate
+from steps.core.stores import Folder, Ledger, read_array
+from steps.language_models import models, train
+from steps.language_models.evaluate import loss_of
+from steps.language_models.train import STATE, Settings
+from tests.language_models.conftest import Prepared, environment, run_step, small_model, step
+
+SMALL = {
+    "width": 16,
+    "tokens": 6000,
+    "batch_rows": 4,
+    "checkpoints": 3,
+    "evaluations": 3,
+    "evaluation_rows": 8,
+}
+
+
+def arguments(prepared: Prepared, out: Path, seed: int = 1, **settings: Any) -> list[str]:
+    return [
+        *("--rows", str(prepared.rows), "--tokenizer", str(prepared.tokenizer), "--seed", str(seed)),
+        *("--settings", json.dumps({**SMALL, **settings}), "--out", str(out / "ledger.json")),
+    ]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "seed-1"
+    run_step("train", *arguments(prepared, folder, dropout=0.1))
+    return folder
+
+
+def test_killed_twice_it_ends_with_the_same_bytes(
+    prepared: Prepared, undisturbed: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "seed-1"
+    options = arguments(prepared, folder, dropout=0.1, save_seconds=0)
+    state = folder / STATE
+    for _ in range(2):
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        process = subprocess.Popen(step("train", *options), stderr=subprocess.DEVNULL, env=environment())
+        while process.poll() is None and not (state.exists() and state.stat().st_mtime_ns > before):
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert not (folder / "ledger.json").exists()
+    assert "resuming after step" in run_step("train", *options)
+    assert contents(folder) == contents(undisturbed)
+
+
+def test_what_a_trained_folder_holds(prepared: Prepared, undisturbed: Path) -> None:
+    folder = Folder(undisturbed / "ledger.json", "language_model").check_all()
+    assert folder.attributes["tokenizer"] == Folder(prepared.tokenizer, "tokenizer").fingerprint
+    assert folder.attributes["source"]["seed"] == 1
+    curve = json.loads((undisturbed / "curve.json").read_text())
+    assert curve[-1] == {**curve[-1], "step": 100, "tokens": 6000}
+    assert folder.attributes["training_tokens"] == 6000
+    evaluated = {
+        point["step"]: point["held_out_loss"] for point in curve if point["held_out_loss"] is not None
+    }
+    assert list(evaluated) == [33, 67, 100]
+    model = models.load(folder.path)
+    held_out = read_array(Folder(prepared.rows, "rows"), "held_out")[:8]
+    assert loss_of(model, held_out).mean == pytest.approx(evaluated[100], rel=1e-5)
+    early = models.load(folder.path, checkpoint="checkpoints/step-000005")
+    assert loss_of(early, held_out).mean > loss_of(model, held_out).mean
+    assert not (undisturbed / STATE).exists()
+
+
+def test_in_memory_the_same_seed_gives_the_same_bits_and_another_does_not(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    rows = Folder(prepared.rows, "rows")
+    tokens = read_array(rows, "train")
+    settings = Settings(**{**SMALL, "tokens": 600})
+    config = train.configuration(settings, rows.attributes["vocabulary"], 16, 0)
+    files = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        ledger = Ledger(tmp_path / name / "ledger.json", "language_model", {"seed": seed})
+        train.train(tokens, tokens, config, seed, settings, ledger)
+        files.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert files[0] == files[1] != files[2]
+
+
+def test_it_learns_what_is_there_to_learn(tmp_path: Path) -> None:
+    start = np.arange(400)[:, None]
+    rows = ((start + np.arange(16)) % 7 + 1).astype(np.int32)
+    rows[:, 0] = 0
+    settings = Settings(width=16, tokens=36_000, batch_rows=16, rate=1e-2, checkpoints=0)
+    config = train.configuration(settings, 8, 16, 0)
+    ledger = Ledger(tmp_path / "ledger.json", "language_model", {})
+    curve = train.train(rows[:300], rows[300:], config, 1, settings, ledger).curve
+    # the first token of a row cannot be known, all others follow from it
+    assert curve[-1]["held_out_loss"] == pytest.approx(np.log(7) / 15, abs=0.03)
+
+
+def test_a_step_is_that_of_plain_torch() -> None:
+    rows = torch.randint(0, 300, (4, 16), generator=torch.Generator().manual_seed(0))
+    mine, theirs = small_model(), small_model()
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in (mine, theirs)]
+    one_step = train.step_function(mine.train(), optimizers[0], clip=0.5)
+    theirs.train()
+    for _ in range(3):
+        loss = one_step(rows)
+        expected = theirs(rows, labels=rows).loss
+        expected.backward()
+        torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
+        optimizers[1].step()
+        optimizers[1].zero_grad()
+        torch.testing.assert_close(loss, expected.detach(), rtol=1e-5, atol=1e-5)
+    for (name, a), b in zip(mine.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("batch", [1, 7, 10, 25])
+def test_every_epoch_is_a_permutation_of_its_own(batch: int) -> None:
+    taken = np.concatenate([train.batch_of(step, 10, batch, seed=1) for step in range(-(-30 // batch))])
+    epochs = [taken[start : start + 10].tolist() for start in (0, 10, 20)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert epochs[0] != epochs[1]
+    assert taken[:10].tolist() == train.batch_of(0, 10, 10, seed=1).tolist()
+    assert train.batch_of(0, 10, 10, seed=1).tolist() != train.batch_of(0, 10, 10, seed=2).tolist()
+
+
+def test_checkpoints_are_spaced_as_asked() -> None:
+    assert train.spaced(1000, 3, "log") == [1, 10, 100]
+    assert train.spaced(100, 3, "even") == [25, 50, 75]
+    assert train.spaced(100, 0, "log") == train.spaced(1, 5, "even") == []
+    assert train.spaced(3, 50, "log") == [1, 2]
+
+
+def test_the_flag_of_stanfords_models_reaches_the_configuration() -> None:
+    assert train.configuration(
+        Settings(scale_attention_by_layer=True), 9, 8, 0
+    ).scale_attn_by_inverse_layer_idx
+    assert not train.configuration(Settings(), 9, 8, 0).scale_attn_by_inverse_layer_idx
+
+
+def test_rows_of_another_tokenizer_are_refused(prepared: Prepared, tmp_path: Path) -> None:
+    other = tmp_path / "tokenizer"
+    other.mkdir()
+    for path in prepared.tokenizer.parent.iterdir():
+        (other / path.name).write_bytes(path.read_bytes())
+    ledger = other / "ledger.json"
+    fingerprint = Folder(prepared.tokenizer, "tokenizer").fingerprint
+    ledger.write_text(ledger.read_text().replace(fingerprint, "0" * 64))
+    options = arguments(prepared, tmp_path / "out")
+    options[3] = str(ledger)
+    assert "packed with another tokenizer" in run_step("train", *options, expect=2)
+    assert not (tmp_path / "out/ledger.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"width": 30, "heads": 4}, "multiple of heads"),
+        ({"rate": "fast"}, "rate: found 'fast'"),
+        ({"learning_rate": 1}, "unknown key"),
+        ({"device": "cpu", "dtype": "float8"}, "dtype"),
+    ],
+)
+def test_wrong_settings_are_explained(wrong: dict[str, object], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        validate(Settings, wrong, "configuration")
+
+
+def test_numbers_in_scientific_notation_are_numbers() -> None:
+    settings = validate(Settings, {"rate": "1e-3", "tokens": "3.5e6"}, "configuration")
+    assert (settings.rate, settings.tokens) == (1e-3, 3_500_000)

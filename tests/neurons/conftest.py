@@ -1,0 +1,86 @@
+"""A study of three models with planted families, made once without training."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from steps.core.runner import Output
+from steps.neurons import baseline, clusters, correlate, moments, table
+from tests.neurons.planted import write_activations
+
+SHARED = range(10, 30)
+"""Neurons that are the same in every model; all others of a model are a random rotation of one latent."""
+
+
+@dataclasses.dataclass
+class Study:
+    """Where the files of the planted study lie."""
+
+    folder: Path
+    activations: list[Path]
+    moments: list[Path]
+    correlations: list[Path]
+
+    @property
+    def reference(self) -> list[Path]:
+        """The correlations of the first model."""
+        return self.correlations[: len(self.activations) - 1]
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Models a, b and c of 2 x 48 neurons over 6400 tokens; ``SHARED`` correlate with 0.64 across models."""
+    folder = tmp_path_factory.mktemp("planted")
+    rng = np.random.default_rng(7)
+    tokens, count = 6400, 96
+    latent = rng.standard_normal((tokens, count))
+    shared = rng.standard_normal((tokens, len(SHARED)))
+    keep = rng.random(tokens) < 0.9
+    ledgers, own = [], []
+    for name in "abc":
+        pre = latent @ rng.standard_normal((count, count)) / count**0.5
+        pre[:, SHARED] = 0.8 * shared + 0.6 * rng.standard_normal(shared.shape)
+        pre[:, 5] = 1.5  # never varies
+        ledgers.append(
+            write_activations(folder / name, pre.astype(np.float16), name=name, keep=keep, block_tokens=256)
+        )
+        own.append(folder / f"{name}.safetensors")
+        moments.main(ledgers[-1], 1, 0, moments.Settings(), Output(own[-1]))
+    files = []
+    for i, j in itertools.combinations(range(3), 2):
+        files.append(folder / f"{i}{j}.safetensors")
+        correlate.main(
+            ledgers[i],
+            ledgers[j],
+            [own[i]],
+            [own[j]],
+            [],
+            1,
+            0,
+            correlate.Settings(draws=199),
+            Output(files[-1]),
+        )
+    study = Study(folder, ledgers, own, files)
+    baseline.main(study.reference, baseline.Settings(), Output(folder / "excess.parquet"))
+    clusters.main(
+        files,
+        ledgers,
+        clusters.Settings(),
+        Output(folder / "clusters.parquet"),
+        Output(folder / "edges.parquet"),
+    )
+    table.main(
+        ledgers,
+        own,
+        study.reference,
+        folder / "excess.parquet",
+        folder / "clusters.parquet",
+        Output(folder / "neurons.parquet"),
+        Output(folder / "examples.parquet"),
+    )
+    return study

@@ -1,0 +1,148 @@
+"""What is declared is what is used: dependencies, lock, package data, who imports whom."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+OURS = {"steps", "tests", "benchmarks"}
+
+
+def requirements(*extras: str) -> dict[str, Requirement]:
+    """Requirements by name, with those of the extras."""
+    texts = [*PROJECT["project"]["dependencies"]]
+    for extra in extras:
+        texts += PROJECT["project"]["optional-dependencies"][extra]
+    return {canonicalize_name(Requirement(text).name): Requirement(text) for text in texts}
+
+
+def lock() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    # No address, no path, no build of one machine: names and versions only.
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", pin) for pin in pins)
+    names = [canonicalize_name(pin.partition("==")[0]) for pin in pins]
+    assert len(set(names)) == len(names)
+    return dict(zip(names, (pin.partition("==")[2] for pin in pins), strict=True))
+
+
+def test_the_lock_satisfies_what_is_declared() -> None:
+    pins = lock()
+    for name, requirement in requirements("dev", "slurm").items():
+        assert name in pins, f"constraints.txt lacks {name}"
+        assert requirement.specifier.contains(pins[name]), f"{requirement}, locked: {pins[name]}"
+        assert ">=" in str(requirement.specifier), f"{requirement}: give a lower bound"
+
+
+def test_the_lock_is_whole() -> None:
+    """Nothing that the installed dependencies need in turn is left to chance."""
+    pins = lock()
+    waiting, seen = list(requirements("dev")), set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for text in importlib.metadata.requires(name) or []:
+            needed = Requirement(text)
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                waiting.append(canonicalize_name(needed.name))
+    assert len(seen) > 100
+    assert not seen - pins.keys() - {"pip"}
+
+
+def imported(folders: Iterable[str]) -> set[str]:
+    """Top-level modules that the Python files import, inside functions too."""
+    names = set()
+    for path in [path for folder in folders for path in (ROOT / folder).rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.partition(".")[0])
+    return names - OURS - sys.stdlib_module_names
+
+
+@pytest.mark.parametrize(
+    ("folders", "extras"), [(["steps"], []), (["tests", "benchmarks"], ["dev"])], ids=["steps", "tests"]
+)
+def test_what_is_imported_is_declared(folders: list[str], extras: list[str]) -> None:
+    declared = set(requirements(*extras))
+    providers = importlib.metadata.packages_distributions()
+    modules = imported(folders)
+    assert "numpy" in modules
+    undeclared = {
+        module
+        for module in modules
+        if not {canonicalize_name(name) for name in providers.get(module, ())} & declared
+    }
+    assert not undeclared
+
+
+def test_data_files_of_steps_are_packaged() -> None:
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["*"]
+    files = [path for path in (ROOT / "steps").rglob("*") if path.is_file()]
+    data = [path for path in files if path.suffix not in (".py", ".pyc")]
+    assert data
+    assert not [path for path in data if not any(path.match(pattern) for pattern in patterns)]
+    folders = {path.parent for path in files if path.suffix == ".py"}
+    assert not [folder for folder in folders if not (folder / "__init__.py").exists()]
+
+
+CONTRACTS = [contract["name"] for contract in PROJECT["tool"]["importlinter"]["contracts"]]
+
+
+def lint_imports(folder: Path) -> str:
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run()"]
+    done = subprocess.run(
+        [*command, "--no-logo", "--no-cache"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert "Contracts:" in done.stdout, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_who_imports_whom() -> None:
+    assert f"{len(CONTRACTS)} kept, 0 broken" in lint_imports(ROOT)
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("core/settings.py", "import steps.neurons"),
+        ("corpus/documents.py", "from steps.language_models import models"),
+        ("report/page.py", "import steps.corpus"),
+        ("neurons/report.py", "from steps.report import page"),
+        ("neurons/report.py", "from steps.corpus import files"),
+        ("language_models/models.py", "import steps.report.page"),
+        ("neurons/dump.py", "import steps.workflow"),
+        ("neurons/dump.py", "def f():\n    import snakemake.utils"),
+        ("core/stores.py", "import dvc.api"),
+        ("newcomer/__init__.py", ""),
+    ],
+)
+def test_a_wrong_import_is_noticed(tmp_path: Path, file: str, line: str) -> None:
+    shutil.copytree(ROOT / "steps", tmp_path / "steps", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    path = tmp_path / "steps" / file
+    path.parent.mkdir(exist_ok=True)
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    path.write_text(f"{before}\n{line}\n", encoding="utf-8")
+    assert "0 broken" not in lint_imports(tmp_path)

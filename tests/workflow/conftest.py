@@ -1,0 +1,81 @@
+"""Running the workflow for real, at a scale of seconds."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = Path(__file__).with_name("tiny.yaml")
+
+
+def command(directory: Path, *arguments: str, config: Path | None = TINY) -> list[str]:
+    """The command line of Snakemake in ``directory``."""
+    return [
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
+        *("--directory", str(directory), "--quiet", "progress"),
+        *(("--configfile", str(config)) if config else ()),
+        *arguments,
+    ]
+
+
+def snakemake(
+    directory: Path, *arguments: str, config: Path | None = TINY, expect: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake in ``directory`` and check its exit code."""
+    done = subprocess.run(
+        command(directory, *arguments, config=config), capture_output=True, text=True, env=environment()
+    )
+    assert done.returncode == expect, f"{done.stdout}\n{done.stderr}"
+    return done
+
+
+def environment() -> dict[str, str]:
+    """Ours, without what a test runner leaves behind, and off the network."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    return kept | {"HF_HUB_OFFLINE": "1"}
+
+
+def write_texts(folder: Path, seed: int = 0, files: int = 24, words: int = 700) -> None:
+    """Texts of a small made-up language: topics that come in runs, so that there is something to learn."""
+    generator = random.Random(seed)
+    syllables = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
+    lexicon = [
+        ["".join(generator.choices(syllables, k=generator.randint(1, 3))) for _ in range(40)]
+        for _ in range(4)
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(files):
+        topic = number % 4
+        lines = []
+        for _ in range(words // 10):
+            sentence = [
+                generator.choice(lexicon[topic if generator.random() < 0.8 else 0]) for _ in range(10)
+            ]
+            lines.append(" ".join(sentence).capitalize() + ".")
+        (folder / f"text {number}.txt").write_text("\n".join(lines), encoding="utf-8")
+
+
+def hashes(directory: Path) -> dict[str, str]:
+    """SHA-256 of everything kept under data/ and results/, the report page excepted."""
+    return {
+        path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for top in ("data", "results")
+        for path in sorted((directory / top).rglob("*"))
+        if path.is_file() and "results/report/" not in path.as_posix()
+    }
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace in which the tiny workflow ran on one core, from nothing to the end."""
+    directory = tmp_path_factory.mktemp("undisturbed with spaces & 'quotes'")
+    write_texts(directory / "texts")
+    snakemake(directory, "--cores", "1")
+    return directory

@@ -1,0 +1,99 @@
+"""The whole workflow for real, at the ``ci`` scale, and what its results must say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests.workflow.conftest import ROOT, snakemake
+
+CI = ROOT / "config" / "ci.yaml"
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace in which ``config/ci.yaml`` ran on the text of this Python."""
+    directory = tmp_path_factory.mktemp("ci")
+    snakemake(directory, "--cores", "2", config=CI)
+    return directory
+
+
+def read(directory: Path, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((directory / "results" / name).read_text())
+    return content
+
+
+def test_models_learn_more_than_counts_of_pairs(ran: Path) -> None:
+    metrics = read(ran, "language_models/ci/metrics.json")
+    assert metrics["models"] == 5
+    assert metrics["held_out_loss"] < metrics["bigram_loss"] < metrics["unigram_loss"]
+
+
+def test_neurons_of_trained_models_come_back(ran: Path) -> None:
+    metrics = read(ran, "neurons/ci/metrics.json")
+    assert metrics["neurons_per_model"] == 512
+    assert metrics["models"] == 5
+    assert 30_000 < metrics["tokens"] < 40_000
+    # What the dossier measured at three times the training: half of all neurons pass, most in their layer.
+    assert metrics["universal_calibrated"] > 50
+    assert metrics["same_layer_match_share"] > 0.5
+    assert metrics["clusters"] > 20
+    assert metrics["universal_at_half"] <= metrics["universal_calibrated"]
+
+
+def test_metrics_agree_with_the_tables(ran: Path) -> None:
+    metrics = read(ran, "neurons/ci/metrics.json")
+    table = pd.read_parquet(ran / "results/neurons/ci/neurons.parquet")
+    reference = table[table["model"] == "seed-1"]
+    assert len(table) == 5 * 512
+    assert metrics["excess_max"] == reference["excess_corr"].max()
+    assert metrics["universal_at_half"] == (reference["excess_corr"] > 0.5).sum()
+    assert metrics["universal_calibrated"] == (reference["adjusted_p_value"] <= 0.05).sum()
+    assert metrics["clusters"] == table["cluster"].nunique()
+    assert metrics["clustered_neurons"] == table["cluster"].notna().sum()
+
+
+def test_the_page_shows_the_headline_and_needs_no_network(ran: Path) -> None:
+    page = (ran / "results/report/index.html").read_text()
+    assert "Universal neurons" in page
+    assert "Clusters and what they fire on" in page
+    assert 'src="http' not in page
+    assert 'href="http' not in page
+
+
+def test_every_job_left_a_log_and_a_timing(ran: Path) -> None:
+    for kind in ("log", "tsv"):
+        names = {path.relative_to(ran / "logs").parts[:2] for path in (ran / "logs").rglob(f"*.{kind}")}
+        for step in ("dump", "moments", "correlate", "baseline", "clusters", "table", "figure", "report"):
+            assert ("neurons", step) in names
+
+
+def test_a_second_call_has_nothing_to_do(ran: Path) -> None:
+    assert "Nothing to be done" in snakemake(ran, "--cores", "2", config=CI).stderr
+
+
+def test_a_changed_setting_reruns_exactly_what_depends_on_it(ran: Path) -> None:
+    done = snakemake(ran, "-n", "--config", "neurons={report: {snippets: 2}}", config=CI)
+    text = done.stdout + done.stderr
+    assert "neurons_report" in text
+    for rule in ("neurons_table", "neurons_correlate", "neurons_dump", "language_models_train"):
+        assert rule not in text
+    done = snakemake(ran, "-n", "--config", "neurons={correlate: {draws: 200}}", config=CI)
+    text = done.stdout + done.stderr
+    assert "neurons_correlate" in text
+    for rule in ("neurons_moments", "neurons_dump", "language_models_train"):
+        assert rule not in text
+
+
+def test_few_files(ran: Path) -> None:
+    """Many small files are slow to version: the count per study stays small."""
+    kept = [
+        path
+        for path in (ran / "results" / "neurons").rglob("*")
+        if path.is_file() and "pre" not in path.parts
+    ]
+    assert len(kept) < 100

@@ -1,0 +1,144 @@
+"""The configuration: documented, closed, and explained in one line when wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from steps import workflow
+from steps.core.errors import UserError
+from steps.core.settings import Settings
+from tests.workflow.conftest import ROOT, snakemake
+
+
+def default() -> dict[str, Any]:
+    """A fresh copy of ``config/default.yaml``."""
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "config" / "default.yaml").read_text())
+    return loaded
+
+
+def keys(settings: Settings, above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    found: dict[tuple[str, ...], Any] = {}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        path = (*above, name)
+        found |= keys(value, path) if isinstance(value, Settings) else {path: value}
+    return found
+
+
+def written(values: dict[str, Any], above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    found: dict[tuple[str, ...], Any] = {}
+    for name, value in values.items():
+        found |= written(value, (*above, name)) if isinstance(value, dict) else {(*above, name): value}
+    return found
+
+
+def test_the_default_file_holds_every_setting_with_its_default() -> None:
+    stated = written(default())
+    for path, value in keys(workflow.Config()).items():
+        places = [path, *((*path[:depth], path[-1]) for depth in range(len(path) - 1))]
+        here = [place for place in places if place in stated]
+        assert here, f"config/default.yaml lacks {'.'.join(path)}"
+        if here[0] == path and not isinstance(value, (list, tuple)):
+            assert stated[path] == value, ".".join(path)
+
+
+def test_every_setting_of_the_default_file_has_a_comment() -> None:
+    for line in (ROOT / "config" / "default.yaml").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if value.strip() and not name.lstrip().startswith("#"):
+            assert "#" in value, line
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_configuration_is_valid(path: Path) -> None:
+    merged = default()
+
+    def merge(into: dict[str, Any], values: dict[str, Any]) -> None:
+        for key, value in values.items():
+            if isinstance(value, dict) and isinstance(into.get(key), dict):
+                merge(into[key], value)
+            else:
+                into[key] = value
+
+    merge(merged, yaml.safe_load(path.read_text()) or {})
+    workflow.configure(merged)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("neuron", {}, "neuron: unknown key.*did you mean 'neurons'"),
+        ("neurons.dump.token", 5, "neurons.dump.token: unknown key .found 5., did you mean 'tokens'"),
+        ("neurons.pairs", "some", "neurons.pairs: found 'some', expected: .*'reference' or 'all'"),
+        ("neurons.dump.tokens", "many", "neurons.dump.tokens: found 'many', expected: .*integer"),
+        ("neurons.dump.tokens", 0, "neurons.dump.tokens: found 0, expected: .*greater than or equal to 1"),
+        ("neurons.q", 1.5, "neurons.q: found 1.5"),
+        ("neurons.study", "../../etc", "neurons.study: found '../../etc'"),
+        ("neurons", 3, "neurons: found 3"),
+        ("seed", None, "seed: found None"),
+    ],
+)
+def test_a_wrong_setting_is_explained(path: str, value: Any, message: str) -> None:
+    values = default()
+    *above, last = path.split(".")
+    place = values
+    for part in above:
+        place = place[part]
+    place[last] = value
+    with pytest.raises(UserError, match=message):
+        workflow.configure(values)
+
+
+def test_numbers_in_scientific_notation() -> None:
+    values = default()
+    values["neurons"]["dump"]["tokens"] = "2e4"
+    values["neurons"]["q"] = "1e-2"
+    config = workflow.configure(values)
+    assert config.neurons.dump.tokens == 20_000
+    assert config.neurons.q == config.neurons.baseline.q == config.neurons.clusters.q == 0.01
+
+
+def test_a_step_may_differ_from_what_stands_above_it() -> None:
+    values = default()
+    values["seed"] = 5
+    values["neurons"]["clusters"]["seed"] = 6
+    config = workflow.configure(values)
+    assert (config.neurons.correlate.seed, config.neurons.clusters.seed) == (5, 6)
+
+
+def test_a_mistake_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    done = snakemake(tmp_path, "-n", "--config", "neurons={dump: {token: 5}}", config=None, expect=1)
+    lines = [line for line in done.stderr.splitlines() if "unknown key" in line]
+    assert len(lines) == 1
+    assert "did you mean 'tokens'" in lines[0]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_pairs_and_tiles_name_every_job_once() -> None:
+    values = default()
+    values["neurons"] |= {"pairs": "reference", "tiles": 3, "reference": "seed-3"}
+    config = workflow.configure(values)
+    files = workflow.correlation_files(config, "F")
+    assert len(files) == len(set(files)) == 4 * 3
+    assert all(file.startswith("F/correlations/seed-3/") for file in files)
+    values["neurons"]["pairs"] = "all"
+    assert len(workflow.correlation_files(workflow.configure(values), "F")) == 10 * 3
+
+
+def test_an_unknown_reference_is_named() -> None:
+    values = default()
+    values["neurons"]["reference"] = "nobody"
+    with pytest.raises(UserError, match="neurons.reference: found 'nobody', expected one of seed-1"):
+        workflow.compared_models(workflow.configure(values))
+
+
+def test_memory_grows_with_each_attempt() -> None:
+    config = workflow.Config()
+    for step in ("dump", "moments", "products", "correlate", "clusters", "tables"):
+        memory = workflow.neuron_resources(config, step)["mem_mb"]
+        assert memory(None, 2) == pytest.approx(2 * memory(None, 1), abs=1)

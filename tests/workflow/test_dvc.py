@@ -1,0 +1,389 @@
+"""Snakemake makes, DVC records, and no record is false (docs/versions.md).
+
+Run in small copies of the repository, whose remote is a folder beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from snakemake.utils import update_config
+
+from steps import workflow
+from steps.core import digest
+from tests.workflow.conftest import TINY, hashes
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = [".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "constraints.txt"]
+SOURCES += ["Snakefile", "config", "profiles", "rules", "steps"]
+
+STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+CHAPTERS = {path.stem for path in (ROOT / "rules").glob("*.smk")}
+
+
+def read(path: Path) -> dict[str, Any]:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert isinstance(content, dict)
+    return content
+
+
+class Copy:
+    """A copy of the repository."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lock = folder / "dvc.lock"
+
+    def run(self, *command: str, arguments: str = "") -> subprocess.CompletedProcess[str]:
+        """Run ``python -m ...`` here, with this environment's ``python`` first on the path."""
+        environment = {name: value for name, value in os.environ.items() if name != "SNAKEMAKE_PROFILE"}
+        environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+        environment["SNAKEMAKE_ARGS"] = arguments
+        return subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+        )
+
+    def git(self, *command: str) -> None:
+        identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+        subprocess.run(["git", *identity, *command], cwd=self.folder, check=True, capture_output=True)
+
+    def publish(self, held_out: float) -> None:
+        """Publish the tiny workflow with this share of held-out text."""
+        settings = read(TINY)
+        settings["corpus"]["documents"]["held_out"] = held_out
+        (self.folder / "config/publish.yaml").write_text(yaml.safe_dump(settings))
+
+    def recorded(self) -> tuple[float, float]:
+        """The share that ``dvc.lock`` names, and that with which the corpus was made."""
+        settings = read(self.lock)["stages"]["corpus"]["params"]["config/publish.yaml"]
+        made = read(self.folder / "data/corpora/tiny/manifest.json")["settings"]
+        return settings["corpus"]["documents"]["held_out"], made["held_out"]
+
+
+def copy_sources(folder: Path) -> Copy:
+    for name in SOURCES:
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    copy = Copy(folder)
+    copy.git("init", "--quiet")
+    return copy
+
+
+@pytest.fixture(scope="module")
+def publisher(tmp_path_factory: pytest.TempPathFactory, undisturbed: Path) -> Copy:
+    """A copy in which the tiny workflow was made, recorded and pushed."""
+    copy = copy_sources(tmp_path_factory.mktemp("dvc") / "the publisher")
+    for name in ("texts", "data", "results", "logs", ".snakemake"):
+        shutil.copytree(undisturbed / name, copy.folder / name, symlinks=True)
+    declared = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+    declared = re.sub(r"((corpora|models|neurons)/)(embedded|default)\b", r"\1tiny", declared)
+    content = yaml.safe_load(declared)
+    del content["stages"]["text"]  # the corpus is made from the folder of texts
+    content["stages"]["corpus"]["deps"].remove("data/raw/embedded")
+    (copy.folder / "dvc.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    copy.publish(0.25)
+    made = copy.run("dvc", "repro")
+    assert made.returncode == 0, made.stderr
+    assert "Nothing to be done for neurons" in made.stdout
+    copy.git("add", ".")
+    copy.git("commit", "--quiet", "-m", "published")
+    pushed = copy.run("dvc", "push")
+    assert pushed.returncode == 0, pushed.stderr
+    return copy
+
+
+@pytest.fixture
+def clone(publisher: Copy) -> Copy:
+    """A fresh clone beside the publisher: sources and ``dvc.lock``, no results."""
+    folder = Path(tempfile.mkdtemp(prefix="clone ", dir=publisher.folder.parent))
+    publisher.git("clone", "--quiet", ".", str(folder))
+    assert not (folder / "data").exists()
+    return Copy(folder)
+
+
+@pytest.fixture
+def twin(publisher: Copy) -> Copy:
+    """The publisher once more, results and Snakemake's notes included."""
+    folder = publisher.folder.parent / "twin"
+    shutil.copytree(publisher.folder, folder, symlinks=True)
+    return Copy(folder)
+
+
+# What dvc.yaml says, compared with rules, code and configuration
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, str]]]:
+    """For each stage, Snakemake's summary of the files in its outputs that its targets need."""
+    copy = copy_sources(tmp_path_factory.mktemp("sources") / "copy")
+    code = (
+        "import json, sys; from steps import versions\n"
+        "for words in json.load(sys.stdin): print(json.dumps(versions.results(*versions.within(*words))))"
+    )
+    words = [stage["cmd"].split()[4:] for stage in STAGES.values()]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps(words),
+        cwd=copy.folder,
+        env=os.environ | {"PYTHONPATH": str(copy.folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    return dict(zip(STAGES, rows, strict=True))
+
+
+def outs(name: str) -> list[Path]:
+    folders = []
+    for item in STAGES[name]["outs"]:
+        [(folder, options)] = item.items()
+        assert options == {"persist": True}
+        folders.append(Path(folder))
+    return folders
+
+
+def inside(row: dict[str, str], folders: list[Path]) -> bool:
+    return any(folder in Path(row["output_file"]).parents for folder in folders)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_records_all_that_it_makes(name: str, made: dict[str, list[dict[str, str]]]) -> None:
+    known = list(STAGES)[: list(STAGES).index(name)]
+    before = [folder for stage in known for folder in outs(stage)]
+    assert [row for row in made[name] if inside(row, outs(name))]
+    strangers = [row["output_file"] for row in made[name] if not inside(row, outs(name) + before)]
+    assert not strangers
+    # and nothing is left to the stages after it
+    late = {row["output_file"] for rows in made.values() for row in rows if inside(row, outs(name))}
+    assert late == {row["output_file"] for row in made[name] if inside(row, outs(name))}
+
+
+def modules_of(step: str, monkeypatch: pytest.MonkeyPatch) -> set[Path]:
+    """The files that a step's code digest covers."""
+    seen = set[Path | None]()
+    find = digest._module_path
+
+    def note(module: str) -> Path | None:
+        seen.add(find(module))
+        return find(module)
+
+    monkeypatch.setattr(digest, "_module_path", note)
+    digest.code_digest.__wrapped__(step)
+    return {path.relative_to(ROOT) for path in seen if path is not None}
+
+
+@pytest.mark.parametrize("name", [name for name in STAGES if name != "text"])
+def test_a_stage_depends_on_all_that_decides_its_results(
+    name: str, made: dict[str, list[dict[str, str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = {row["rule"] for row in made[name] if inside(row, outs(name))}
+    dependencies = [Path(item) for item in STAGES[name]["deps"]]
+    needed = {Path("Snakefile"), Path("constraints.txt"), Path("steps/workflow.py")}
+    chapters = set()
+    for rule in rules:
+        [chapter] = [chapter for chapter in CHAPTERS if rule.startswith(chapter + "_")]
+        chapters.add(chapter)
+        needed |= modules_of(f"{chapter}.{rule.removeprefix(chapter + '_')}", monkeypatch)
+        needed.add(Path(f"rules/{chapter}.smk"))
+    upstream = {row["output_file"] for row in made[name] if not inside(row, outs(name))}
+    assert len(needed) > 5
+    missing = {path for path in needed if not any(item in (path, *path.parents) for item in dependencies)}
+    assert not missing
+    # Upstream results: what an upstream stage was made from is recorded there.
+    recorded = {Path(item) for stage in STAGES.values() for item in stage.get("deps", [])}
+    assert all(any(folder in Path(file).parents for folder in recorded) for file in upstream)
+    assert all((ROOT / item).exists() or item.parts[0] in ("data", "results") for item in dependencies)
+
+    shared = [key for key in read(ROOT / "config/default.yaml") if key not in CHAPTERS]
+    default, publish = STAGES[name]["params"]
+    assert publish == {"config/publish.yaml": None}  # the whole file
+    sections = default["config/default.yaml"]
+    assert sections is None or {*shared, *chapters} <= set(sections)
+
+
+def test_publish_only_names_studies_that_dvc_records() -> None:
+    publish = read(ROOT / "config/publish.yaml")
+    folders = {folder for name in STAGES for folder in outs(name)}
+    corpus, models, neurons = (publish[name]["study"] for name in ("corpus", "language_models", "neurons"))
+    assert {
+        Path("data/corpora") / corpus,
+        Path("data/models") / models,
+        Path("results/language_models") / models,
+        Path("results/neurons") / neurons,
+    } <= folders
+
+
+def test_metrics_plots_and_artifacts_are_made(made: dict[str, list[dict[str, str]]]) -> None:
+    files = {row["output_file"] for rows in made.values() for row in rows}
+    declared = read(ROOT / "dvc.yaml")
+    assert set(declared["metrics"]) | set(declared["plots"]) <= files
+    folders = {str(folder) for name in STAGES for folder in outs(name)}
+    assert {item["path"] for item in declared["artifacts"].values()} <= folders
+
+
+# What happens
+
+
+def test_what_was_recorded_is_up_to_date(publisher: Copy) -> None:
+    assert publisher.run("dvc", "status").stdout.strip() == "Data and pipelines are up to date."
+    before = publisher.lock.read_bytes()
+    again = publisher.run("dvc", "repro")
+    assert "Stage 'neurons' didn't change, skipping" in again.stdout
+    assert publisher.lock.read_bytes() == before
+    assert publisher.recorded() == (0.25, 0.25)
+
+
+def recorded_settings(folder: Path) -> dict[str, tuple[Any, Any]]:
+    """For each chapter, the settings that ``dvc.lock`` names and those that its results name."""
+    found = {}
+    for name, where in {
+        "corpus": "data/corpora/{}/manifest.json",
+        "language_models": "results/language_models/{}/report.json",
+        "neurons": "results/neurons/{}/report.json",
+    }.items():
+        params = read(folder / "dvc.lock")["stages"][name]["params"]
+        values = params["config/default.yaml"]
+        update_config(values, params["config/publish.yaml"])
+        section = getattr(workflow.configure(values), name)
+        result = read(folder / where.format(section.study))
+        if name == "corpus":
+            found[name] = section.documents.model_dump(mode="json"), result["settings"]
+        else:
+            found[name] = section.model_dump(mode="json"), result["provenance"]["settings"]
+    return found
+
+
+def test_the_lock_names_the_settings_of_the_results(publisher: Copy) -> None:
+    for name, (locked, made) in recorded_settings(publisher.folder).items():
+        assert locked == made, name
+
+
+@pytest.mark.skipif(not (ROOT / "dvc.lock").exists(), reason="nothing was published in this folder")
+def test_our_own_lock_names_the_settings_of_our_results() -> None:
+    if "up to date" not in Copy(ROOT).run("dvc", "status").stdout:
+        pytest.skip("results and dvc.lock differ: see dvc status")
+    for name, (locked, made) in recorded_settings(ROOT).items():
+        assert locked == made, name
+
+
+def test_to_a_clone_to_a_change_and_back(publisher: Copy, clone: Copy) -> None:
+    older = clone.lock.read_bytes()
+
+    # Fetched results of other settings: Snakemake has no notes on them and would find nothing to do.
+    clone.publish(0.5)
+    pulled = clone.run("steps.versions", "pull")
+    assert pulled.returncode == 1
+    assert "corpus: settings, code or files differ from dvc.lock" in pulled.stderr
+    assert pulled.stdout.splitlines()[-1] == "Nothing to be done for: no stage"
+    assert clone.recorded() == (0.25, 0.25)
+    refused = clone.run("dvc", "repro", "corpus")
+    assert refused.returncode != 0
+    [message] = [line for line in refused.stderr.splitlines() if line.startswith("error:")]
+    assert "not made here" in message
+    assert "make pull" in message
+    assert "--forceall -- corpus" in message
+    assert clone.lock.read_bytes() == older
+
+    # The remedy: settings as they were, then pull.
+    clone.publish(0.25)
+    pulled = clone.run("steps.versions", "pull")
+    assert pulled.returncode == 0, pulled.stderr
+    assert pulled.stdout.splitlines()[-1].startswith(
+        "Nothing to be done for: corpus, models, language_models"
+    )
+    dry = clone.run("snakemake", "--dry-run", "--configfile", "config/publish.yaml")
+    assert "Nothing to be done" in dry.stdout + dry.stderr
+    ours, theirs = hashes(clone.folder), hashes(publisher.folder)
+    left_out = {name for name in theirs if "/pre/" in name or name.endswith("/.finished.jsonl")}
+    assert left_out
+    assert theirs.keys() - ours.keys() == left_out
+    assert all(theirs[name] == ours[name] for name in ours)
+
+    # Now Snakemake sees the change.
+    clone.publish(0.5)
+    made = clone.run("dvc", "repro", "corpus")
+    assert made.returncode == 0, made.stderr
+    assert clone.recorded() == (0.5, 0.5)
+
+    # Snakemake has notes, but of what lay there before: it would find nothing to do for 0.5.
+    clone.lock.write_bytes(older)
+    assert clone.run("dvc", "checkout", "corpus").returncode == 0
+    assert clone.recorded() == (0.25, 0.25)
+    refused = clone.run("dvc", "repro", "corpus")
+    assert refused.returncode != 0
+    assert "not made here" in refused.stderr
+    assert clone.lock.read_bytes() == older
+
+
+def test_a_stage_says_which_file_was_touched(twin: Copy) -> None:
+    os.utime(twin.folder / "results/neurons/tiny/metrics.json")
+    refused = twin.run("steps.versions", "stage", "neurons")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: results/neurons/tiny/metrics.json: not made here")
+    assert len(refused.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--config seed=1", "found --config,"),
+        ("--configfile=config/default.yaml", "found --configfile=config/default.yaml,"),
+        ("--cores 1 --touch", "found --touch,"),
+        ("--dry-run", "still to be made"),
+        # split like a shell would
+        ("--cores 1 --workflow-profile 'my profile'", "unrecognized arguments: --no-such-option=1"),
+    ],
+)
+def test_arguments_say_how_and_not_what(clone: Copy, arguments: str, message: str) -> None:
+    (clone.folder / "my profile").mkdir()
+    (clone.folder / "my profile/config.yaml").write_text("no-such-option: 1\n")
+    done = clone.run("steps.versions", "stage", "corpus", arguments=arguments)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+    assert not (clone.folder / "data").exists()
+
+
+def put_nothing(store: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize("make", [put_nothing, Path.mkdir], ids=["missing", "empty"])
+def test_pull_says_that_the_remote_holds_nothing(clone: Copy, make: Callable[[Path], None]) -> None:
+    store = clone.folder / "empty-store"
+    make(store)
+    assert clone.run("dvc", "remote", "modify", "--local", "local", "url", str(store)).returncode == 0
+    pulled = clone.run("steps.versions", "pull")
+    assert pulled.returncode == 2
+    assert pulled.stderr.startswith(f"error: {store}: the DVC remote 'local' holds nothing")
+    assert len(pulled.stderr.splitlines()) == 1
+
+
+def test_pull_says_that_nothing_was_published(clone: Copy) -> None:
+    clone.lock.unlink()
+    pulled = clone.run("steps.versions", "pull")
+    assert pulled.returncode == 2
+    assert pulled.stderr.startswith("error: dvc.lock: missing, nothing was published here")
