@@ -14,6 +14,7 @@ those whose fingerprint, size and hash still match and makes the others anew.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -331,8 +332,19 @@ def write_tensors(path: Path, arrays: dict[str, np.ndarray], facts: dict[str, An
     save_file(whole, path, metadata={"facts": json.dumps(facts, sort_keys=True)})
 
 
-def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read what :func:`write_tensors` wrote.
+def read_tensors(path: Path, leave: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read what :func:`write_tensors` wrote, without the array called ``leave``.
+
+    Raises:
+        UserError: the file is truncated or something else.
+    """
+    with open_tensors(path) as (file, facts):
+        return {name: file.get_tensor(name) for name in sorted(file.keys()) if name != leave}, facts
+
+
+@contextlib.contextmanager
+def open_tensors(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Open what :func:`write_tensors` wrote, to read parts of it: a safetensors handle, and the facts.
 
     Raises:
         UserError: the file is truncated or something else.
@@ -341,8 +353,7 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            facts = json.loads((file.metadata() or {})["facts"])
-            return {name: file.get_tensor(name) for name in sorted(file.keys())}, facts
+            yield file, json.loads((file.metadata() or {})["facts"])
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
         raise UserError(f"{path}: unreadable ({error}); delete it and run snakemake again") from None
 

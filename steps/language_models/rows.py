@@ -65,7 +65,7 @@ class Settings(BaseSettings):
         None, min_length=1, description="token put between documents; null: none, documents abut (paper)"
     )
     seed: int = Field(0, ge=0, description="of the shuffle")
-    threads: int = Field(1, ge=1, description="threads; no influence on the result")
+    threads: int = Field(2, ge=1, description="threads; no influence on the result")
 
 
 Streams = dict[str, dict[str, "array.array[int]"]]

@@ -49,7 +49,7 @@ class Settings(Source):
     bos_token: str | None = Field(
         None, min_length=1, description=f"the BOS token; null: {BOS} if trained, else as its files say"
     )
-    threads: int = Field(1, ge=1, description="threads; no influence on the result")
+    threads: int = Field(2, ge=1, description="threads; no influence on the result")
 
     @property
     def source(self) -> Source:

@@ -33,6 +33,9 @@ PILOT_TOKENS = 256
 PILOT_PLACES = 8
 """From how many places of the text they are: neurons that fire all through one text of many are common."""
 
+LANES = 64
+"""A multiple of how many numbers a vector register holds, and of how many are worked on at once."""
+
 READ_TOKENS = 2048
 """How many tokens are read at once, which bounds the memory of conversions."""
 
@@ -205,7 +208,7 @@ class PostActivations:
             rows = chosen[block == k]
             for layer, inside, columns in self._layers():
                 pre = self.source.pre(layer, slice(rows[0], rows[-1] + 1))
-                sample[block == k, columns] = self._post(pre[rows - rows[0], inside])
+                sample[block == k, columns] = self.activate(pre[rows - rows[0], inside])
         middle = (len(sample) - 1) // 2
         sample.partition(middle, axis=0)
         return sample[middle].astype(np.float64)
@@ -219,12 +222,18 @@ class PostActivations:
             inside = slice(start - layer * width, stop - layer * width)
             yield layer, inside, slice(start - self.neurons.start, stop - self.neurons.start)
 
-    def _post(self, pre: np.ndarray) -> np.ndarray:
+    def activate(self, pre: np.ndarray) -> np.ndarray:
+        """Post-activations of stored pre-activations, not shifted, in the precision of this reader."""
         import numpy as np
         import torch
 
         if self._table is None:
-            return self._function(torch.from_numpy(pre.astype(self._dtype))).numpy()
+            # Whole vector registers: what is left over would go through other code, whose last digit
+            # differs, and a neuron that never varies would seem to.
+            step = LANES * torch.get_num_threads()
+            values = np.zeros(-(-pre.size // step) * step, self._dtype)
+            values[: pre.size] = pre.reshape(-1)
+            return self._function(torch.from_numpy(values)).numpy()[: pre.size].reshape(pre.shape)
         return np.take(self._table, np.ascontiguousarray(pre).view(np.uint16), mode="clip")
 
     def block(self, block: int) -> torch.Tensor:
@@ -239,7 +248,7 @@ class PostActivations:
                 keep = self.source.keep[tokens]
                 chosen = pre[:, inside] if keep.all() else pre[np.flatnonzero(keep), inside]
                 begin, end = end, end + len(chosen)
-                post = torch.from_numpy(self._post(chosen))
+                post = torch.from_numpy(self.activate(chosen))
                 torch.sub(post, self._shift[columns], out=self._buffer[begin:end, columns])
         return self._buffer[:end]
 

@@ -31,18 +31,20 @@ from steps.core.digest import code_digest
 from steps.core.errors import UserError
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
-from steps.core.stores import read_tensors, write_tensors
+from steps.core.stores import open_tensors, write_tensors
 from steps.neurons.activations import Activations, PostActivations, Precision, require_comparable
 from steps.neurons.baseline import rotated_maxima
 from steps.neurons.moments import Moments, add_products
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
     import torch
 
 BINS = 101
-CHUNK = 256
-"""Rows that are summarised at once, which bounds the memory beside the matrix."""
+CHUNK = 2**17
+"""Correlations that are summarised at once, which bounds the memory beside the matrix."""
 
 
 class Settings(BaseSettings):
@@ -90,12 +92,15 @@ def merge_products(files: list[Path], a: Activations, b: Activations) -> tuple[i
 
     count, total = 0, None
     for path in files:
-        part, facts = read_tensors(path)
-        a.require_origin(path, facts.get("a"))
-        b.require_origin(path, facts.get("b"))
-        count += int(part["count"][0])
-        product = torch.from_numpy(part["product"])
-        total = product if total is None else total.add_(product)
+        with open_tensors(path) as (file, facts):
+            a.require_origin(path, facts.get("a"))
+            b.require_origin(path, facts.get("b"))
+            count += int(file.get_tensor("count")[0])
+            product = file.get_slice("product")
+            if total is None:
+                total = torch.zeros(product.get_shape(), dtype=torch.float64)
+            for part in _chunks(total):
+                total[part] += torch.from_numpy(product[part])
     assert total is not None
     return count, total
 
@@ -120,8 +125,7 @@ def correlations(
 
     row_mean, row_scale = torch.from_numpy(rows[0]), _inverse(rows[1])
     column_mean, column_scale = torch.from_numpy(columns[0]), _inverse(columns[1])
-    for start in range(0, len(total), CHUNK):
-        part = slice(start, start + CHUNK)
+    for part in _chunks(total):
         chunk = total[part]
         chunk.addr_(row_mean[part], column_mean, alpha=-count)
         chunk.mul_(row_scale[part, None]).mul_(column_scale).clamp_(-1, 1)
@@ -135,83 +139,69 @@ def _inverse(norm: np.ndarray) -> torch.Tensor:
     return torch.where(values > 0, 1 / values, torch.zeros_like(values))
 
 
+def _chunks(matrix: torch.Tensor) -> Iterator[slice]:
+    """Runs of the rows of a matrix with about ``CHUNK`` entries each."""
+    step = max(1, CHUNK // matrix.shape[1])
+    for start in range(0, len(matrix), step):
+        yield slice(start, min(start + step, len(matrix)))
+
+
 def summarise(rho: torch.Tensor, first: int, top: int) -> dict[str, np.ndarray]:
     """Summaries of the rows and columns of a matrix of correlations; see the module's docstring.
 
     Args:
-        rho: ``[rows, columns]``, float64.
+        rho: ``[rows, columns]``, float64, from -1 to 1.
         first: number of the first row's neuron.
         top: how many extremes to keep.
     """
-    import torch
-
-    rows, columns = rho.shape
-    row = _Extremes(rows, columns, top)
-    column = _Extremes(columns, rows, top)
-    every = torch.arange(columns, dtype=torch.int32)
-    for start in range(0, rows, CHUNK):
-        part = rho[start : start + CHUNK]
-        here = slice(start, start + len(part))
-        bins = ((part + 1) * ((BINS - 2) / 2)).floor_().long().clamp_(-1, BINS - 2).add_(1)
-        row.add(here, part, every, bins)
-        numbers = torch.arange(first + start, first + start + len(part), dtype=torch.int32)
-        column.add(slice(0, columns), part.T, numbers, bins.T)
-    return {**row.arrays("row"), **column.arrays("column")}
+    return {**_summary("row", rho, 0, top), **_summary("column", rho.T, first, top)}
 
 
-def _largest(values: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The ``count`` largest of each row and their columns, the lower columns where values are equal."""
-    largest, place = values.topk(count, dim=1)
-    # topk takes any of several that equal the last one taken.
-    tied = ((values >= largest[:, -1:]).sum(1) > count).nonzero()[:, 0]
-    if len(tied):
-        place[tied] = values[tied].argsort(dim=1, descending=True, stable=True)[:, :count]
-    return largest, place
+def _summary(view: str, rho: torch.Tensor, first: int, top: int) -> dict[str, np.ndarray]:
+    """Summaries of the rows of ``rho``, whose columns are the neurons from number ``first`` on."""
+    import numpy as np
 
-
-class _Extremes:
-    """Running extremes, histogram and power sums of each of ``count`` neurons."""
-
-    def __init__(self, count: int, others: int, top: int) -> None:
-        import torch
-
-        self.top = min(top, others)
-        self.value = {
-            sign: torch.full((count, self.top), -torch.inf, dtype=torch.float64) for sign in (1, -1)
-        }
-        self.index = {sign: torch.full((count, self.top), -1, dtype=torch.int32) for sign in (1, -1)}
-        self.histogram = torch.zeros((count, BINS), dtype=torch.int32)
-        self.powers = torch.zeros((4, count), dtype=torch.float64)
-
-    def add(self, here: slice, part: torch.Tensor, numbers: torch.Tensor, bins: torch.Tensor) -> None:
-        """Add correlations ``part [neurons here, others]`` with the others called ``numbers``."""
-        import torch
-
-        for sign in (1, -1):
-            largest, place = _largest(part * sign, min(self.top, part.shape[1]))
-            value = torch.cat([self.value[sign][here], largest], dim=1)
-            index = torch.cat([self.index[sign][here], numbers[place]], dim=1)
-            # Equal values by the lower neuron: stable sorts, the least important key first.
-            order = index.argsort(dim=1, stable=True)
-            order = order.gather(1, value.gather(1, order).argsort(dim=1, descending=True, stable=True))
-            order = order[:, : self.top]
-            self.value[sign][here] = value.gather(1, order)
-            self.index[sign][here] = index.gather(1, order)
-        self.histogram[here].scatter_add_(1, bins, torch.ones_like(bins, dtype=torch.int32))
-        power = part.clone()
-        for order_ in range(4):
-            self.powers[order_, here] += power.sum(1)
+    count, others = rho.shape
+    listed = (count, min(top, others))
+    extremes = {sign: (np.empty(listed, np.float64), np.empty(listed, np.int32)) for sign in (1, -1)}
+    histogram = np.empty((count, BINS), np.int32)
+    powers = np.empty((4, count))
+    for here in _chunks(rho):
+        part = rho[here].contiguous().numpy()
+        for sign, (value, index) in extremes.items():
+            place = _largest(sign * part, listed[1])
+            value[here] = np.take_along_axis(part, place, 1)
+            index[here] = place + first
+        # From -1 on, so the first bin stays empty; only 1 itself falls into the last one.
+        bins = ((part + 1) * ((BINS - 2) / 2)).astype(np.int64)
+        bins += BINS * np.arange(len(part))[:, None] + 1
+        histogram[here] = np.bincount(bins.reshape(-1), minlength=BINS * len(part)).reshape(-1, BINS)
+        power = part.copy()
+        for order in range(4):
+            powers[order, here] = power.sum(1)
             power *= part
+    return {
+        f"{view}_top_value": extremes[1][0],
+        f"{view}_top_index": extremes[1][1],
+        f"{view}_bottom_value": extremes[-1][0],
+        f"{view}_bottom_index": extremes[-1][1],
+        f"{view}_histogram": histogram,
+        f"{view}_powers": powers,
+    }
 
-    def arrays(self, view: str) -> dict[str, np.ndarray]:
-        return {
-            f"{view}_top_value": self.value[1].numpy(),
-            f"{view}_top_index": self.index[1].numpy(),
-            f"{view}_bottom_value": -self.value[-1].numpy(),
-            f"{view}_bottom_index": self.index[-1].numpy(),
-            f"{view}_histogram": self.histogram.numpy(),
-            f"{view}_powers": self.powers.numpy(),
-        }
+
+def _largest(values: np.ndarray, count: int) -> np.ndarray:
+    """Columns of the ``count`` largest of each row, descending; the lower column first where equal."""
+    import numpy as np
+
+    lowest = values.shape[1] - count
+    place = np.argpartition(values, lowest, axis=1)[:, lowest:]
+    largest = np.take_along_axis(values, place, 1)
+    # Any of several that equal the last one may have been taken.
+    tied = np.flatnonzero(np.count_nonzero(values >= largest.min(1, keepdims=True), axis=1) > count)
+    place[tied] = np.argsort(-values[tied], axis=1, kind="stable")[:, :count]
+    largest[tied] = np.take_along_axis(values[tied], place[tied], 1)
+    return np.take_along_axis(place, np.lexsort((place, -largest), axis=1), 1)
 
 
 def main(

@@ -25,7 +25,7 @@ def test_everything_that_decides_a_result_is_named(tmp_path: Path) -> None:
 
 
 def test_a_card_names_its_rule_and_its_timings() -> None:
-    made = card("Loss", 1.5, "nats", "low is good", step="language_models.train", inputs=[])
+    made = card("Loss", 1.5, "nats", "low is good", step="language_models.train", study="ci", inputs=[])
     assert made["rule"] == "language_models_train"
-    assert made["benchmark"] == "logs/language_models/train/**/*.tsv"
+    assert made["benchmark"] == "logs/language_models/train/ci/**/*.tsv"
     assert made["code"] == code_digest("language_models.train")

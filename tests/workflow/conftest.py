@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,10 +73,30 @@ def hashes(directory: Path) -> dict[str, str]:
     }
 
 
+class Workspace:
+    """A folder in which the tiny workflow runs on one core, beside the tests that do not need it yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        write_texts(folder / "texts")
+        self._process = subprocess.Popen(
+            command(folder, "--cores", "1"),
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def finished(self) -> Path:
+        """The folder, once the workflow has ended."""
+        output, _ = self._process.communicate() if self._process.returncode is None else ("", "")
+        assert self._process.returncode == 0, output
+        return self.folder
+
+
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace in which the tiny workflow ran on one core, from nothing to the end."""
-    directory = tmp_path_factory.mktemp("undisturbed with spaces & 'quotes'")
-    write_texts(directory / "texts")
-    snakemake(directory, "--cores", "1")
-    return directory
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """The tiny workflow from nothing to the end, in a folder with an awkward name."""
+    workspace = Workspace(tmp_path_factory.mktemp("undisturbed with spaces & 'quotes'"))
+    yield workspace
+    workspace.finished()

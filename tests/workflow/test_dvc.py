@@ -22,7 +22,7 @@ from snakemake.utils import update_config
 
 from steps import workflow
 from steps.core import digest
-from tests.workflow.conftest import TINY, hashes
+from tests.workflow.conftest import TINY, Workspace, hashes
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "constraints.txt"]
@@ -91,11 +91,11 @@ def copy_sources(folder: Path) -> Copy:
 
 
 @pytest.fixture(scope="module")
-def publisher(tmp_path_factory: pytest.TempPathFactory, undisturbed: Path) -> Copy:
+def publisher(tmp_path_factory: pytest.TempPathFactory, undisturbed: Workspace) -> Copy:
     """A copy in which the tiny workflow was made, recorded and pushed."""
     copy = copy_sources(tmp_path_factory.mktemp("dvc") / "the publisher")
     for name in ("texts", "data", "results", "logs", ".snakemake"):
-        shutil.copytree(undisturbed / name, copy.folder / name, symlinks=True)
+        shutil.copytree(undisturbed.finished() / name, copy.folder / name, symlinks=True)
     declared = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
     declared = re.sub(r"((corpora|models|neurons)/)(embedded|default)\b", r"\1tiny", declared)
     content = yaml.safe_load(declared)

@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import time
 from pathlib import Path
 
-from tests.workflow.conftest import command, environment, hashes, snakemake, write_texts
+from tests.workflow.conftest import Workspace, command, environment, hashes, snakemake, write_texts
 
-STEPS = [
+STEPS = {
     *("corpus.documents", "language_models.tokenizer", "language_models.rows", "language_models.ngrams"),
-    *("language_models.train", "neurons.dump", "neurons.moments", "neurons.products", "neurons.correlate"),
-    *("neurons.baseline", "neurons.clusters", "neurons.table", "neurons.figure", "neurons.report"),
-    *("language_models.report", "report.page"),
-]
+    *("language_models.train", "language_models.evaluate", "language_models.report"),
+    *("neurons.dump", "neurons.moments", "neurons.products", "neurons.correlate", "neurons.baseline"),
+    *("neurons.clusters", "neurons.table", "neurons.figure", "neurons.report", "report.page"),
+}
 
 
-def runs(step: str, group: int) -> bool:
-    """Whether a process of the group is at work on ``step``."""
+def at_work(group: int) -> set[str]:
+    """The steps on which processes of the group are at work."""
+    found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                arguments = (entry / "cmdline").read_bytes().split(b"\0")
-                if f"steps.{step}".encode() in arguments and os.getpgid(int(entry.name)) == group:
-                    return True
-            except OSError:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                if words[1:2] == [b"-m"] and os.getpgid(int(entry.name)) == group:
+                    found.add(words[2].decode().removeprefix("steps."))
+            except (OSError, IndexError):
                 continue  # it ended meanwhile
-    return False
+    return found
 
 
-def kill_during(step: str, directory: Path, after: float) -> bool:
-    """Start the workflow, and kill all of it ``after`` seconds into the first job of ``step``."""
+def kill_at_first(steps: set[str], directory: Path, after: float) -> set[str]:
+    """Start the workflow, and kill all of it ``after`` seconds into the first job of any of ``steps``."""
     process = subprocess.Popen(
         command(directory, "--cores", "2"),
         env=environment(),
@@ -40,29 +42,36 @@ def kill_during(step: str, directory: Path, after: float) -> bool:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    while process.poll() is None and not runs(step, process.pid):
+    hit: set[str] = set()
+    while process.poll() is None and not hit:
+        hit = at_work(process.pid) & steps
         time.sleep(0.02)
-    hit = process.poll() is None
     if hit:
         time.sleep(after)
-        os.killpg(process.pid, signal.SIGKILL)
+        hit |= at_work(process.pid) & steps
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     snakemake(directory, "--unlock")
     return hit
 
 
-def test_killed_in_every_rule_and_on_two_cores(undisturbed: Path, tmp_path: Path) -> None:
+def test_killed_in_every_rule_and_on_two_cores(undisturbed: Workspace, tmp_path: Path) -> None:
     write_texts(tmp_path / "texts")
-    for number, step in enumerate(STEPS):
+    left, kills = set(STEPS), 0
+    while left:
         # Later each time, so that jobs are hit while they start, work and write.
-        assert kill_during(step, tmp_path, after=0.3 * (number % 5)), f"{step} never ran"
+        hit = kill_at_first(left, tmp_path, after=0.5 * (kills % 6))
+        assert hit, f"{left} never ran"
+        left, kills = left - hit, kills + 1
+    assert kills >= 8
     snakemake(tmp_path, "--cores", "2")
-    expected = hashes(undisturbed)
+    expected = hashes(undisturbed.finished())
     assert len(expected) > 50
     assert hashes(tmp_path) == expected
 
 
-def test_nothing_is_left_to_do(undisturbed: Path) -> None:
-    before = hashes(undisturbed)
-    assert "Nothing to be done" in snakemake(undisturbed, "--cores", "1").stderr
-    assert hashes(undisturbed) == before
+def test_nothing_is_left_to_do(undisturbed: Workspace) -> None:
+    before = hashes(undisturbed.finished())
+    assert "Nothing to be done" in snakemake(undisturbed.folder, "--cores", "1").stderr
+    assert hashes(undisturbed.folder) == before

@@ -1,0 +1,1 @@
+"""Speed and memory, always two sides measured in one run; ``make bench`` runs all of it."""

@@ -1,0 +1,97 @@
+"""Inputs of known shape: activations as a dump holds them, models with random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from steps.core.runner import Output
+from steps.core.stores import Ledger, write_array
+from steps.neurons import dump, moments
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
+
+VOCABULARY = 512
+NEW_LINE = 7
+"""An id that is excluded from correlations, as the new line is, beside BOS (0)."""
+
+
+class Normal:
+    """Stands in for a model: pre-activations are normal, with mean -0.8 and standard deviation 0.7."""
+
+    def __init__(self, layers: int, width: int, seed: int) -> None:
+        self.layers = layers
+        self.width = width
+        self.dtype = "float16"
+        self._generator = np.random.default_rng(seed)
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        pre = np.empty((self.layers, rows.size, self.width), self.dtype)
+        for layer in pre:
+            layer[...] = 0.7 * self._generator.standard_normal(layer.shape, dtype=np.float32) - 0.8
+        return pre
+
+
+def rows(tokens: int, context: int) -> np.ndarray:
+    """Random rows ``int32 [tokens / context, context]`` that begin with BOS."""
+    made = np.random.default_rng(0).integers(1, VOCABULARY, (tokens // context, context), dtype=np.int32)
+    made[:, 0] = 0
+    return made
+
+
+def activations(
+    folder: Path, layers: int, width: int, tokens: int, seed: int, block_tokens: int = 4096
+) -> Path:
+    """Write activations as ``neurons.dump`` does, with its default codec; returns the ledger."""
+    context = 64
+    made = rows(tokens, context)
+    keep = ~np.isin(made.reshape(-1), [0, NEW_LINE])
+    ledger = Ledger(
+        folder / "ledger.json",
+        "activations",
+        {"model": seed, "tokens": [tokens, context], "exclude": [0, NEW_LINE]},
+    )
+    write_array(ledger, "tokens", made.reshape(-1))
+    write_array(ledger, "keep", keep.astype("uint8"))
+    block_rows = max(1, block_tokens // context)
+    codec = dump.Settings().codec
+    dump.write_blocks(ledger, Normal(layers, width, seed), made, block_rows, codec)
+    ledger.finish(
+        {
+            "model": f"seed-{seed}",
+            "source": "dump",
+            "layers": layers,
+            "width": width,
+            "context": context,
+            "block_tokens": block_rows * context,
+            "dtype": "float16",
+            "compute_dtype": "float32",
+            "device": "cpu",
+            "activation": "gelu_new",
+            "kept": int(keep.sum()),
+            "model_ledger": "",
+        }
+    )
+    return folder / "ledger.json"
+
+
+def write_moments(ledger: Path) -> Path:
+    """Run ``neurons.moments`` on all tokens; returns its file, beside the ledger."""
+    out = ledger.parent / "moments.safetensors"
+    moments.main(ledger, 1, 0, moments.Settings(), Output(out))
+    return out
+
+
+def model(layers: int, d_model: int, heads: int, context: int) -> GPT2LMHeadModel:
+    """A GPT-2 with random weights, ready for evaluation."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    shape = {"n_layer": layers, "n_embd": d_model, "n_head": heads, "n_positions": context}
+    config = GPT2Config(vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0, **shape)
+    config._attn_implementation = "sdpa"
+    return GPT2LMHeadModel(config).eval()

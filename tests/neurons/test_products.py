@@ -1,0 +1,111 @@
+"""Products of token ranges, which add up to those of all tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from steps.core.errors import UserError
+from steps.core.runner import Output
+from steps.core.stores import read_tensors, write_tensors
+from steps.neurons import products
+from steps.neurons.activations import Activations, PostActivations
+from steps.neurons.correlate import merge_products
+from tests.neurons.planted import stored_post, write_activations
+
+KEEP = np.random.default_rng(1).random(200) < 0.9
+KEEP[96:128] = False
+
+
+def planted(folder: Path, name: str, **changes: object) -> Path:
+    pre = np.random.default_rng(ord(name[0])).normal(2, 1, (200, 12)).astype("float32")
+    return write_activations(
+        folder / name,
+        pre,
+        name=name,
+        activation="gelu_new",
+        **{"keep": KEEP, "block_tokens": 32, **changes},  # type: ignore[arg-type]
+    )
+
+
+def run(
+    a: Path,
+    b: Path,
+    out: Path,
+    *,
+    tiles: int = 2,
+    tile: int = 1,
+    ranges: int = 3,
+    index: int = 0,
+    **settings: object,
+) -> Path:
+    chosen = products.Settings.model_validate({"precision": "float64", **settings})
+    products.main(a, b, tiles, tile, ranges, index, chosen, Output(out))
+    return out
+
+
+@pytest.mark.parametrize(("precision", "atol"), [("float32", 1e-4), ("float64", 1e-11)])
+def test_ranges_add_up(tmp_path: Path, precision: str, atol: float) -> None:
+    ledgers = [planted(tmp_path, name) for name in "ab"]
+    sources = [Activations(ledger) for ledger in ledgers]
+    pilots = [PostActivations(source, "float64").pilot for source in sources]
+    left, right = (
+        stored_post(ledger, "gelu_new", KEEP) - p for ledger, p in zip(ledgers, pilots, strict=True)
+    )
+    for tiles, tile, rows in ((1, 0, slice(0, 12)), (3, 1, slice(4, 8))):
+        for ranges in (1, 3, 7):
+            files = [
+                run(
+                    *ledgers,
+                    tmp_path / f"part-{index}",
+                    tiles=tiles,
+                    tile=tile,
+                    ranges=ranges,
+                    index=index,
+                    precision=precision,
+                )
+                for index in range(ranges)
+            ]
+            count, total = merge_products(files[::-1], *sources)
+            assert count == KEEP.sum()
+            np.testing.assert_allclose(total, left[:, rows].T @ right, rtol=0, atol=atol)
+            part, _ = read_tensors(files[-1])
+            assert part["product"].dtype == np.float64
+
+
+def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
+    a, b = (planted(tmp_path, name) for name in "ab")
+    assert run(a, b, tmp_path / "1").read_bytes() == run(a, b, tmp_path / "2").read_bytes()
+
+
+def test_mistakes_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    a, b = (planted(tmp_path, name) for name in "ab")
+    other = planted(tmp_path, "c", keep=np.ones(200, bool))
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="neurons.ranges: found 8, expected at most 7"):
+        run(a, b, out, ranges=8)
+    with pytest.raises(UserError, match="neurons.tiles: found 13, expected at most 12"):
+        run(a, b, out, tiles=13)
+    with pytest.raises(UserError, match="different token mask"):
+        run(a, other, out)
+    with pytest.raises(UserError, match="same weights"):
+        run(a, a, out)
+    assert not out.exists()
+    run(a, a, out, allow_self=True)
+
+
+def test_products_of_other_activations_are_refused(tmp_path: Path) -> None:
+    a, b, c = (planted(tmp_path, name) for name in "abc")
+    file = run(a, b, tmp_path / "file", ranges=1)
+    with pytest.raises(UserError, match=r"file: not made from .*c/ledger.json"):
+        merge_products([file], Activations(c), Activations(b))
+    with pytest.raises(UserError, match=r"file: not made from .*c/ledger.json"):
+        merge_products([file], Activations(a), Activations(c))
+    write_tensors(tmp_path / "other", {"x": np.zeros(2)}, {"a": 1})
+    with pytest.raises(UserError, match="other: not made from"):
+        merge_products([tmp_path / "other"], Activations(a), Activations(b))
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(UserError, match="file: unreadable"):
+        merge_products([file], Activations(a), Activations(b))
