@@ -12,7 +12,7 @@ from steps import workflow as chapters
 min_version("9.27")
 
 
-configfile: workflow.basedir + "/config/default.yaml"
+configfile: f"{workflow.basedir}/config/default.yaml"
 
 
 try:

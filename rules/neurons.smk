@@ -7,15 +7,11 @@ the rotated baseline, clusters, tables, figures and the report.
 Outputs: results/neurons/STUDY/{neurons,examples,excess,clusters,edges}.parquet, figures, metrics.json.
 """
 
-NEURONS = "results/neurons/{study}"
-NEURONS_LOG = "logs/neurons"
-
-
 rule neurons:
     """Universal neurons of the configured study: tables, figures, metrics and report."""
     input:
         expand(
-            NEURONS + "/{file}",
+            "results/neurons/{study}/{file}",
             study=settings.neurons.study,
             file=["report.json", "metrics.json", "neurons.parquet", "edges.parquet"]
             + [
@@ -33,11 +29,11 @@ rule neurons_dump:
         tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
         rows=chapters.rows_ledger(settings),
     output:
-        NEURONS + "/activations/{model}/ledger.json",
+        "results/neurons/{study}/activations/{model}/ledger.json",
     log:
-        NEURONS_LOG + "/dump/{study}/{model}.log",
+        "logs/neurons/dump/{study}/{model}.log",
     benchmark:
-        NEURONS_LOG + "/dump/{study}/{model}.tsv"
+        "logs/neurons/dump/{study}/{model}.tsv"
     threads: settings.neurons.dump.threads
     resources:
         **chapters.neuron_resources(settings, "dump"),
@@ -52,13 +48,13 @@ rule neurons_dump:
 rule neurons_moments:
     """Sum the moments of a model over a token range."""
     input:
-        NEURONS + "/activations/{model}/ledger.json",
+        "results/neurons/{study}/activations/{model}/ledger.json",
     output:
-        NEURONS + "/moments/{model}/range-{range}.safetensors",
+        "results/neurons/{study}/moments/{model}/range-{range}.safetensors",
     log:
-        NEURONS_LOG + "/moments/{study}/{model}/range-{range}.log",
+        "logs/neurons/moments/{study}/{model}/range-{range}.log",
     benchmark:
-        NEURONS_LOG + "/moments/{study}/{model}/range-{range}.tsv"
+        "logs/neurons/moments/{study}/{model}/range-{range}.tsv"
     threads: settings.neurons.moments.threads
     resources:
         **chapters.neuron_resources(settings, "moments"),
@@ -73,14 +69,14 @@ rule neurons_moments:
 rule neurons_products:
     """Sum the products of two models over a tile and a token range."""
     input:
-        a=NEURONS + "/activations/{a}/ledger.json",
-        b=NEURONS + "/activations/{b}/ledger.json",
+        a="results/neurons/{study}/activations/{a}/ledger.json",
+        b="results/neurons/{study}/activations/{b}/ledger.json",
     output:
-        temp(NEURONS + "/products/{a}/{b}/tile-{tile}/range-{range}.safetensors"),
+        temp("results/neurons/{study}/products/{a}/{b}/tile-{tile}/range-{range}.safetensors"),
     log:
-        NEURONS_LOG + "/products/{study}/{a}/{b}/tile-{tile}/range-{range}.log",
+        "logs/neurons/products/{study}/{a}/{b}/tile-{tile}/range-{range}.log",
     benchmark:
-        NEURONS_LOG + "/products/{study}/{a}/{b}/tile-{tile}/range-{range}.tsv"
+        "logs/neurons/products/{study}/{a}/{b}/tile-{tile}/range-{range}.tsv"
     threads: settings.neurons.products.threads
     resources:
         **chapters.neuron_resources(settings, "products"),
@@ -97,29 +93,29 @@ rule neurons_products:
 rule neurons_correlate:
     """Correlate two models over a tile, and with rotations."""
     input:
-        a=NEURONS + "/activations/{a}/ledger.json",
-        b=NEURONS + "/activations/{b}/ledger.json",
+        a="results/neurons/{study}/activations/{a}/ledger.json",
+        b="results/neurons/{study}/activations/{b}/ledger.json",
         a_moments=expand(
-            NEURONS + "/moments/{a}/range-{range}.safetensors",
+            "results/neurons/{study}/moments/{a}/range-{range}.safetensors",
             range=chapters.ranges(settings),
             allow_missing=True,
         ),
         b_moments=expand(
-            NEURONS + "/moments/{b}/range-{range}.safetensors",
+            "results/neurons/{study}/moments/{b}/range-{range}.safetensors",
             range=chapters.ranges(settings),
             allow_missing=True,
         ),
         products=expand(
-            NEURONS + "/products/{a}/{b}/tile-{tile}/range-{range}.safetensors",
+            "results/neurons/{study}/products/{a}/{b}/tile-{tile}/range-{range}.safetensors",
             range=chapters.product_ranges(settings),
             allow_missing=True,
         ),
     output:
-        NEURONS + "/correlations/{a}/{b}/tile-{tile}.safetensors",
+        "results/neurons/{study}/correlations/{a}/{b}/tile-{tile}.safetensors",
     log:
-        NEURONS_LOG + "/correlate/{study}/{a}/{b}/tile-{tile}.log",
+        "logs/neurons/correlate/{study}/{a}/{b}/tile-{tile}.log",
     benchmark:
-        NEURONS_LOG + "/correlate/{study}/{a}/{b}/tile-{tile}.tsv"
+        "logs/neurons/correlate/{study}/{a}/{b}/tile-{tile}.tsv"
     threads: settings.neurons.correlate.threads
     resources:
         **chapters.neuron_resources(settings, "correlate"),
@@ -136,13 +132,13 @@ rule neurons_correlate:
 rule neurons_baseline:
     """Compare the reference's correlations with their rotated baseline."""
     input:
-        chapters.correlation_files(settings, NEURONS, reference=True),
+        chapters.correlation_files(settings, reference=True),
     output:
-        NEURONS + "/excess.parquet",
+        "results/neurons/{study}/excess.parquet",
     log:
-        NEURONS_LOG + "/baseline/{study}/baseline.log",
+        "logs/neurons/baseline/{study}/baseline.log",
     benchmark:
-        NEURONS_LOG + "/baseline/{study}/baseline.tsv"
+        "logs/neurons/baseline/{study}/baseline.tsv"
     resources:
         **chapters.neuron_resources(settings, "tables"),
     params:
@@ -155,15 +151,15 @@ rule neurons_baseline:
 rule neurons_clusters:
     """Find clusters of the same neuron across models."""
     input:
-        correlations=chapters.correlation_files(settings, NEURONS),
-        activations=chapters.activation_ledgers(settings, NEURONS),
+        correlations=chapters.correlation_files(settings),
+        activations=chapters.activation_ledgers(settings),
     output:
-        clusters=NEURONS + "/clusters.parquet",
-        edges=NEURONS + "/edges.parquet",
+        clusters="results/neurons/{study}/clusters.parquet",
+        edges="results/neurons/{study}/edges.parquet",
     log:
-        NEURONS_LOG + "/clusters/{study}/clusters.log",
+        "logs/neurons/clusters/{study}/clusters.log",
     benchmark:
-        NEURONS_LOG + "/clusters/{study}/clusters.tsv"
+        "logs/neurons/clusters/{study}/clusters.tsv"
     threads: settings.neurons.clusters.threads
     resources:
         **chapters.neuron_resources(settings, "clusters"),
@@ -178,18 +174,18 @@ rule neurons_clusters:
 rule neurons_table:
     """Gather what is known of every neuron."""
     input:
-        activations=chapters.activation_ledgers(settings, NEURONS),
-        moments=chapters.moment_files(settings, NEURONS),
-        correlations=chapters.correlation_files(settings, NEURONS, reference=True),
-        excess=NEURONS + "/excess.parquet",
-        clusters=NEURONS + "/clusters.parquet",
+        activations=chapters.activation_ledgers(settings),
+        moments=chapters.moment_files(settings),
+        correlations=chapters.correlation_files(settings, reference=True),
+        excess="results/neurons/{study}/excess.parquet",
+        clusters="results/neurons/{study}/clusters.parquet",
     output:
-        neurons=NEURONS + "/neurons.parquet",
-        examples=NEURONS + "/examples.parquet",
+        neurons="results/neurons/{study}/neurons.parquet",
+        examples="results/neurons/{study}/examples.parquet",
     log:
-        NEURONS_LOG + "/table/{study}/table.log",
+        "logs/neurons/table/{study}/table.log",
     benchmark:
-        NEURONS_LOG + "/table/{study}/table.tsv"
+        "logs/neurons/table/{study}/table.tsv"
     resources:
         **chapters.neuron_resources(settings, "tables"),
     params:
@@ -203,16 +199,16 @@ rule neurons_table:
 rule neurons_figure:
     """Draw a figure."""
     input:
-        excess=NEURONS + "/excess.parquet",
-        clusters=NEURONS + "/clusters.parquet",
-        correlations=chapters.correlation_files(settings, NEURONS, reference=True),
+        excess="results/neurons/{study}/excess.parquet",
+        clusters="results/neurons/{study}/clusters.parquet",
+        correlations=chapters.correlation_files(settings, reference=True),
     output:
-        figure=NEURONS + "/figures/{figure}.svg",
-        data=NEURONS + "/figures/{figure}.json",
+        figure="results/neurons/{study}/figures/{figure}.svg",
+        data="results/neurons/{study}/figures/{figure}.json",
     log:
-        NEURONS_LOG + "/figure/{study}/{figure}.log",
+        "logs/neurons/figure/{study}/{figure}.log",
     benchmark:
-        NEURONS_LOG + "/figure/{study}/{figure}.tsv"
+        "logs/neurons/figure/{study}/{figure}.tsv"
     resources:
         **chapters.neuron_resources(settings, "tables"),
     params:
@@ -227,23 +223,23 @@ rule neurons_report:
     """Write the headline figures of the neurons chapter."""
     input:
         tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
-        activations=chapters.activation_ledgers(settings, NEURONS),
-        correlations=chapters.correlation_files(settings, NEURONS, reference=True),
-        excess=NEURONS + "/excess.parquet",
-        clusters=NEURONS + "/clusters.parquet",
-        examples=NEURONS + "/examples.parquet",
+        activations=chapters.activation_ledgers(settings),
+        correlations=chapters.correlation_files(settings, reference=True),
+        excess="results/neurons/{study}/excess.parquet",
+        clusters="results/neurons/{study}/clusters.parquet",
+        examples="results/neurons/{study}/examples.parquet",
         figures=expand(
-            NEURONS + "/figures/{figure}.svg",
+            "results/neurons/{study}/figures/{figure}.svg",
             figure=chapters.NEURON_FIGURES,
             allow_missing=True,
         ),
     output:
-        metrics=NEURONS + "/metrics.json",
-        report=NEURONS + "/report.json",
+        metrics="results/neurons/{study}/metrics.json",
+        report="results/neurons/{study}/report.json",
     log:
-        NEURONS_LOG + "/report/{study}/report.log",
+        "logs/neurons/report/{study}/report.log",
     benchmark:
-        NEURONS_LOG + "/report/{study}/report.tsv"
+        "logs/neurons/report/{study}/report.tsv"
     resources:
         **chapters.neuron_resources(settings, "tables"),
     params:

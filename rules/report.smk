@@ -23,8 +23,8 @@ rule report_page:
         reports=list(REPORTS.values()),
         # what the reports name: a redrawn figure alone makes the page anew
         chapters=[getattr(rules, chapter).input for chapter in REPORTS],
-        template=workflow.basedir + "/steps/report/page.html",
-        style=workflow.basedir + "/steps/report/page.css",
+        template=f"{workflow.basedir}/steps/report/page.html",
+        style=f"{workflow.basedir}/steps/report/page.css",
     output:
         "results/report/index.html",
     log:

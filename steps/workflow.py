@@ -232,6 +232,9 @@ def corpus_resources(config: Config) -> dict[str, int]:
     return {"mem_mb": round(2_000 + 350 * millions), "runtime": round(30 + 60 * millions)}
 
 
+NEURONS = "results/neurons/{study}"
+"""The folder of a study, as rules write it."""
+
 NEURON_FIGURES = list(FIGURES)
 """The figures of the neurons chapter."""
 
@@ -343,25 +346,25 @@ def product_ranges(config: Config) -> range:
     return range(config.neurons.ranges if config.neurons.ranges > 1 else 0)
 
 
-def activation_ledgers(config: Config, folder: str) -> list[str]:
+def activation_ledgers(config: Config) -> list[str]:
     """The activations of every model, the reference first."""
-    return [f"{folder}/activations/{name}/ledger.json" for name in compared_models(config)]
+    return [f"{NEURONS}/activations/{name}/ledger.json" for name in compared_models(config)]
 
 
-def moment_files(config: Config, folder: str) -> list[str]:
+def moment_files(config: Config) -> list[str]:
     """The moments of every model and token range, model by model."""
     return [
-        f"{folder}/moments/{name}/range-{index}.safetensors"
+        f"{NEURONS}/moments/{name}/range-{index}.safetensors"
         for name in compared_models(config)
         for index in ranges(config)
     ]
 
 
-def correlation_files(config: Config, folder: str, reference: bool = False) -> list[str]:
+def correlation_files(config: Config, reference: bool = False) -> list[str]:
     """The correlations of every pair and tile; with ``reference``, of the reference's pairs only."""
     names = compared_models(config)
     return [
-        f"{folder}/correlations/{a}/{b}/tile-{tile}.safetensors"
+        f"{NEURONS}/correlations/{a}/{b}/tile-{tile}.safetensors"
         for a, b in compared_pairs(config)
         if not reference or a == names[0]
         for tile in range(config.neurons.tiles)

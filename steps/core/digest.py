@@ -82,9 +82,18 @@ def _project_imports(tree: ast.AST) -> list[str]:
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
+    """The tree without strings that stand alone: docstrings, those of attributes too, do nothing."""
     for node in ast.walk(tree):
-        match node:
-            case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
-                if ast.get_docstring(node, clean=False) is not None:
-                    node.body = node.body[1:] or [ast.Pass()]
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            code = [part for part in body if not _is_string(part)]
+            node.body = code or [ast.Pass()]  # type: ignore[attr-defined]
     return tree
+
+
+def _is_string(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )

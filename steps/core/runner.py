@@ -49,15 +49,16 @@ def run(main: Callable[..., None]) -> typing.NoReturn:
     hints = typing.get_type_hints(main)
     arguments = vars(_parser(main, hints).parse_args())
     debug, log = arguments.pop("debug"), arguments.pop("log")
-    _start_logging(log)
     outputs: list[tuple[Path, Path]] = []
     try:
+        _start_logging(log)
         values = {name: _value(name, hints[name], text, outputs) for name, text in arguments.items()}
         _set_threads(values)
         main(**values)
         for partial, final in outputs:
             if not partial.exists():
                 raise RuntimeError(f"{main.__module__}: made no {final}")
+        for partial, final in outputs:
             os.replace(partial, final)
     except UserError as error:
         logger.error("error: %s", error, exc_info=debug)
@@ -76,7 +77,6 @@ def run(main: Callable[..., None]) -> typing.NoReturn:
     finally:
         for partial, _ in outputs:
             partial.unlink(missing_ok=True)
-        logging.shutdown()
     sys.exit(0)
 
 
@@ -144,8 +144,8 @@ def _value(name: str, hint: Any, text: Any, outputs: list[tuple[Path, Path]]) ->
     if _is_settings(hint) and isinstance(text, str):
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{flag}: found {text!r}, expected JSON ({error})") from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{flag}: found {text[:80]!r}, expected JSON ({error})") from None
         return validate(hint, values, flag)
     if hint in (int, float) and isinstance(text, str):
         try:
@@ -182,7 +182,7 @@ def _start_logging(log: Path | None) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(log, mode="w", encoding="utf-8"))
+        handlers.append(logging.FileHandler(log, mode="w", encoding="utf-8", errors="backslashreplace"))
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
     if log is not None:
 

@@ -64,16 +64,16 @@ class Ledger:
 
     def _resume(self) -> None:
         header = json.dumps({"fingerprint": self.fingerprint})
-        lines = self._finished.read_text("utf-8").splitlines() if self._finished.exists() else []
+        lines = self._finished.read_text("utf-8", "replace").splitlines() if self._finished.exists() else []
         others = [p for p in self.folder.iterdir() if not p.name.startswith(".")]
         if lines[:1] == [header]:
             for line in lines[1:]:
                 try:
                     entry = json.loads(line)
-                except json.JSONDecodeError:
+                    if _matches(self.folder / entry["name"], entry):
+                        self.files[entry["name"]] = {"bytes": entry["bytes"], "sha256": entry["sha256"]}
+                except (ValueError, TypeError, KeyError):
                     continue  # the line that was being written when the job was killed
-                if _matches(self.folder / entry["name"], entry):
-                    self.files[entry["name"]] = {"bytes": entry["bytes"], "sha256": entry["sha256"]}
         elif others:
             if not lines and not (self.folder / "ledger.json").exists():
                 raise UserError(f"{self.folder}: holds {others[0].name!r}, which no step made; move it away")
@@ -82,9 +82,12 @@ class Ledger:
         self._note_finished()
 
     def _note_finished(self) -> None:
-        with self._finished.open("w", encoding="utf-8") as file:
+        # Beside and renamed: a kill or a full disk must not lose the notes that are there.
+        partial = self._finished.with_name(f"{_FINISHED}.writing")
+        with partial.open("w", encoding="utf-8") as file:
             file.write(json.dumps({"fingerprint": self.fingerprint}) + "\n")
             file.writelines(json.dumps({"name": name, **entry}) + "\n" for name, entry in self.files.items())
+        os.replace(partial, self._finished)
 
     def __contains__(self, name: str) -> bool:
         return name in self.files
@@ -135,9 +138,14 @@ class Folder:
             self.fingerprint: str = content["fingerprint"]
             self.made_from: dict[str, Any] = content["made_from"]
             self.attributes: dict[str, Any] = content["attributes"]
-            self.files: dict[str, dict[str, Any]] = content["files"]
+            self.files: dict[str, dict[str, Any]] = {
+                name: {"bytes": entry["bytes"], "sha256": entry["sha256"]}
+                for name, entry in content["files"].items()
+            }
         except KeyError as error:
             raise UserError(f"{ledger}: the ledger lacks {error}; delete it and build it again") from None
+        except (AttributeError, TypeError):
+            raise UserError(f"{ledger}: its list of files is broken; delete it and build it again") from None
         self._checked: set[str] = set()
         optional_files = [name for name in self.files if optional and name.startswith(optional + "/")]
         self.absent = bool(optional_files) and not (self.folder / optional).exists()
@@ -227,6 +235,8 @@ class ArrayWriter:
             config={"write_empty_chunks": True},
             overwrite=True,
         )
+        for file in [file for file in ledger.files if file.startswith(f"{name}/")]:
+            del ledger.files[file]  # a block whose metadata was lost: just overwritten
         ledger.record(self._metadata)
 
     def __contains__(self, index: tuple[int, ...]) -> bool:
@@ -238,8 +248,10 @@ class ArrayWriter:
             slice(i * size, min((i + 1) * size, end))
             for i, size, end in zip(index, self.block, self.array.shape, strict=True)
         )
+        file = _block_file(self.name, index)
+        (self.ledger.folder / file).unlink(missing_ok=True)  # zarr would read what a killed job left
         self.array[where] = values
-        self.ledger.record(_block_file(self.name, index))
+        self.ledger.record(file)
 
 
 class ArrayReader:

@@ -78,7 +78,7 @@ class PreActivations:
         self.layers: int = model.config.n_layer
         self.width: int = model.config.n_inner or 4 * model.config.n_embd
         self.activation: str = model.config.activation_function
-        self._dtype = dtype
+        self.dtype = dtype
         self._batch_tokens = batch_tokens
         self._limit = 65504.0 if dtype == "float16" else float("inf")
         self._out: torch.Tensor
@@ -99,7 +99,7 @@ class PreActivations:
             largest = max(abs(float(low)), abs(float(high)))
             if not largest <= self._limit:
                 raise UserError(
-                    f"layer {layer}: a pre-activation of {largest:g} is beyond {self._dtype};"
+                    f"layer {layer}: a pre-activation of {largest:g} is beyond {self.dtype};"
                     " set neurons.dump.dtype to float32, or check the model's weights where it is nan"
                 )
             self._out[layer, self._at] = output.reshape(-1, self.width)
@@ -111,7 +111,7 @@ class PreActivations:
         import torch
 
         context = rows.shape[1]
-        self._out = torch.empty((self.layers, rows.size, self.width), dtype=getattr(torch, self._dtype))
+        self._out = torch.empty((self.layers, rows.size, self.width), dtype=getattr(torch, self.dtype))
         batch = max(1, self._batch_tokens // context)
         device = next(self.model.parameters()).device
         with torch.inference_mode():
@@ -220,7 +220,7 @@ def write_blocks(
     import numpy as np
 
     context = rows.shape[1]
-    itemsize = np.dtype(source._dtype).itemsize
+    itemsize = np.dtype(source.dtype).itemsize
     bytes_left = source.layers * rows.size * source.width * itemsize
     bytes_left -= sum(entry["bytes"] for name, entry in ledger.files.items() if name.startswith("pre/c/"))
     require_space(ledger.folder, bytes_left, "lower neurons.dump.tokens or set neurons.dump.source to model")
@@ -230,7 +230,7 @@ def write_blocks(
         "pre",
         (source.layers, rows.size, source.width),
         (1, block, source.width),
-        source._dtype,
+        source.dtype,
         codec,
         chunk=(1, _largest_divisor(block, max(1, CHUNK_BYTES // (itemsize * source.width))), source.width),
     )

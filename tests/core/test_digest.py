@@ -15,7 +15,7 @@ FILES = {
     "steps/core/__init__.py": "",
     "steps/core/runner.py": "def run(main): main()\n",
     "steps/core/errors.py": "TEXT = 'sorry'\n",
-    "steps/core/tools.py": "from steps.core import deeper\n\n\ndef double(x):\n    return 2 * deeper.same(x)\n",
+    "steps/core/tools.py": "from steps.core import deeper\n\ndef double(x):\n    return 2 * deeper.same(x)\n",
     "steps/core/deeper.py": "import steps.chapter.step\n\n\ndef same(x):\n    return x\n",
     "steps/core/unused.py": "A = 1\n",
     "steps/chapter/__init__.py": "",

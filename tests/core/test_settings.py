@@ -13,16 +13,16 @@ from steps.core.settings import Settings, validate
 
 class Optimizer(Settings):
     rate: float = pydantic.Field(1e-3, gt=0)
-    betas: list[float] = [0.9, 0.95]
+    betas: list[float] = pydantic.Field([0.9, 0.95])
     steps: int = pydantic.Field(100, ge=1)
     schedule: Literal["cosine", "constant"] = "cosine"
 
 
 class Study(Settings):
     name: str
-    labels: list[str] = []
+    labels: list[str] = pydantic.Field([])
     optimizer: Optimizer = Optimizer()
-    models: list[Optimizer] = []
+    models: list[Optimizer] = pydantic.Field([])
     note: str | None = None
 
 

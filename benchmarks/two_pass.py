@@ -1,0 +1,137 @@
+"""A plain two-pass streaming implementation against ours: five models, all ten pairs.
+
+The plain way takes pair by pair. One pass over the data gives the correlations and their summaries. A
+second pass rotates every layer of the partner's activations, for each draw, and correlates again. It
+reads the same dumps through the same code, multiplies with the same kernel, and reads each block once
+in a pass. Ours sums the moments of every model once (with all its other statistics, which the plain way
+does not make) and gets the rotated correlations from covariances.
+
+The whole job is cut into five slices of one model's moments and two pairs, measured in turn, so that
+every model and every pair is measured once on either side.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import made
+from benchmarks.correlating import correlate_pair
+from benchmarks.measure import Figure, ratio
+from steps.core.stores import read_tensors, write_tensors
+from steps.neurons.activations import Activations, PostActivations, require_comparable
+from steps.neurons.baseline import rotation
+from steps.neurons.correlate import correlations, summarise
+from steps.neurons.moments import add_products
+
+MODELS = 5
+TOLERANCE = 1e-4
+"""Largest difference between the two sides' maxima, in float32."""
+
+
+def figures(folder: Path, quick: bool) -> Iterator[Figure]:
+    """``neurons.two_pass_over_ours`` and ``neurons.two_pass_over_ours_20_draws``."""
+    layers, width, tokens = (2, 32, 2048) if quick else (8, 256, 16_384)
+    ledgers = [
+        made.activations(folder / f"model-{seed}", layers, width, tokens, seed) for seed in range(MODELS)
+    ]
+    for ledger in ledgers:
+        made.write_moments(ledger)  # what the first slices need of later models; not counted
+    correlate_pair(*ledgers[:2])
+    two_pass(*ledgers[:2], draws=1)  # both sides once, not counted
+    for draws, name, bound in ((1, "", "at least 1.7"), (20, "_20_draws", "at least 12")):
+        seconds, difference = compare(ledgers, draws)
+        print(f"two passes and ours, {draws} draws: maxima differ by at most {difference:.1e}")
+        if difference > TOLERANCE:
+            raise RuntimeError(f"the two sides differ by {difference}")
+        yield ratio(f"neurons.two_pass_over_ours{name}", seconds, bound)
+
+
+def compare(ledgers: list[Path], draws: int) -> tuple[dict[str, list[float]], float]:
+    """Seconds of each side for every slice, and the largest difference between their maxima."""
+    pairs = list(itertools.combinations(ledgers, 2))
+    seconds: dict[str, list[float]] = {"two passes": [], "ours": []}
+    difference = 0.0
+    for number, ledger in enumerate(ledgers):
+        mine = pairs[2 * number : 2 * number + 2]
+        start = time.perf_counter()
+        plain = [two_pass(a, b, draws) for a, b in mine]
+        middle = time.perf_counter()
+        made.write_moments(ledger)
+        ours = [correlate_pair(a, b, draws) for a, b in mine]
+        seconds["two passes"].append(middle - start)
+        seconds["ours"].append(time.perf_counter() - middle)
+        for one, other in zip(plain, ours, strict=True):
+            first, second = read_tensors(one)[0], read_tensors(other)[0]
+            for array in ("row_top_value", "column_top_value", "rotated_max"):
+                difference = max(difference, float(np.abs(first[array] - second[array]).max()))
+    return seconds, difference
+
+
+class Sums:
+    """Sums of one side's values and squares, float64."""
+
+    def __init__(self, neurons: int) -> None:
+        self.total = np.zeros(neurons)
+        self.square = np.zeros(neurons)
+
+    def add(self, values: np.ndarray) -> None:
+        """Add a block ``[tokens, neurons]``."""
+        self.total += values.sum(0, dtype=np.float64)
+        self.square += np.einsum("ij,ij->j", values, values)
+
+    def moments(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and root of the centred sum of squares."""
+        mean = self.total / count
+        return mean, np.sqrt(np.maximum(0, self.square - count * mean**2))
+
+
+def two_pass(a: Path, b: Path, draws: int) -> Path:
+    """Correlate two models and rotations of the second by two passes over the data."""
+    import torch
+
+    first, second = Activations(a), Activations(b)
+    require_comparable(first, second)
+    left, right = PostActivations(first, "float32"), PostActivations(second, "float32")
+    rows, columns = Sums(first.neurons), Sums(second.neurons)
+    total = torch.zeros((first.neurons, second.neurons), dtype=torch.float64)
+    count = 0
+    for k in range(first.blocks):
+        x, y = left.block(k), right.block(k)
+        count += len(x)
+        rows.add(x.numpy())
+        columns.add(y.numpy())
+        add_products(total, x, y)
+    row_moments = rows.moments(count)
+    arrays = summarise(correlations(total, count, row_moments, columns.moments(count)), 0, 50)
+
+    width = second.width
+    turns = [
+        [torch.from_numpy(rotation(0, second.name, layer, draw, width)).T for layer in range(second.layers)]
+        for draw in range(draws)
+    ]
+    turned_sums = [Sums(second.neurons) for _ in range(draws)]
+    totals = torch.zeros((draws, first.neurons, second.neurons), dtype=torch.float64)
+    turned = torch.empty(first.block_tokens, second.neurons)
+    for k in range(first.blocks):
+        x, y = left.block(k), right.block(k)
+        for draw in range(draws):
+            z = turned[: len(y)]
+            for layer, turn in enumerate(turns[draw]):
+                inside = slice(layer * width, (layer + 1) * width)
+                torch.mm(y[:, inside], turn, out=z[:, inside])
+            turned_sums[draw].add(z.numpy())
+            add_products(totals[draw], x, z)
+    arrays["rotated_max"] = np.stack(
+        [
+            correlations(one, count, row_moments, sums.moments(count)).amax(1).numpy()
+            for one, sums in zip(totals, turned_sums, strict=True)
+        ]
+    )
+    out = a.parent / f"two-pass-{b.parent.name}.safetensors"
+    write_tensors(out, arrays, {})
+    return out
