@@ -55,7 +55,7 @@ def peak(a: str, b: str) -> dict[str, int]:
     import numcodecs.blosc  # noqa: F401
     import safetensors.numpy  # noqa: F401
     import torch
-    import torch.nn.functional  # noqa: F401
+    import torch.nn.functional
     import zarr  # noqa: F401
 
     from benchmarks.correlating import correlate_pair

@@ -7,6 +7,7 @@ the rotated baseline, clusters, tables, figures and the report.
 Outputs: results/neurons/STUDY/{neurons,examples,excess,clusters,edges}.parquet, figures, metrics.json.
 """
 
+
 rule neurons:
     """Universal neurons of the configured study: tables, figures, metrics and report."""
     input:
@@ -72,7 +73,9 @@ rule neurons_products:
         a="results/neurons/{study}/activations/{a}/ledger.json",
         b="results/neurons/{study}/activations/{b}/ledger.json",
     output:
-        temp("results/neurons/{study}/products/{a}/{b}/tile-{tile}/range-{range}.safetensors"),
+        temp(
+            "results/neurons/{study}/products/{a}/{b}/tile-{tile}/range-{range}.safetensors"
+        ),
     log:
         "logs/neurons/products/{study}/{a}/{b}/tile-{tile}/range-{range}.log",
     benchmark:
