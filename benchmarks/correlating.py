@@ -27,6 +27,16 @@ def correlate_pair(a: Path, b: Path, draws: int = 1) -> Path:
     return out
 
 
+def within_layers(ledger: Path) -> WithinLayers:
+    """Sum the within-layer moments of a model from its dump."""
+    source = Activations(ledger)
+    post, sums = PostActivations(source, "float32"), WithinLayers(source.layers, source.width)
+    for k in range(source.blocks):
+        sums.add(post.block(k))
+    sums.finish()
+    return sums
+
+
 def over_matmul(folder: Path, quick: bool) -> Iterator[Figure]:
     """``neurons.correlate_over_matmul``: the step and the partner's within-layer moments, from dumps.
 
@@ -35,7 +45,7 @@ def over_matmul(folder: Path, quick: bool) -> Iterator[Figure]:
     """
     import torch
 
-    layers, width, tokens = (2, 32, 2048) if quick else (4, 512, 32_768)
+    layers, width, tokens = (2, 32, 2048) if quick else (2, 1024, 65_536)
     ledgers = [made.activations(folder / f"model-{seed}", layers, width, tokens, seed) for seed in (1, 2)]
     for ledger in ledgers:
         made.write_moments(ledger)
@@ -45,11 +55,7 @@ def over_matmul(folder: Path, quick: bool) -> Iterator[Figure]:
 
     def step() -> None:
         correlate_pair(*ledgers)
-        source = Activations(ledgers[1])
-        post, sums = PostActivations(source, "float32"), WithinLayers(layers, width)
-        for k in range(source.blocks):
-            sums.add(post.block(k))
-        sums.finish()
+        within_layers(ledgers[1])
 
     def matmul() -> None:
         for a, b in blocks:
@@ -72,7 +78,7 @@ def shifted_blocks(ledger: Path) -> list[torch.Tensor]:
 def growth(folder: Path, quick: bool) -> Iterator[Figure]:
     """``neurons.tokens_slope`` (moments and correlation of a pair) and ``neurons.pairs_slope``."""
     runs = 2 if quick else RUNS
-    width, smallest = (32, 512) if quick else (256, 16_384)
+    width, smallest = (32, 512) if quick else (256, 12_288)
     by_tokens = {}
     for tokens in (smallest, 4 * smallest, 16 * smallest):
         ledgers = [

@@ -69,6 +69,7 @@ def activations(
             "block_tokens": block_rows * context,
             "dtype": "float16",
             "compute_dtype": "float32",
+            "batch_tokens": 4096,
             "device": "cpu",
             "activation": "gelu_new",
             "kept": int(keep.sum()),

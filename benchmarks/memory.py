@@ -26,7 +26,7 @@ def figures(folder: Path, quick: bool) -> Iterator[Figure]:
         for ledger in ledgers:
             made.write_moments(ledger)
         names = {"a": str(ledgers[0]), "b": str(ledgers[1])}
-        measured = [in_child("memory.peak", names) for _ in range(2 if quick else runs)]
+        measured = [in_child("memory.peak", names) for _ in range(1 if quick else runs)]
         found.append(_figure(f"neurons.correlate_memory_ratio_{neurons}", measured))
     yield from found
     worse = max(found, key=lambda figure: figure.value)

@@ -14,7 +14,7 @@ from benchmarks.measure import RUNS, Figure, in_child
 
 def figures(folder: Path, quick: bool) -> Iterator[Figure]:
     """``language_models.tokens_per_cpu_second``: targets trained on per second of the processor."""
-    tokens, runs = (20_000, 2) if quick else (250_000, RUNS)
+    tokens, runs = (4000, 2) if quick else (250_000, RUNS)
     measured = in_child("training.seconds", {"folder": str(folder), "tokens": tokens, "runs": runs})
     values = [tokens / seconds for seconds in measured]
     sides = {"training": statistics.median(measured)}
@@ -41,7 +41,7 @@ def seconds(folder: str, tokens: int, runs: int) -> list[float]:
     prepare(1)
     quiet()
     settings = train.Settings(tokens=tokens, evaluations=1)
-    rows = made.rows(1_000_000, 64)
+    rows = made.rows(64 * 4096, 64)
     config = train.configuration(settings, made.VOCABULARY, 64, 0)
     measured = []
     for _ in range(runs + 1):

@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# The same examples every time, however slow the machine is.
+hypothesis.settings.register_profile("reprise", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("reprise")
 
 ROOT = Path(__file__).resolve().parents[1]
 

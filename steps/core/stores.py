@@ -222,6 +222,8 @@ class ArrayWriter:
         self.block = block
         self._metadata = f"{name}/zarr.json"
         if self._metadata in ledger:
+            for partial in (ledger.folder / name).rglob("*.partial"):
+                partial.unlink()  # what zarr was writing when the job was killed
             self.array = zarr.open_array(str(ledger.folder / name), mode="r+")
             return
         self.array = zarr.create_array(

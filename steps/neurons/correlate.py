@@ -219,14 +219,14 @@ def main(
     first, second = Activations(a), Activations(b)
     require_comparable(first, second, settings.allow_self)
     rows = tile_rows(first.neurons, tiles, tile)
+    own, partner = Moments(a_moments, first), Moments(b_moments, second)
     if products:
         count, total = merge_products(products, first, second)
     else:
-        left = PostActivations(first, settings.precision, rows)
-        right = PostActivations(second, settings.precision)
+        left = PostActivations(first, settings.precision, rows, own.arrays["pilot"][rows])
+        right = PostActivations(second, settings.precision, pilot=partner.arrays["pilot"])
         count, total = sum_products(left, right, range(first.blocks))
         del left, right
-    own, partner = Moments(a_moments, first), Moments(b_moments, second)
     if not count == own.count == partner.count == first.kept:
         raise UserError(
             f"--products, --a-moments, --b-moments: of {count}, {own.count} and {partner.count} tokens,"

@@ -80,7 +80,7 @@ class PreActivations:
         self.activation: str = model.config.activation_function
         self.dtype = dtype
         self._batch_tokens = batch_tokens
-        self._limit = 65504.0 if dtype == "float16" else float("inf")
+        self._limit = 65504.0 if dtype == "float16" else 3.4e38  # infinite ones are refused too
         self._out: torch.Tensor
         self._at = slice(0, 0)
         for layer, block in enumerate(self.model.h):
@@ -100,7 +100,7 @@ class PreActivations:
             if not largest <= self._limit:
                 raise UserError(
                     f"layer {layer}: a pre-activation of {largest:g} is beyond {self.dtype};"
-                    " set neurons.dump.dtype to float32, or check the model's weights where it is nan"
+                    " set neurons.dump.dtype to float32, or check the model's weights where it is nan or inf"
                 )
             self._out[layer, self._at] = output.reshape(-1, self.width)
 
@@ -201,6 +201,7 @@ def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings
             "block_tokens": block_rows * context,
             "dtype": settings.dtype,
             "compute_dtype": settings.compute_dtype,
+            "batch_tokens": settings.batch_tokens,
             "device": settings.device,
             "activation": source.activation,
             "kept": int(keep.sum()),
@@ -221,10 +222,10 @@ def write_blocks(
 
     context = rows.shape[1]
     itemsize = np.dtype(source.dtype).itemsize
-    bytes_left = source.layers * rows.size * source.width * itemsize
-    bytes_left -= sum(entry["bytes"] for name, entry in ledger.files.items() if name.startswith("pre/c/"))
-    require_space(ledger.folder, bytes_left, "lower neurons.dump.tokens or set neurons.dump.source to model")
     block = block_rows * context
+    there = sum(name.startswith("pre/c/") for name in ledger.files)
+    bytes_left = (source.layers * rows.size - there * block) * source.width * itemsize
+    require_space(ledger.folder, bytes_left, "lower neurons.dump.tokens or set neurons.dump.source to model")
     array = ArrayWriter(
         ledger,
         "pre",

@@ -36,12 +36,15 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-GEMM_TILE = 1024
+GEMM_TILE = 512
 """Side of the part of a product that is computed at once: its float32 sums are added to the float64
-totals while still in the cache, and need 4 MB beside them."""
+totals while still in the cache, and it bounds the memory for them and inside the product's kernel."""
 
 STRIP = 128
 """Rows of a symmetric product that are computed at once, from the diagonal on: 0.7 of the whole's time."""
+
+CACHED = 2**17
+"""How many float64 numbers are worked on at once: they stay in the cache from one operation to the next."""
 
 RUN_TOKENS = 16
 """How many tokens in a row are looked at as one when the top examples are searched."""
@@ -189,10 +192,10 @@ def main(activations: Path, ranges: int, index: int, settings: Settings, out: Ou
     post = PostActivations(source, settings.precision)
     blocks = range_blocks(source.blocks, ranges, index)
     within = WithinLayers(source.layers, source.width)
-    single = SingleNeurons(post, settings.examples)
+    single = SingleNeurons(source, settings.examples)
     for k in progress(blocks, len(blocks), f"{source.name}: blocks summed"):
-        within.add(post.block(k))
-        single.add(k)
+        single.begin(k)
+        within.add(post.block(k, single.add))
     within.finish()
     arrays = {
         "count": np.array([within.count, single.count]),
@@ -216,11 +219,10 @@ def main(activations: Path, ranges: int, index: int, settings: Settings, out: Ou
 class SingleNeurons:
     """Power sums of pre-activations and the top examples of every neuron, block by block."""
 
-    def __init__(self, post: PostActivations, examples: int) -> None:
+    def __init__(self, source: Activations, examples: int) -> None:
         import torch
 
-        self.post = post
-        self.source = source = post.source
+        self.source = source
         self.count = 0
         first = slice(0, min(PILOT_TOKENS, source.block_slice(0).stop))
         self.pilot = torch.cat(
@@ -229,32 +231,56 @@ class SingleNeurons:
         self.powers = torch.zeros((4, source.neurons), dtype=torch.float64)
         self.positive = torch.zeros(source.neurons, dtype=torch.int64)
         self._examples = examples
-        self._top = torch.zeros((source.neurons, 0), dtype=torch.int64)
+        missing = _ranking(torch.tensor([-torch.inf]), torch.tensor([0xFFFFFFFF]))
+        self._top = missing.repeat(source.neurons, examples).numpy()  # in no order
+        longest = -(-source.most_kept // RUN_TOKENS) * RUN_TOKENS
+        self._values = torch.empty((longest, source.width))
 
-    def add(self, block: int) -> None:
-        """Add a block."""
-        import numpy as np
+    def begin(self, block: int) -> None:
+        """Begin a block, whose parts are then added."""
         import torch
 
         where = self.source.block_slice(block)
         self.count += where.stop - where.start
-        kept = self.source.keep[where].nonzero()[0] + where.start
-        token = torch.from_numpy(np.pad(kept, (0, -len(kept) % RUN_TOKENS)))
-        values = np.full((len(token), self.source.width), -np.inf, np.float32)
-        tops = []
-        for layer in range(self.source.layers):
-            columns = slice(layer * self.source.width, (layer + 1) * self.source.width)
-            end = 0
-            for tokens, stored in self.source.pieces(layer, block):
-                self._add_powers(columns, stored)
-                post = self.post.activate(stored[self.source.keep[tokens]])
-                begin, end = end, end + len(post)
-                # Not those that were summed: subtracting the pilot value rounds. -0 becomes 0, its equal.
-                np.add(post, 0, out=values[begin:end], casting="same_kind")
-            new = _candidates(torch.from_numpy(values), token, self._examples)
-            keys = torch.cat([self._top[columns], new], dim=1)
-            tops.append(keys.topk(min(self._examples, self._top.shape[1] + len(kept)), dim=1).values)
-        self._top = torch.cat(tops)
+        kept = torch.from_numpy(self.source.keep[where].nonzero()[0]) + where.start
+        self._kept = len(kept)
+        self._token = torch.nn.functional.pad(kept, (0, -len(kept) % RUN_TOKENS))
+        self._values[len(kept) : len(self._token)] = -torch.inf
+
+    def add(self, columns: slice, rows: slice, pre: np.ndarray, post: np.ndarray) -> None:
+        """Add a part of the block, as :meth:`PostActivations.block` shows it: layer by layer."""
+        import numpy as np
+
+        step = max(1, CACHED // pre.shape[1])
+        for start in range(0, len(pre), step):
+            self._add_powers(columns, pre[start : start + step])
+        # Not those that are summed: subtracting the pilot value rounds. -0 becomes 0, its equal.
+        np.add(post, 0, out=self._values[rows].numpy(), casting="same_kind")
+        if len(post) and rows.stop == self._kept:
+            self._rank(columns)
+
+    def _rank(self, columns: slice) -> None:
+        """Merge the block's values of a layer into its neurons' top examples.
+
+        New ones lie in the runs of ``RUN_TOKENS`` tokens with the largest maxima (the earlier run where
+        maxima are equal), at most one run for each, and only where the maximum reaches the smallest
+        example so far. So few values are ranked one by one.
+        """
+        import numpy as np
+        import torch
+
+        values = self._values[: len(self._token)]
+        largest = values.unflatten(0, (len(values) // RUN_TOKENS, RUN_TOKENS)).amax(1).T.contiguous()
+        ranked = _ranking(largest, torch.arange(largest.shape[1])).numpy()
+        top = self._top[columns]
+        high_enough = (ranked >> 32) >= (top.min(1, keepdims=True) >> 32)
+        count = min(int(high_enough.sum(1).max()), self._examples)
+        runs = 0xFFFFFFFF - (_largest(ranked, count) & 0xFFFFFFFF)
+        place = torch.from_numpy(
+            (RUN_TOKENS * runs[:, :, None] + np.arange(RUN_TOKENS)).reshape(len(top), -1)
+        )
+        new = _ranking(values[place, torch.arange(len(top))[:, None]], self._token[place])
+        self._top[columns] = _largest(np.concatenate([top, new.numpy()], axis=1), self._examples)
 
     def _add_powers(self, columns: slice, stored: np.ndarray) -> None:
         import numpy as np
@@ -264,37 +290,33 @@ class SingleNeurons:
         bits = stored.view(f"int{8 * stored.itemsize}")
         self.positive[columns] += torch.from_numpy(np.count_nonzero(bits > 0, axis=0))
         shifted = torch.from_numpy(stored).float().double().sub_(self.pilot[columns]).numpy()
-        power = shifted.copy()
-        for total in self.powers.numpy()[:, columns]:
-            total += power.sum(0)
-            power *= shifted
+        square = shifted * shifted
+        powers = self.powers.numpy()[:, columns]
+        powers[0] += shifted.sum(0)
+        powers[1] += square.sum(0)
+        shifted *= square
+        powers[2] += shifted.sum(0)
+        square *= square
+        powers[3] += square.sum(0)
 
     def top(self) -> dict[str, np.ndarray]:
         """The arrays ``top_value`` and ``top_token``; missing examples are -inf at -1."""
-        import torch
+        import numpy as np
 
-        high = self._top >> 32
-        bits = torch.where(high < 0, high ^ 0x7FFFFFFF, high).to(torch.int32)
-        missing = (0, self._examples - self._top.shape[1])
-        value = torch.nn.functional.pad(bits.view(torch.float32), missing, value=-float("inf"))
-        token = torch.nn.functional.pad(0xFFFFFFFF - (self._top & 0xFFFFFFFF), missing, value=-1)
-        return {"top_value": value.numpy(), "top_token": token.numpy()}
+        keys = np.sort(self._top, axis=1)[:, ::-1]
+        high = keys >> 32
+        value = np.where(high < 0, high ^ 0x7FFFFFFF, high).astype(np.int32).view(np.float32)
+        token = np.where(value == -np.inf, -1, 0xFFFFFFFF - (keys & 0xFFFFFFFF))
+        return {"top_value": value, "top_token": token}
 
 
-def _candidates(values: torch.Tensor, token: torch.Tensor, count: int) -> torch.Tensor:
-    """Keys (see :func:`_ranking`) of some of the values ``[tokens, neurons]``, the largest among them.
+def _largest(keys: np.ndarray, count: int) -> np.ndarray:
+    """The ``count`` largest of each row, in no order."""
+    import numpy as np
 
-    The ``count`` largest lie in the ``count`` runs of ``RUN_TOKENS`` tokens with the largest maxima (the
-    earlier run where maxima are equal), so only those are ranked one by one.
-    """
-    import torch
-
-    neurons = values.shape[1]
-    largest = values.unflatten(0, (len(values) // RUN_TOKENS, RUN_TOKENS)).amax(1).T.contiguous()
-    runs = _ranking(largest, torch.arange(largest.shape[1])).topk(min(count, largest.shape[1]), dim=1).values
-    start = RUN_TOKENS * (0xFFFFFFFF - (runs & 0xFFFFFFFF))
-    place = (start[:, :, None] + torch.arange(RUN_TOKENS)).flatten(1)
-    return _ranking(values[place, torch.arange(neurons)[:, None]], token[place])
+    if count == keys.shape[1]:
+        return keys
+    return np.partition(keys, keys.shape[1] - count - 1, axis=1)[:, keys.shape[1] - count :]
 
 
 def _ranking(value: torch.Tensor, token: torch.Tensor) -> torch.Tensor:

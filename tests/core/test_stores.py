@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -452,26 +453,39 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "disk"
     place.mkdir()
     command = shutil.which("mount")
-    options = ["-t", "tmpfs", "-o", "size=2m", "none", str(place)]
+    options = ["-t", "tmpfs", "-o", "size=2m,nr_inodes=64", "none", str(place)]
     if command is None or subprocess.run([command, *options], capture_output=True).returncode:
         pytest.skip("needs the right to mount a small file system (root)")
     yield place
     subprocess.run(["umount", str(place)], check=True)
 
 
+def start_on_a_small_disk(folder: Path, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    (folder / "step.py").write_text(ON_A_SMALL_DISK)
+    return subprocess.run(
+        [sys.executable, str(folder / "step.py"), "--out", str(out), *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_no_room_for_the_log_is_one_line_too(tmp_path: Path, small_disk: Path) -> None:
+    with contextlib.suppress(OSError):
+        for number in range(1000):
+            (small_disk / str(number)).touch()
+    log = small_disk / "logs" / "step.log"
+    done = start_on_a_small_disk(tmp_path, tmp_path / "x/ledger.json", "--log", str(log))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "logs: no space left on the disk" in done.stderr
+
+
 def test_a_full_disk_is_one_line_and_the_rest_follows_when_there_is_space(
     tmp_path: Path, small_disk: Path
 ) -> None:
-    (tmp_path / "step.py").write_text(ON_A_SMALL_DISK)
-
     def start(folder: Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, str(tmp_path / "step.py"), "--out", str(folder / "ledger.json")],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        return start_on_a_small_disk(tmp_path, folder / "ledger.json")
 
     assert start(tmp_path / "undisturbed").returncode == 0
     (small_disk / "ballast").write_bytes(bytes(1_400_000))

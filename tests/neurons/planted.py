@@ -58,6 +58,7 @@ def write_activations(
             "block_tokens": block_tokens,
             "dtype": dtype,
             "compute_dtype": "float32",
+            "batch_tokens": 4096,
             "device": "cpu",
             "activation": activation,
             "kept": int(keep.sum()),

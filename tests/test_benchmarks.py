@@ -1,0 +1,131 @@
+"""The benchmarks run and say what they promise, and what we quote of them is on record.
+
+How fast anything is does not matter here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import measure
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORDS = sorted((ROOT / "benchmarks" / "records").glob("*.json"))
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
+UNITS = {
+    "neurons.dump_over_forward": "ratio",
+    "neurons.dump_over_forward_default": "ratio",
+    "neurons.correlate_over_matmul": "ratio",
+    "neurons.tokens_slope": "exponent",
+    "neurons.pairs_slope": "exponent",
+    "neurons.two_pass_over_ours": "ratio",
+    "neurons.two_pass_over_ours_20_draws": "ratio",
+    "neurons.correlate_memory_ratio": "ratio",
+    "neurons.correlate_memory_ratio_2000": "ratio",
+    "neurons.correlate_memory_ratio_20000": "ratio",
+    "language_models.tokens_per_cpu_second": "tokens/s",
+}
+
+
+def assert_well_formed(entries: dict) -> None:
+    """Every figure is there, in the layout that the design gives."""
+    assert {name: entry["unit"] for name, entry in entries.items()} == UNITS
+    for name, entry in entries.items():
+        assert set(entry) == {"value", "unit", "spread", "sides", "runs", "machine"}, name
+        low, high = entry["spread"]
+        assert 0 < low <= entry["value"] <= high, name
+        assert all(side > 0 for side in entry["sides"].values()), name
+        assert len(entry["sides"]) >= (1 if entry["unit"] == "tokens/s" else 2), name
+        assert entry["machine"]["threads"] == 1, name
+
+
+def test_every_figure_is_measured_and_printed(tmp_path: Path) -> None:
+    out = tmp_path / "results" / "benchmarks.json"
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert_well_formed(json.loads(out.read_text()))
+    printed = {line.split(" = ")[0] for line in done.stdout.splitlines() if " = " in line}
+    assert printed == set(UNITS)
+    differences = re.findall(r"maxima differ by at most (\S+)", done.stdout)
+    assert len(differences) == 2
+    assert all(float(difference) < 1e-4 for difference in differences)
+
+
+def test_an_unknown_part_is_refused() -> None:
+    command = [sys.executable, "-m", "benchmarks", "--only", "corelate"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "corelate" in done.stderr
+    assert "correlate" in done.stderr
+
+
+def test_ratios_are_of_runs_that_follow_each_other() -> None:
+    figure = measure.ratio("x", {"a": [2.0, 30.0, 8.0], "b": [1.0, 10.0, 2.0]}, "at most 1")
+    assert (figure.value, figure.spread, figure.runs) == (3.0, (2.0, 4.0), 3)
+    assert figure.sides == {"a": 8.0, "b": 2.0}
+
+
+def test_sides_are_measured_in_turn_and_the_first_round_does_not_count() -> None:
+    calls: list[str] = []
+    sides = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
+    seconds = measure.in_turn(sides, 2, before=lambda: calls.append("-"))
+    assert "".join(calls) == "-a-b-a-b-a-b"
+    assert [len(seconds[side]) for side in "ab"] == [2, 2]
+
+
+def test_slopes_are_those_of_powers() -> None:
+    seconds = {size: [size**0.5, 3 * size**1.5] for size in (1, 4, 16)}
+    figure = measure.slope("x", seconds, "")
+    assert figure.spread == pytest.approx((0.5, 1.5))
+    assert figure.value == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.stem)
+def test_records_are_whole(record: Path) -> None:
+    assert_well_formed(json.loads(record.read_text()))
+
+
+def quoted(page: str) -> list[tuple[str, str, str]]:
+    """Figures that a page quotes: record, name and value of every table row that begins with a name.
+
+    Rows look like ``| `neurons.tokens_slope` | 0.98 | ...``; the record is the last one linked before.
+    """
+    found, record = [], ""
+    for line in page.splitlines():
+        record = (re.findall(r"\((?:\.\./)?(?:benchmarks/)?(records/[\w.-]+\.json)\)", line) or [record])[-1]
+        row = re.match(r"\| `([a-z_]+\.[a-z0-9_]+)` \| ([\d.,]+) ", line)
+        if row and row[1] in UNITS:
+            found.append((record, row[1], row[2]))
+    return found
+
+
+def agrees(quote: str, value: float) -> bool:
+    """Whether ``quote`` is ``value``, rounded to the places it has (or, whole, to two digits or more)."""
+    number = quote.replace(",", "")
+    places = len(number.partition(".")[2])
+    digits = len(number.rstrip("0")) if not places else 0
+    return float(number) == (round(value, places) if places else float(f"{value:.{max(2, digits)}g}"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_what_pages_quote_is_on_record(page: Path) -> None:
+    for record, name, value in quoted(page.read_text(encoding="utf-8")):
+        assert record, f"{page.name}: {name} = {value} follows no link to a record"
+        kept = json.loads((ROOT / "benchmarks" / record).read_text())[name]["value"]
+        assert agrees(value, kept), f"{page.name}: {name} is quoted as {value}, recorded as {kept}"
+
+
+def test_a_wrong_quote_is_noticed() -> None:
+    page = "See [x](benchmarks/records/x.json).\n| `neurons.tokens_slope` | 0.98 | more |\n"
+    assert quoted(page) == [("records/x.json", "neurons.tokens_slope", "0.98")]
+    assert agrees("0.98", 0.9761)
+    assert not agrees("0.98", 0.9861)
+    assert agrees("51,000", 51_234.5)
+    assert not agrees("51,000", 52_234.5)
