@@ -1,7 +1,7 @@
 """Language models: five small GPT-2 models that differ in their seed alone, or models of the user.
 
 Inputs: the documents of the corpus; the folders of listed models (`language_models.models`), if any.
-Steps: tokenizer, rows; for each model train (from a seed) or import (a listed one), and evaluate;
+Steps: tokenizer, rows; for each model train (from a seed) or import (a listed one); evaluate;
 ngrams; report.
 Outputs: data/models/STUDY/{tokenizer,rows/CORPUS,MODEL}, each described by its ledger.json, and
 results/language_models/STUDY/{metrics.json,report.json,figures}.
@@ -153,23 +153,27 @@ else:
 
 
 rule language_models_evaluate:
-    """Evaluate {wildcards.model} on held-out text."""
+    """Evaluate the models on held-out text."""
     input:
-        model="data/models/{study}/{model}/ledger.json",
+        models=expand(
+            "data/models/{study}/{model}/ledger.json",
+            model=model_names,
+            allow_missing=True,
+        ),
         rows=chapters.rows_ledger(settings),
     output:
-        "results/language_models/{study}/evaluations/{model}.json",
+        "results/language_models/{study}/evaluations.json",
     log:
-        "logs/language_models/evaluate/{study}/{model}.log",
+        "logs/language_models/evaluate/{study}/evaluate.log",
     benchmark:
-        "logs/language_models/evaluate/{study}/{model}.tsv"
+        "logs/language_models/evaluate/{study}/evaluate.tsv"
     threads: settings.language_models.evaluate.threads
     resources:
         **chapters.language_model_resources(settings, "evaluate"),
     params:
         **step("language_models.evaluate"),
     shell:
-        "python -m steps.language_models.evaluate --model {input.model:q} --rows {input.rows:q}"
+        "python -m steps.language_models.evaluate --models {input.models:q} --rows {input.rows:q}"
         " --settings {params.settings:q} --out {output:q} --log {log:q}"
 
 
@@ -201,11 +205,7 @@ rule language_models_report:
             model=model_names,
             allow_missing=True,
         ),
-        evaluations=expand(
-            "results/language_models/{study}/evaluations/{model}.json",
-            model=model_names,
-            allow_missing=True,
-        ),
+        evaluations="results/language_models/{study}/evaluations.json",
         ngrams="results/language_models/{study}/ngrams.json",
         rows=chapters.rows_ledger(settings),
         tokenizer="data/models/{study}/tokenizer/ledger.json",

@@ -293,7 +293,11 @@ def language_model_resources(config: Config, step: str) -> dict[str, Any]:
         "import": (6_000, 0.0, 1, "cpu"),
         "evaluate": (
             4_000,
-            2.0 * (1.5e8 if chapter.models else parameters) * chapter.evaluate.rows * context,
+            2.0
+            * (1.5e8 if chapter.models else parameters)
+            * chapter.evaluate.rows
+            * context
+            * len(chapter.names()),
             chapter.evaluate.threads,
             chapter.evaluate.device,
         ),

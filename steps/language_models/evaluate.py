@@ -1,20 +1,21 @@
-"""The held-out loss of one model, trained or brought.
+"""The held-out losses of the models, trained or brought.
 
-Reads the model's folder and the packed rows (``held_out``: ``int32 [rows, context]``, BOS first). Each
-position predicts the next token of its row; BOS is never a target. Writes JSON: ``rows``, ``targets``,
-``held_out_loss`` (nats per token), ``by_source`` ({label: {"targets", "held_out_loss"}}),
-``parameters``, and ``training_tokens`` (null where unknown).
+Reads the models' folders and the packed rows (``held_out``: ``int32 [rows, context]``, BOS first). Each
+position predicts the next token of its row; BOS is never a target. Writes a JSON list with, for each
+model in turn, ``rows``, ``targets``, ``held_out_loss`` (nats per token), ``by_source`` ({label:
+{"targets", "held_out_loss"}}), ``parameters``, and ``training_tokens`` (null where unknown). One job
+for all: loading the libraries takes longer than evaluating a small model.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from steps.core.errors import UserError
-from steps.core.runner import Output, run
+from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import ArrayReader, Folder, read_array, write_json
 from steps.language_models.models import load
@@ -81,8 +82,12 @@ def held_out(rows: Folder, count: int) -> tuple[np.ndarray, np.ndarray]:
     return tokens, read_array(rows, "held_out_source")[:count]
 
 
-def main(model: Path, rows: Path, settings: Settings, out: Output) -> None:
-    """Evaluate ``model`` on held-out rows."""
+def evaluation(model: Path, rows: Path, settings: Settings) -> dict[str, Any]:
+    """What the module's docstring says of one model.
+
+    Raises:
+        UserError: the rows were made with another tokenizer than the model's.
+    """
     packed, folder = Folder(rows, "rows"), Folder(model, "language_model")
     if folder.attributes["tokenizer"] != packed.attributes["tokenizer"]:
         raise UserError(f"{model}: of another tokenizer than {rows}; delete both and build again")
@@ -95,17 +100,20 @@ def main(model: Path, rows: Path, settings: Settings, out: Output) -> None:
         if len(mine.by_row):
             targets = len(mine.by_row) * mine.targets_per_row
             by_source[label] = {"targets": targets, "held_out_loss": mine.mean}
-    write_json(
-        out,
-        {
-            "rows": len(tokens),
-            "targets": len(tokens) * loss.targets_per_row,
-            "held_out_loss": loss.mean,
-            "by_source": by_source,
-            "parameters": sum(p.numel() for p in opened.parameters()),
-            "training_tokens": folder.attributes.get("training_tokens"),
-        },
-    )
+    return {
+        "rows": len(tokens),
+        "targets": len(tokens) * loss.targets_per_row,
+        "held_out_loss": loss.mean,
+        "by_source": by_source,
+        "parameters": sum(p.numel() for p in opened.parameters()),
+        "training_tokens": folder.attributes.get("training_tokens"),
+    }
+
+
+def main(models: list[Path], rows: Path, settings: Settings, out: Output) -> None:
+    """Evaluate ``models`` on held-out rows."""
+    label = "models evaluated"
+    write_json(out, [evaluation(model, rows, settings) for model in progress(models, len(models), label)])
 
 
 if __name__ == "__main__":

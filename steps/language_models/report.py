@@ -169,7 +169,7 @@ def main(
     study: str,
     section: str,
     models: list[Path],
-    evaluations: list[Path],
+    evaluations: Path,
     ngrams: Path,
     rows: Path,
     tokenizer: Path,
@@ -181,7 +181,7 @@ def main(
     """Write the chapter's results; ``section`` is its configuration as JSON."""
     names = [path.parent.name for path in models]
     ledgers = [Folder(path, "language_model") for path in models]
-    found = [read_json(path) for path in evaluations]
+    found = read_json(evaluations)
     curves = [
         read_json(ledger.check("curve.json")) if "curve.json" in ledger.files else [] for ledger in ledgers
     ]
@@ -216,7 +216,7 @@ def main(
                     f"mean of {len(names)} models; bigram counts reach {numbers['bigram_loss']:.3f}",
                     step="language_models.evaluate",
                     study=study,
-                    inputs=evaluations,
+                    inputs=[evaluations],
                 ),
                 card(
                     "Better than bigram counts by",
@@ -225,7 +225,7 @@ def main(
                     "on the same held-out rows; above zero, models use more than the last token",
                     step="language_models.ngrams",
                     study=study,
-                    inputs=[ngrams, *evaluations],
+                    inputs=[ngrams, evaluations],
                 ),
                 card(
                     "Models", len(names), "", how, step="language_models.report", study=study, inputs=models

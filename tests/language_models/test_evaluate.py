@@ -40,8 +40,9 @@ def test_sources_add_up_and_twice_is_the_same(prepared: Prepared, tmp_path: Path
     model = kept(tmp_path / "model", Folder(prepared.tokenizer, "tokenizer").fingerprint)
     outs = [tmp_path / "a.json", tmp_path / "b.json"]
     for out in outs:
-        evaluate.main(model, prepared.rows, evaluate.Settings(rows=50), Output(out))
-    found = read_json(outs[0])
+        evaluate.main([model, model], prepared.rows, evaluate.Settings(rows=50), Output(out))
+    found, same = read_json(outs[0])
+    assert found == same
     parts = found["by_source"].values()
     assert len(parts) == 2
     assert sum(part["targets"] for part in parts) == found["targets"] == 50 * 15
@@ -54,4 +55,4 @@ def test_sources_add_up_and_twice_is_the_same(prepared: Prepared, tmp_path: Path
 def test_a_model_of_another_tokenizer_is_refused(prepared: Prepared, tmp_path: Path) -> None:
     model = kept(tmp_path / "model", "another")
     with pytest.raises(UserError, match="of another tokenizer"):
-        evaluate.main(model, prepared.rows, evaluate.Settings(), Output(tmp_path / "out.json"))
+        evaluate.main([model], prepared.rows, evaluate.Settings(), Output(tmp_path / "out.json"))

@@ -18,7 +18,7 @@ NGRAMS = {"rows": 2, "targets": 30, "unigram_loss": 5.0, "bigram_loss": 3.5}
 HOSTILE = "<b>code & {docs}</b> $x"
 
 
-def planted(folder: Path, name: str, loss: float, trained: bool) -> tuple[Path, Path]:
+def planted(folder: Path, name: str, loss: float, trained: bool) -> tuple[Path, dict[str, Any]]:
     """A model's ledger and evaluation."""
     ledger = Ledger(folder / name / "ledger.json", "language_model", {"name": name})
     if trained:
@@ -27,29 +27,26 @@ def planted(folder: Path, name: str, loss: float, trained: bool) -> tuple[Path, 
         ledger.record("curve.json")
     source: dict[str, Any] = {"seed": 1} if trained else {"path": "models/x"}
     ledger.finish({"tokenizer": "t", "source": source})
-    evaluation = folder / f"{name}.json"
-    write_json(
-        evaluation,
-        {
-            "held_out_loss": loss,
-            "parameters": 100,
-            "training_tokens": 3000 if trained else None,
-            "by_source": {HOSTILE: {"targets": 30, "held_out_loss": loss}},
-        },
-    )
+    evaluation = {
+        "held_out_loss": loss,
+        "parameters": 100,
+        "training_tokens": 3000 if trained else None,
+        "by_source": {HOSTILE: {"targets": 30, "held_out_loss": loss}},
+    }
     return ledger.folder / "ledger.json", evaluation
 
 
 def write(folder: Path, prepared: Prepared, trained: bool, models: int = 2) -> dict[str, Path]:
     found = [planted(folder, f"model-{k}", 3.0 + k, trained) for k in range(models)]
     write_json(folder / "ngrams.json", NGRAMS)
+    write_json(folder / "evaluations.json", [evaluation for _, evaluation in found])
     outs = {name: folder / "out" / name for name in ("metrics", "loss.svg", "loss.json", "report.json")}
     (folder / "out").mkdir()
     report.main(
         "default",
         json.dumps({"study": "default"}),
         [ledger for ledger, _ in found],
-        [evaluation for _, evaluation in found],
+        folder / "evaluations.json",
         folder / "ngrams.json",
         prepared.rows,
         prepared.tokenizer,
