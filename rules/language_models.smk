@@ -142,6 +142,8 @@ else:
         wildcard_constraints:
             study=re.escape(settings.language_models.study),
             seed="|".join(map(str, settings.language_models.seeds)),
+        # The longest jobs first: the last of them would otherwise run alone at the end.
+        priority: 1
         threads: settings.language_models.train.threads
         resources:
             **chapters.language_model_resources(settings, "train"),
