@@ -58,7 +58,7 @@ rule corpus_documents:
         "logs/corpus/documents/{corpus}.tsv"
     wildcard_constraints:
         corpus=re.escape(settings.corpus.study),
-    threads: 1
+    threads: settings.corpus.documents.threads
     resources:
         **chapters.corpus_resources(settings),
     params:

@@ -71,6 +71,7 @@ class Settings(core.Settings):
         50, ge=0, description="documents of this many characters or fewer are left out (paper: 50)"
     )
     seed: int = pydantic.Field(0, ge=0, description="of the choice of the units that are held out")
+    threads: int = pydantic.Field(2, ge=1, description="processes that parse; no influence on the result")
     embedded: Embedded = pydantic.Field(Embedded(), description="what is taken of the Python installation")
     files: Files = pydantic.Field(Files(), description="the folder of files")
     hub: Hub = pydantic.Field(Hub(), description="the hub dataset")
@@ -265,7 +266,7 @@ def main(settings: Settings, snapshot: list[Path], out: Output, manifest: Output
             raise UserError(f"--snapshot: found {len(snapshot)} files, expected the table of corpus_freeze")
         about["python"] = embedded_source.python_version(snapshot[0])
         about["inputs"] = {str(snapshot[0]): file_digest(snapshot[0])}
-        documents = embedded_source.documents(settings.embedded, snapshot[0])
+        documents = embedded_source.documents(settings.embedded, snapshot[0], settings.threads)
     elif settings.source == "files":
         folder = Path(str(settings.files.folder))
         paths = files_source.list_files(folder)
@@ -279,7 +280,7 @@ def main(settings: Settings, snapshot: list[Path], out: Output, manifest: Output
     summary = {
         **counts.as_dict(),
         **about,
-        "settings": settings.model_dump(),
+        "settings": settings.model_dump(exclude={"threads"}),
         "code": code_digest("corpus.documents"),
         "versions": {name: importlib.metadata.version(name) for name in libraries},
     }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import concurrent.futures
+import contextlib
 import io
 import itertools
 import logging
 import tokenize
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -47,25 +49,47 @@ class Part(NamedTuple):
     text: str
 
 
-def documents(settings: Embedded, snapshot: Path) -> Iterator[Document]:
-    """The documents of a frozen snapshot, in its order.
+def documents(settings: Embedded, snapshot: Path, processes: int = 1) -> Iterator[Document]:
+    """The documents of a frozen snapshot, in its order, parsed by a number of ``processes``.
 
     The source file, the topic or the range of characters is the unit of the split. A file that
     this Python cannot parse (the snapshot may come from another version) is left out with a warning.
     """
-    for kind, key, text in _rows(snapshot):
-        if kind != "module":
-            if kind in settings.kinds:
-                yield Document(key, f"{kind}:{key}", kind, text)
-            continue
-        try:
-            parts = split_source(text)
-        except (SyntaxError, ValueError, RecursionError, MemoryError, tokenize.TokenError) as error:
-            logger.warning("%s: left out, this Python cannot parse it (%s)", key, error)
-            continue
-        for part in parts:
-            if part.kind in settings.kinds:
-                yield Document(key, f"{key}#{part.kind}-{part.line}", part.kind, part.text)
+    rows = list(_rows(snapshot))
+    sources = [text for kind, _, text in rows if kind == "module"]
+    with concurrent.futures.ProcessPoolExecutor(processes) if processes > 1 else _Here() as pool:
+        split = iter(pool.map(_parts_or_error, sources, chunksize=8))
+        for kind, key, text in rows:
+            if kind != "module":
+                if kind in settings.kinds:
+                    yield Document(key, f"{kind}:{key}", kind, text)
+                continue
+            parts = next(split)
+            if isinstance(parts, str):
+                logger.warning("%s: left out, this Python cannot parse it (%s)", key, parts)
+                continue
+            for part in parts:
+                if part.kind in settings.kinds:
+                    yield Document(key, f"{key}#{part.kind}-{part.line}", part.kind, part.text)
+
+
+class _Here(contextlib.nullcontext["_Here"]):
+    """In place of a pool of processes: this one."""
+
+    def __enter__(self) -> _Here:
+        return self
+
+    def map(
+        self, function: Callable[[str], list[Part] | str], texts: list[str], chunksize: int
+    ) -> Iterator[list[Part] | str]:
+        return map(function, texts)
+
+
+def _parts_or_error(text: str) -> list[Part] | str:
+    try:
+        return split_source(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError, tokenize.TokenError) as error:
+        return str(error)
 
 
 def python_version(snapshot: Path) -> str:

@@ -67,8 +67,8 @@ class Settings(BaseSettings):
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     checkpoints: int = Field(6, ge=0, description="checkpoints on the way, beside the finished model")
     checkpoint_spacing: Literal["log", "even"] = Field("log", description="their spacing in steps")
-    evaluations: int = Field(12, ge=1, description="evaluations on the held-out side, evenly spaced")
-    evaluation_rows: int = Field(256, ge=1, description="held-out rows of each")
+    evaluations: int = Field(8, ge=1, description="evaluations on the held-out side, evenly spaced")
+    evaluation_rows: int = Field(128, ge=1, description="held-out rows of each")
     device: str = Field("cpu", description="where the model is trained")
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="of the arithmetic; weights are float32 in either case"
