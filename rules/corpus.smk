@@ -45,7 +45,7 @@ rule corpus_freeze:
 
 
 rule corpus_documents:
-    """Make the documents of the corpus {wildcards.corpus}."""
+    """Make the documents of the corpus, each on one side of the split."""
     input:
         snapshot=lambda wildcards: chapters.corpus_snapshot(settings),
         files=lambda wildcards: corpus_files,

@@ -75,7 +75,7 @@ rule language_models_tokenizer:
 
 
 rule language_models_rows:
-    """Pack the corpus {wildcards.corpus} into rows of tokens."""
+    """Pack the corpus into rows of tokens."""
     input:
         corpus="data/corpora/{corpus}/documents.parquet",
         tokenizer="data/models/{study}/tokenizer/ledger.json",
@@ -101,7 +101,7 @@ rule language_models_rows:
 if settings.language_models.models:
 
     rule language_models_import:
-        """Bring the model {wildcards.model}."""
+        """Bring an existing model."""
         input:
             files=lambda wildcards: model_files.get(wildcards.model, []),
             tokenizer="data/models/{study}/tokenizer/ledger.json",
@@ -129,7 +129,7 @@ if settings.language_models.models:
 else:
 
     rule language_models_train:
-        """Train the model of seed {wildcards.seed}."""
+        """Train the model of a seed."""
         input:
             rows=chapters.rows_ledger(settings),
             tokenizer="data/models/{study}/tokenizer/ledger.json",

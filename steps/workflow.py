@@ -220,16 +220,24 @@ def corpus_files(config: Config) -> tuple[list[str], list[str]]:
     return [str(path) for path in plain], others
 
 
-def corpus_resources(config: Config) -> dict[str, int]:
+def _growing(megabytes: float, minutes: float) -> dict[str, Any]:
+    """Resources that grow with each attempt: a job that was killed for too little gets more."""
+    return {
+        "mem_mb": lambda wildcards, attempt: round(megabytes * attempt),
+        "runtime": lambda wildcards, attempt: round(minutes * attempt),
+    }
+
+
+def corpus_resources(config: Config) -> dict[str, Any]:
     """What the corpus needs: megabytes of memory and minutes.
 
     Texts are streamed; memory grows with the number of documents, about 400 bytes each.
     """
     documents = config.corpus.documents
     if documents.source == "embedded":
-        return {"mem_mb": 2_000, "runtime": 10}
+        return _growing(2_000, 10)
     millions = (documents.hub.maximum_documents or 20_000_000) / 1e6 if documents.source == "hub" else 3
-    return {"mem_mb": round(2_000 + 350 * millions), "runtime": round(30 + 60 * millions)}
+    return _growing(2_000 + 350 * millions, 30 + 60 * millions)
 
 
 NEURONS = "results/neurons/{study}"
@@ -304,10 +312,7 @@ def language_model_resources(config: Config, step: str) -> dict[str, Any]:
         "ngrams": (4_000, 0.0, 1, "cpu"),
     }[step]
     minutes = 20 + work / (20e9 * 60 * threads) * 2
-    resources: dict[str, Any] = {
-        "mem_mb": lambda wildcards, attempt: round(megabytes * attempt),
-        "runtime": lambda wildcards, attempt: round(minutes * attempt),
-    }
+    resources = _growing(megabytes, minutes)
     if device != "cpu":
         resources["gpu"] = 1
     return resources
@@ -405,10 +410,7 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
     }.get(step, 1e9)
     minutes = 10 + work / (20e9 * config.threads * 60) * 2
     megabytes = 1000 + held / 1e6
-    resources: dict[str, Any] = {
-        "mem_mb": lambda wildcards, attempt: round(megabytes * attempt),
-        "runtime": lambda wildcards, attempt: round(minutes * attempt),
-    }
+    resources = _growing(megabytes, minutes)
     if step == "dump" and neurons.dump.device != "cpu":
         resources["gpu"] = 1
     return resources

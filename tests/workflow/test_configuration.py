@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,15 @@ def test_memory_grows_with_each_attempt() -> None:
     for step in ("dump", "moments", "products", "correlate", "clusters", "tables"):
         memory = workflow.neuron_resources(config, step)["mem_mb"]
         assert memory(None, 2) == pytest.approx(2 * memory(None, 1), abs=1)
+
+
+def arrows(drawing: str) -> set[tuple[str, str]]:
+    """The arrows of a mermaid drawing, whose order Snakemake leaves to chance."""
+    names = dict(re.findall(r"(id\d+)\[(\w+)\]", drawing))
+    return {(names[a], names[b]) for a, b in re.findall(r"(id\d+) --> (id\d+)", drawing)}
+
+
+def test_the_drawn_workflow_is_the_real_one(tmp_path: Path) -> None:
+    drawn = arrows(snakemake(tmp_path, "--rulegraph", "mermaid-js", config=None).stdout)
+    assert ("neurons_dump", "neurons_correlate") in drawn
+    assert arrows((ROOT / "docs" / "workflow.md").read_text(encoding="utf-8")) == drawn
