@@ -271,7 +271,7 @@ def recorded_settings(folder: Path) -> dict[str, tuple[Any, Any]]:
         section = getattr(workflow.configure(values), name)
         result = read(folder / where.format(section.study))
         if name == "corpus":
-            found[name] = section.documents.model_dump(mode="json"), result["settings"]
+            found[name] = section.documents.model_dump(mode="json", exclude={"threads"}), result["settings"]
         else:
             found[name] = section.model_dump(mode="json"), result["provenance"]["settings"]
     return found
