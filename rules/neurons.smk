@@ -208,6 +208,8 @@ rule neurons_figure:
     output:
         figure="results/neurons/{study}/figures/{figure}.svg",
         data="results/neurons/{study}/figures/{figure}.json",
+    wildcard_constraints:
+        figure="|".join(chapters.NEURON_FIGURES),
     log:
         "logs/neurons/figure/{study}/{figure}.log",
     benchmark:
@@ -254,3 +256,54 @@ rule neurons_report:
         " --correlations {input.correlations:q} --excess {input.excess:q} --clusters {input.clusters:q}"
         " --examples {input.examples:q} --figures {input.figures:q} --settings {params.settings:q}"
         " --metrics-out {output.metrics:q} --report {output.report:q} --log {log:q}"
+
+
+# Rules that are no part of the chapter's target, and are targets themselves: without wildcards.
+
+
+rule neurons_similarity:
+    """Compare the reference with its partners by other measures, and with other nulls."""
+    input:
+        expand(chapters.activation_ledgers(settings), study=settings.neurons.study),
+    output:
+        table=f"results/neurons/{settings.neurons.study}/similarity.parquet",
+        figure=f"results/neurons/{settings.neurons.study}/figures/similarity.svg",
+        data=f"results/neurons/{settings.neurons.study}/figures/similarity.json",
+    log:
+        f"logs/neurons/similarity/{settings.neurons.study}/similarity.log",
+    benchmark:
+        f"logs/neurons/similarity/{settings.neurons.study}/similarity.tsv"
+    threads: settings.neurons.similarity.threads
+    resources:
+        **chapters.neuron_resources(settings, "similarity"),
+    params:
+        **step("neurons.similarity"),
+    shell:
+        "python -m steps.neurons.similarity --activations {input:q} --settings {params.settings:q}"
+        " --out {output.table:q} --figure {output.figure:q} --data {output.data:q} --log {log:q}"
+
+
+rule neurons_checkpoints:
+    """Follow universality and persistence over training."""
+    input:
+        models=chapters.model_ledgers(settings),
+        activations=expand(
+            chapters.activation_ledgers(settings)[0], study=settings.neurons.study
+        ),
+    output:
+        table=f"results/neurons/{settings.neurons.study}/checkpoints.parquet",
+        figure=f"results/neurons/{settings.neurons.study}/figures/checkpoints.svg",
+        data=f"results/neurons/{settings.neurons.study}/figures/checkpoints.json",
+    log:
+        f"logs/neurons/checkpoints/{settings.neurons.study}/checkpoints.log",
+    benchmark:
+        f"logs/neurons/checkpoints/{settings.neurons.study}/checkpoints.tsv"
+    threads: settings.neurons.checkpoints.threads
+    resources:
+        **chapters.neuron_resources(settings, "checkpoints"),
+    params:
+        **step("neurons.checkpoints"),
+    shell:
+        "python -m steps.neurons.checkpoints --models {input.models:q} --activations {input.activations:q}"
+        " --settings {params.settings:q} --out {output.table:q} --figure {output.figure:q}"
+        " --data {output.data:q} --log {log:q}"

@@ -27,12 +27,14 @@ from steps.language_models import sources as language_models_sources
 from steps.language_models import tokenizer as language_models_tokenizer
 from steps.language_models import train as language_models_train
 from steps.neurons import baseline as neurons_baseline
+from steps.neurons import checkpoints as neurons_checkpoints
 from steps.neurons import clusters as neurons_clusters
 from steps.neurons import correlate as neurons_correlate
 from steps.neurons import dump as neurons_dump
 from steps.neurons import moments as neurons_moments
 from steps.neurons import products as neurons_products
 from steps.neurons import report as neurons_report
+from steps.neurons import similarity as neurons_similarity
 from steps.neurons.activations import Precision
 from steps.neurons.figure import FIGURES
 from steps.report import page as report_page
@@ -141,6 +143,12 @@ class Neurons(Settings):
         neurons_baseline.Settings(), description="thresholds"
     )
     clusters: neurons_clusters.Settings = pydantic.Field(neurons_clusters.Settings(), description="clusters")
+    similarity: neurons_similarity.Settings = pydantic.Field(
+        neurons_similarity.Settings(), description="other measures and nulls"
+    )
+    checkpoints: neurons_checkpoints.Settings = pydantic.Field(
+        neurons_checkpoints.Settings(), description="universality over training"
+    )
     report: neurons_report.Settings = pydantic.Field(neurons_report.Settings(), description="the report")
 
 
@@ -358,6 +366,13 @@ def product_ranges(config: Config) -> range:
 def activation_ledgers(config: Config) -> list[str]:
     """The activations of every model, the reference first."""
     return [f"{NEURONS}/activations/{name}/ledger.json" for name in compared_models(config)]
+
+
+def model_ledgers(config: Config) -> list[str]:
+    """Every model that is compared, the reference first."""
+    return [
+        f"data/models/{config.language_models.study}/{name}/ledger.json" for name in compared_models(config)
+    ]
 
 
 def moment_files(config: Config) -> list[str]:
