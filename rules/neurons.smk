@@ -23,6 +23,26 @@ rule neurons:
         ),
 
 
+localrules:
+    neurons_plan,
+
+
+rule neurons_plan:
+    """Plan what the study takes."""
+    input:
+        chapters.local_configurations(settings),
+    output:
+        f"results/neurons/{settings.neurons.study}/plan.json",
+    log:
+        f"logs/neurons/plan/{settings.neurons.study}/plan.log",
+    params:
+        **step("neurons.plan"),
+        study=lambda wildcards: chapters.neuron_study(settings).model_dump_json(),
+    shell:
+        "python -m steps.neurons.plan --study {params.study:q} --settings {params.settings:q}"
+        " --out {output:q} --log {log:q}"
+
+
 rule neurons_dump:
     """Dump the activations of a model."""
     input:
@@ -143,7 +163,7 @@ rule neurons_baseline:
     benchmark:
         "logs/neurons/baseline/{study}/baseline.tsv"
     resources:
-        **chapters.neuron_resources(settings, "tables"),
+        **chapters.neuron_resources(settings, "baseline"),
     params:
         **step("neurons.baseline"),
     shell:
@@ -190,7 +210,7 @@ rule neurons_table:
     benchmark:
         "logs/neurons/table/{study}/table.tsv"
     resources:
-        **chapters.neuron_resources(settings, "tables"),
+        **chapters.neuron_resources(settings, "table"),
     params:
         **step("neurons.table"),
     shell:
@@ -215,7 +235,7 @@ rule neurons_figure:
     benchmark:
         "logs/neurons/figure/{study}/{figure}.tsv"
     resources:
-        **chapters.neuron_resources(settings, "tables"),
+        **chapters.neuron_resources(settings, "figure"),
     params:
         **step("neurons.figure"),
     shell:
@@ -246,7 +266,7 @@ rule neurons_report:
     benchmark:
         "logs/neurons/report/{study}/report.tsv"
     resources:
-        **chapters.neuron_resources(settings, "tables"),
+        **chapters.neuron_resources(settings, "report"),
     params:
         **step("neurons.report"),
         section=lambda wildcards: settings.neurons.model_dump_json(),

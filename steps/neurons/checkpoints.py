@@ -86,8 +86,9 @@ def common_steps(models: list[Path]) -> tuple[dict[int, str | None], float]:
         kept.append({int(name.removeprefix(FOLDER).partition("/")[0]): Path(name).parent for name in files})
         if not kept[-1]:
             raise UserError(
-                f"{ledger}: found no checkpoints, which models keep that are trained here (language_models.seeds)"
-                " with language_models.train.checkpoints above 0; listed models have none"
+                f"{ledger}: found no checkpoints, which only models keep that are trained here"
+                " (language_models.seeds) with language_models.train.checkpoints above 0;"
+                " listed models have none"
             )
         curve = read_json(folder.check("curve.json"))
         last.add((curve[-1]["step"], curve[-1]["tokens"]))

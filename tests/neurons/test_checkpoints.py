@@ -126,7 +126,6 @@ def test_persistent_and_scrambled_neurons(planted: tuple[Path, list[Path], Path]
 
 def test_every_step_equals_the_main_line(planted: tuple[Path, list[Path], Path], tmp_path: Path) -> None:
     """Each step's models dumped and correlated as ``neurons.dump`` and ``neurons.correlate`` do."""
-    folder, ledgers, _ = planted
     table = table_of(planted, seed=4)
     for step, part in table.groupby("step"):
         stores = []
@@ -157,7 +156,7 @@ def test_fewer_tokens_and_float32(planted: tuple[Path, list[Path], Path]) -> Non
     _, ledgers, like = planted
     whole = Activations(like)
     small = checkpoints.InMemory(ledgers[0], None, whole, 100)
-    assert len(small.tokens) == 108 and small.blocks == 1  # 9 rows of 12
+    assert (len(small.tokens), small.blocks) == (108, 1)  # 9 rows of 12
     np.testing.assert_array_equal(small.keep, whole.keep[:108])
     np.testing.assert_array_equal(small.pre(1, slice(0, 108)), whole.pre(1, slice(0, 108)))
     exact, rounded = table_of(planted), table_of(planted, precision="float32")
