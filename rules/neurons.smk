@@ -228,12 +228,12 @@ rule neurons_figure:
     output:
         figure="results/neurons/{study}/figures/{figure}.svg",
         data="results/neurons/{study}/figures/{figure}.json",
-    wildcard_constraints:
-        figure="|".join(chapters.NEURON_FIGURES),
     log:
         "logs/neurons/figure/{study}/{figure}.log",
     benchmark:
         "logs/neurons/figure/{study}/{figure}.tsv"
+    wildcard_constraints:
+        figure="|".join(chapters.NEURON_FIGURES),
     resources:
         **chapters.neuron_resources(settings, "figure"),
     params:

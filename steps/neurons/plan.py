@@ -228,7 +228,7 @@ def rotation_flops(draws: float, rows: float, partner: Model) -> float:
 
 
 def jobs(study: Study, rule: str) -> list[Job]:
-    """Every job of a rule (``moments`` for ``neurons_moments``; ``tables`` for any that reads tables only)."""
+    """Every job of a rule (``moments`` for ``neurons_moments``; ``tables``: any that reads tables only)."""
     models = study.models
     if rule == "dump":
         return [_dump(study, model) for model in models]
