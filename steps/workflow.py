@@ -400,6 +400,7 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
         "correlate": 16.0 * rows * count * (neurons.ranges > 1) + 8.0 * rows * count + 4 * within + 2 * block,
         "clusters": 2 * models * block + summaries * len(compared_pairs(config)),
         "tables": summaries * models + 2 * within,
+        "report": summaries * models + 2 * within,
     }[step]
     work = {
         "dump": tokens * count * width / 4,
@@ -411,7 +412,11 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
     minutes = 10 + work / (20e9 * config.threads * 60) * 2
     megabytes = 1000 + held / 1e6
     resources = _growing(megabytes, minutes)
-    if step == "dump" and neurons.dump.device != "cpu":
+    computed = neurons.dump.source == "model"
+    devices = {getattr(getattr(neurons, step, None), "device", "cpu")} if step != "dump" else set()
+    if step in (("moments", "products", "correlate", "clusters", "report") if computed else ("dump",)):
+        devices.add(neurons.dump.device)
+    if devices - {"cpu"}:
         resources["gpu"] = 1
     return resources
 
