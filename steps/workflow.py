@@ -448,9 +448,14 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
     Memory and work are those of the planner, of the largest job of the step, and grow with each attempt;
     minutes assume 20 GFLOP/s per thread, or 5 TFLOP/s of an accelerator, and half of them lost.
     """
-    settings = getattr(config.neurons, step, None)
+    neurons = config.neurons
     jobs = neurons_plan.jobs(neuron_study(config), step)
-    accelerated = getattr(settings, "device", "cpu") != "cpu"
+    computed = neurons.dump.source == "model"
+    devices = {getattr(getattr(neurons, step, None), "device", "cpu")} if step != "dump" else set()
+    reading = ("moments", "products", "correlate", "clusters", "report", "similarity")
+    if step in ((*reading, "checkpoints") if computed else ("dump", "checkpoints")):
+        devices.add(neurons.dump.device)
+    accelerated = bool(devices - {"cpu"})
     speed = 5e12 if accelerated else 20e9 * config.threads
     work = max((job.flops for job in jobs), default=0.0)
     resources = _growing(max((job.megabytes for job in jobs), default=1000), 10 + 2 * work / speed / 60)

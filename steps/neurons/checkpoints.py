@@ -34,7 +34,14 @@ from steps.core.figures import COLOURS, new_figure, save_figure
 from steps.core.runner import Output, run
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import Folder, read_json, write_json
-from steps.neurons.activations import Activations, PostActivations, Precision
+from steps.neurons.activations import (
+    Activations,
+    Arithmetic,
+    PostActivations,
+    Precision,
+    Stored,
+    arithmetic,
+)
 from steps.neurons.baseline import benjamini_hochberg, p_values, rotated_maxima
 from steps.neurons.correlate import correlations, sum_products
 from steps.neurons.dump import PreActivations, weights_fingerprint
@@ -65,9 +72,9 @@ class Settings(BaseSettings):
     threads: int = Field(1, ge=1, description="arithmetic threads")
 
     @property
-    def arithmetic(self) -> Any:
+    def arithmetic(self) -> Arithmetic:
         """What values are computed in and multiplied."""
-        return "float64" if self.precision == "float64" else "float32"
+        return arithmetic(self.precision)
 
 
 def common_steps(models: list[Path]) -> tuple[dict[int, str | None], float]:
@@ -121,12 +128,13 @@ class InMemory(Activations):
         self.tokens = like.tokens[: rows * like.context]
         self.keep = like.keep[: rows * like.context]
         self.blocks = -(-len(self.tokens) // self.block_tokens)
-        self._pre: np.ndarray = computed(self.tokens.reshape(rows, like.context))
+        self.gated = len(computed.names) > 1
+        self._kept = [part.cpu().numpy() for part in computed(self.tokens.reshape(rows, like.context))]
 
-    def pieces(self, layer: int, block: int, start: int = 0) -> Iterator[tuple[slice, np.ndarray]]:
-        """A block's tokens as one part, with the pre-activations ``[tokens, width]`` of one layer."""
+    def pieces(self, layer: int, block: int, start: int = 0) -> Iterator[tuple[slice, Stored]]:
+        """A block's tokens as one part, with what is kept of one layer's neurons there."""
         where = self.block_slice(block)
-        yield where, self._pre[layer, where]
+        yield where, tuple(values[layer, where] for values in self._kept)
 
 
 class Summed(Moments):
@@ -140,9 +148,9 @@ class Summed(Moments):
         for k in range(post.source.blocks):
             within.add(post.block(k))
         within.finish()
-        self._second = within.second.cpu().numpy()
+        self._second = within.second.numpy()
         self.count = within.count
-        self.mean = within.total.cpu().numpy() / self.count
+        self.mean = within.total.numpy() / self.count
         square = self._second.diagonal(axis1=1, axis2=2).reshape(-1)
         self.norm = np.sqrt(np.maximum(0.0, square - self.count * self.mean**2))
 
@@ -277,6 +285,8 @@ def training_figure(table: pd.DataFrame, threshold: float) -> tuple[Figure, dict
     c.set(ylabel="with the last step", ylim=(min(0.0, *data["self_corr_mean"]), 1.03), title="Persistence")
     for ax in (a, b, c):
         ax.set(xscale="log", xlabel="tokens seen in training")
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter("")
         ax.legend(fontsize=7)
     return figure, data
 

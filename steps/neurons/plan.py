@@ -37,9 +37,6 @@ BINS = 101
 OPENED = 8.0
 """Bytes per token of opened activations: id, mask, and either of them once more while it is read."""
 
-LISTED = 60.0
-"""Bytes per token while ``neurons.dump`` hashes the token ids as JSON."""
-
 STARTED = 1000.0
 """Megabytes of a job that has loaded its libraries and nothing else, with some room."""
 
@@ -281,7 +278,7 @@ def _dump(study: Study, model: Model) -> Job:
     kept = study.source == "dump"
     return Job(
         "dump",
-        held=3 * _block(study, model) + _weights(study, model) + LISTED * study.tokens,
+        held=3 * _block(study, model) + _weights(study, model) + 2 * OPENED * study.tokens,
         forward=study.tokens * model.forward(study.context) if kept else 0.0,
         written=5.0 * study.tokens + (stored_bytes(study, model, study.tokens) if kept else 0.0),
     )

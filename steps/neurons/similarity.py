@@ -44,7 +44,14 @@ from steps.core.figures import COLOURS, new_figure, save_figure
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import write_json
-from steps.neurons.activations import Activations, PostActivations, Precision, require_comparable
+from steps.neurons.activations import (
+    Activations,
+    Arithmetic,
+    PostActivations,
+    Precision,
+    arithmetic,
+    require_comparable,
+)
 from steps.neurons.baseline import rotation
 from steps.neurons.correlate import correlations
 from steps.neurons.moments import add_products
@@ -78,9 +85,9 @@ class Settings(BaseSettings):
     threads: int = Field(1, ge=1, description="arithmetic threads")
 
     @property
-    def arithmetic(self) -> Any:
+    def arithmetic(self) -> Arithmetic:
         """What values are computed in and multiplied."""
-        return "float64" if self.precision == "float64" else "float32"
+        return arithmetic(self.precision)
 
 
 class Reader:
@@ -200,7 +207,11 @@ def permutation(seed: int, model: str, count: int) -> torch.Tensor:
 
 
 class Gaussian:
-    """Post-activations of independent normal pre-activations like those of one layer, token after token."""
+    """Post-activations of independent normal pre-activations like those of one layer, token after token.
+
+    ``mean`` and ``deviation`` are ``[parts, width]``: of the pre-activation and, in gated MLPs, of what the
+    activated gate is multiplied by.
+    """
 
     def __init__(self, reader: Reader, layer: int, settings: Settings) -> None:
         import numpy as np
@@ -211,25 +222,28 @@ class Gaussian:
         self._post = reader.post
         self._stored = source.dtype
         self._dtype = np.dtype(settings.arithmetic)
-        first = source.pre(layer, slice(0, 1))[0].astype(np.float64)
-        total, square = np.zeros((2, source.width))
+        first = [part[0].astype(np.float64) for part in source.stored(layer, slice(0, 1))]
+        total, square = np.zeros((2, len(first), source.width))
         for k in range(reader.blocks):
             tokens = reader.tokens_of(k)
-            pre = source.pre(layer, tokens)[source.keep[tokens]] - first
-            total += pre.sum(0)
-            square += (pre * pre).sum(0)
+            for number, part in enumerate(source.stored(layer, tokens)):
+                values = part[source.keep[tokens]] - first[number]
+                total[number] += values.sum(0)
+                square[number] += (values * values).sum(0)
         mean = total / reader.kept
-        self.mean = first + mean
-        self.deviation = np.sqrt(np.maximum(0, square / reader.kept - mean**2))
+        self.mean: np.ndarray = np.stack(first) + mean
+        self.deviation: np.ndarray = np.sqrt(np.maximum(0, square / reader.kept - mean**2))
 
     def draw(self, tokens: int) -> torch.Tensor:
         """Those of the next ``tokens``, from pre-activations that are rounded as the kept ones are."""
         import torch
 
-        pre = self._generator.standard_normal((tokens, len(self.mean)), dtype=self._dtype)
-        pre *= self.deviation.astype(self._dtype)
-        pre += self.mean.astype(self._dtype)
-        return torch.from_numpy(self._post.activate(pre.astype(self._stored)))
+        # Number by number through a token's parts, so that no cut changes which it gets.
+        values = self._generator.standard_normal((tokens, *self.mean.shape), dtype=self._dtype)
+        values *= self.deviation.astype(self._dtype)
+        values += self.mean.astype(self._dtype)
+        parts = (values[:, number].astype(self._stored) for number in range(len(self.mean)))
+        return torch.from_numpy(self._post.activate(*parts))
 
 
 def layer_sums(reference: Reader, partner: Activations, layer: int, settings: Settings) -> dict[str, Sums]:
@@ -254,7 +268,7 @@ def layer_sums(reference: Reader, partner: Activations, layer: int, settings: Se
     turned_pilot = turn @ pilot
     turn = turn.to(dtype)
     gaussian = Gaussian(reader, layer, settings)
-    constant = torch.from_numpy(gaussian.deviation == 0)
+    constant = torch.from_numpy((gaussian.deviation == 0).all(0))
 
     def made(block: torch.Tensor) -> Values:
         return Values(block - pilot.to(dtype), (block > settings.threshold).to(dtype))

@@ -152,9 +152,9 @@ def test_gaussian_null_has_the_mean_and_variance_of_pre_activations(tmp_path: Pa
     reader = similarity.Reader(source, settings, slice(0, WIDTH))
     null = similarity.Gaussian(reader, 0, settings)
     pre = stored_post(ledgers[1], "linear", keep_of(ledgers[1]))[:, :WIDTH]
-    np.testing.assert_allclose(null.mean, pre.mean(0), rtol=0, atol=1e-12)
-    np.testing.assert_allclose(null.deviation, pre.std(0), rtol=0, atol=1e-12)
-    assert null.deviation[CONSTANT] == null.deviation[SILENT] == 0
+    np.testing.assert_allclose(null.mean[0], pre.mean(0), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(null.deviation[0], pre.std(0), rtol=0, atol=1e-12)
+    assert null.deviation[0, CONSTANT] == null.deviation[0, SILENT] == 0
     drawn = null.draw(40_000).numpy()
     error = 5 * pre.std(0) / 200
     assert (np.abs(drawn.mean(0) - pre.mean(0)) <= error + 1e-3).all()
@@ -202,3 +202,27 @@ def test_the_same_model_other_tokens_and_no_partner_are_refused(tmp_path: Path) 
         run([a, a])
     with pytest.raises(UserError, match="found 1, expected the reference and its partners"):
         run([a])
+
+
+def test_gated_mlps(tmp_path: Path) -> None:
+    """A neuron's value is the activated gate times a factor, which the Gaussian null draws as well."""
+    rng = np.random.default_rng(0)
+    ledgers, posts = [], []
+    for k, name in enumerate("ab"):
+        up = (rng.standard_normal((TOKENS, WIDTH * LAYERS)) * 0.5 + 1).astype("float16")
+        ledgers.append(planted(tmp_path, name, k, up=up))
+        posts.append((stored_post(ledgers[-1], "relu") * up.astype(float))[keep_of(ledgers[-1])])
+    table = run(ledgers)
+    for measure, matrix in expected(*posts, 0).items():
+        np.testing.assert_allclose(table[measure], matrix.max(1), rtol=0, atol=1e-10)
+    settings = similarity.Settings(precision="float64")
+    reader = similarity.Reader(similarity.Activations(ledgers[1]), settings, slice(0, WIDTH))
+    null = similarity.Gaussian(reader, 0, settings)
+    np.testing.assert_allclose(
+        null.mean[1], up[keep_of(ledgers[1]), :WIDTH].astype(float).mean(0), atol=1e-12
+    )
+    drawn = null.draw(20_000).numpy()
+    assert drawn.shape == (20_000, WIDTH)
+    # Both are independent: the mean of the product is that of the means.
+    plain = np.maximum(0, null.mean[0] + null.deviation[0] * rng.standard_normal((20_000, WIDTH))).mean(0)
+    np.testing.assert_allclose(drawn.mean(0), plain * null.mean[1], atol=0.05)

@@ -65,13 +65,24 @@ def test_sizes_of_local_models_are_read(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_gpu_is_asked_for_where_the_device_is_one() -> None:
-    for step in ("dump", "moments", "products", "correlate", "clusters"):
-        settings = getattr(workflow.Config().neurons, step)
-        if "device" not in type(settings).model_fields:
-            continue
-        config = configured(ROOT / "config" / "paper.yaml", **{step: {"device": "cuda"}})
+    """Where products are formed on one, or models run: in the dump, or in whoever reads a study without."""
+    paper = ROOT / "config" / "paper.yaml"
+    for step in ("moments", "products", "correlate", "clusters"):
+        config = configured(paper, **{step: {"device": "cuda"}})
         assert workflow.neuron_resources(config, step)["gpu"] == 1
-        assert "gpu" not in workflow.neuron_resources(configured(ROOT / "config" / "paper.yaml"), step)
+        assert "gpu" not in workflow.neuron_resources(config, "baseline")
+        assert "gpu" not in workflow.neuron_resources(configured(paper), step)
+    for source, uses in (
+        ("dump", {"dump", "checkpoints"}),
+        ("model", {"moments", "similarity", "checkpoints"}),
+    ):
+        config = configured(TINY, dump={"device": "cuda", "source": source})
+        asked = {
+            step
+            for step in ("dump", "moments", "similarity", "checkpoints", "table")
+            if "gpu" in workflow.neuron_resources(config, step)
+        }
+        assert asked == uses
 
 
 def test_dry_run_of_the_paper_on_a_cluster_with_gpus(tmp_path: Path) -> None:
@@ -94,10 +105,8 @@ def test_dry_run_of_the_paper_on_a_cluster_with_gpus(tmp_path: Path) -> None:
         resources = re.search(r"resources: (.*)", job)
         if name and resources:
             rules.setdefault(name[1], set()).add("gpu=1" in resources[1])
-    config = configured(paper)
-    for step in ("dump", "moments", "products", "correlate"):
-        uses = "device" in type(getattr(config.neurons, step)).model_fields
-        assert rules[f"neurons_{step}"] == {uses}, step
+    for step in ("moments", "products", "correlate"):
+        assert rules[f"neurons_{step}"] == {True}, step
     assert rules["neurons_baseline"] == {False}
 
 
