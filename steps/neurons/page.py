@@ -216,7 +216,7 @@ def content(
         "everything": everything,
         "set": describe(settings.universal_set, settings.top_share, universal),
         "statistics": [[name, STATISTICS[name], int(name in IN_TABLE)] for name in shown],
-        "sources": labels,
+        "sources": [visible(name) for name in labels],
         "edge": float(bin_edges()[0]),
         "bar": float(2 * (bin_edges()[1] - bin_edges()[0])),
         "neurons": [
@@ -251,7 +251,9 @@ def family_lists(families: pd.DataFrame, rows: pd.DataFrame) -> list[list[str] |
     """For each of ``rows`` ``[family, evidence]``, or nothing."""
     joined = rows[KEYS].merge(families, on=KEYS, how="left", validate="one_to_one")
     return [
-        None if family is None or family != family else [str(family), "" if why != why else str(why)]
+        None
+        if family is None or family != family
+        else [visible(str(family)), "" if why != why else visible(str(why))]
         for family, why in zip(joined["family"], joined["evidence"], strict=True)
     ]
 
