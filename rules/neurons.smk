@@ -312,7 +312,7 @@ rule neurons_report:
     benchmark:
         "logs/neurons/report/{study}/report.tsv"
     resources:
-        **chapters.neuron_resources(settings, "tables"),
+        **chapters.neuron_resources(settings, "report"),
     params:
         **step("neurons.report"),
         section=lambda wildcards: settings.neurons.model_dump_json(),

@@ -255,6 +255,9 @@ NEURONS = "results/neurons/{study}"
 MANY_SOURCES = 32
 """How many sources of text the estimates of memory assume."""
 
+COMPUTING = ("moments", "histograms", "products", "correlate", "clusters", "page", "report")
+"""The steps of the neurons chapter that run models where no activations are kept."""
+
 NEURON_FIGURES = [*neurons_figure.FIGURES, *STATISTICS]
 """The figures of the neurons chapter."""
 
@@ -431,6 +434,7 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
         "tables": summaries * models + 2 * within,
         "page": summaries * models + 2 * block,
         "histograms": 4.0 * MANY_SOURCES * count * neurons_histograms.BINS + 2 * block,
+        "report": summaries * models + 2 * within,
     }[step]
     work = {
         "dump": tokens * count * width / 4,
@@ -444,7 +448,11 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
     minutes = 10 + work / (20e9 * config.threads * 60) * 2
     megabytes = 1000 + held / 1e6
     resources = _growing(megabytes, minutes)
-    if step == "dump" and neurons.dump.device != "cpu":
+    computed = neurons.dump.source == "model"
+    devices = {getattr(getattr(neurons, step, None), "device", "cpu")} if step != "dump" else set()
+    if step in (COMPUTING if computed else ("dump",)):
+        devices.add(neurons.dump.device)
+    if devices - {"cpu"}:
         resources["gpu"] = 1
     return resources
 

@@ -31,7 +31,7 @@ from steps.core.provenance import card, provenance
 from steps.core.runner import Output, run
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import write_json
-from steps.neurons.activations import Activations, activation_function
+from steps.neurons.activations import Activations, post_activations
 from steps.neurons.pairs import Pair, load_pairs
 from steps.neurons.statistic_figures import CAPTIONS as STATISTIC_CAPTIONS
 
@@ -88,12 +88,9 @@ def snippet(
     source: Activations, layer: int, neuron: int, token: int, around: int, texts: dict[int, str]
 ) -> list[list[Any]]:
     """Tokens around ``token`` in its row, each with the neuron's post-activation there over the largest."""
-    import torch
-
     row = token // source.context * source.context
     span = slice(max(row, token - around), min(row + source.context, token + around + 1))
-    pre = source.pre(layer, span)[:, neuron].astype("float32")
-    post = activation_function(source.activation)(torch.from_numpy(pre)).numpy()
+    post = post_activations(source.activation, *source.stored(layer, span))[:, neuron]
     strength = (post / max(float(post.max()), 1e-12)).clip(0, 1)
     return [
         [texts.get(int(number), f"[{number}]"), round(float(value), 3)]

@@ -129,16 +129,20 @@ def test_bars_end_at_zero(planted: Study, tmp_path: Path) -> None:
     assert sum(counts[zero + 1 :]) == whole[:, number, 103:].sum()
 
 
-def test_strengths_are_post_activations_over_the_largest_shown(tmp_path: Path) -> None:
-    pre = np.random.default_rng(1).standard_normal((8 * 16, 6)).astype(np.float16)
-    source = Activations(write_activations(tmp_path / "a", pre, activation="relu", block_tokens=48))
+@pytest.mark.parametrize("gated", [False, True])
+def test_strengths_are_post_activations_over_the_largest_shown(tmp_path: Path, gated: bool) -> None:
+    pre, up = np.random.default_rng(1).standard_normal((2, 8 * 16, 6)).astype(np.float16)
+    kinds = {"activation": "relu", "up": up if gated else None}
+    source = Activations(write_activations(tmp_path / "a", pre, block_tokens=48, **kinds))
     number, token = np.array([0, 4, 4, 5]), np.array([20, 0, 50, 127])
     found = page.strengths(source, number, token, 3)
     for n, t, levels in zip(number, token, found, strict=True):
         places = np.arange(t - 3, t + 4)
         inside = places // 16 == t // 16
         post = np.maximum(pre[places[inside], n].astype(float), 0)
-        np.testing.assert_array_equal(levels[inside], np.rint(9 * post / max(post.max(), 1e-12)))
+        if gated:
+            post *= up[places[inside], n]
+        np.testing.assert_array_equal(levels[inside], np.rint(9 * (post / max(post.max(), 1e-12)).clip(0, 1)))
         assert (levels[~inside] == -1).all()
 
 
