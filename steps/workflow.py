@@ -375,6 +375,13 @@ def activation_ledgers(config: Config) -> list[str]:
     return [f"{NEURONS}/activations/{name}/ledger.json" for name in compared_models(config)]
 
 
+def model_ledgers(config: Config) -> list[str]:
+    """Every compared model, the reference first."""
+    return [
+        f"data/models/{config.language_models.study}/{name}/ledger.json" for name in compared_models(config)
+    ]
+
+
 def moment_files(config: Config) -> list[str]:
     """The moments of every model and token range, model by model."""
     return [

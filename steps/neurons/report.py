@@ -150,6 +150,43 @@ def cluster_table(
     }
 
 
+def model_table(models: dict[str, Path]) -> dict[str, Any]:
+    """The models' hyperparameters (the paper's first table), from the ledger of each."""
+    from steps.language_models.models import config
+
+    rows = []
+    for name, ledger in models.items():
+        found = config(ledger)
+        width = getattr(found, "intermediate_size", None) or getattr(found, "n_inner", None)
+        width = width or 4 * found.hidden_size
+        positions = "learned" if found.model_type == "gpt2" else "rotary"
+        rotary = getattr(found, "rotary_pct", None) or (getattr(found, "rope_parameters", None) or {}).get(
+            "partial_rotary_factor"
+        )
+        if positions == "rotary" and rotary not in (None, 1):
+            positions += f", {100 * rotary:g} % of each head"
+        rows.append(
+            [
+                *(name, found.model_type, found.num_hidden_layers, found.num_attention_heads),
+                *(found.hidden_size, width, found.num_hidden_layers * width, found.vocab_size),
+                found.max_position_embeddings,
+                getattr(found, "hidden_act", None) or found.activation_function,
+                positions,
+                "yes" if found.tie_word_embeddings else "no",
+                str(found.dtype).removeprefix("torch."),
+            ]
+        )
+    return {
+        "title": "Models",
+        "caption": "The models that are compared, the reference first, as their configurations say.",
+        "columns": [
+            *("model", "family", "layers", "heads", "d_model", "d_mlp", "neurons", "vocabulary"),
+            *("context", "activation", "positions", "tied embeddings", "precision"),
+        ],
+        "rows": rows,
+    }
+
+
 def token_texts(tokenizer: Path, tokens: np.ndarray) -> dict[int, str]:
     """What each token id that occurs decodes to."""
     import numpy as np
@@ -209,6 +246,7 @@ def headline_cards(
 def main(
     study: str,
     section: str,
+    models: list[Path],
     tokenizer: Path,
     activations: list[Path],
     correlations: list[Path],
@@ -221,7 +259,10 @@ def main(
     metrics_out: Output,
     report: Output,
 ) -> None:
-    """Write the metrics and the report; ``section`` is the chapter's configuration as JSON."""
+    """Write the metrics and the report; ``section`` is the chapter's configuration as JSON.
+
+    ``models`` are the ledgers of the models in the order of ``activations``.
+    """
     import json
 
     import pandas as pd
@@ -254,7 +295,7 @@ def main(
             }
             for path in figures
         ],
-        "tables": [table],
+        "tables": [table, model_table(dict(zip(sources, models, strict=True)))],
         "pages": [
             {
                 "file": page.name,
