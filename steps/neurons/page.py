@@ -51,6 +51,9 @@ STATISTICS = {
     "vocab_var": "W_U variance",
     "vocab_skew": "W_U skew",
     "vocab_kurt": "W_U kurtosis",
+    "null_space_fraction": "null space of W_U",
+    "w_in_max_cos": "input, largest cosine",
+    "w_out_max_cos": "output, largest cosine",
 }
 """Columns of the neuron table that the page shows where they are there, and what it calls them."""
 
@@ -248,7 +251,9 @@ def logit_lists(effects: pd.DataFrame, rows: pd.DataFrame) -> list[list[list[lis
 
 def family_lists(families: pd.DataFrame, rows: pd.DataFrame) -> list[list[str] | None]:
     """For each of ``rows`` ``[family, evidence]``, or nothing."""
-    joined = rows[KEYS].merge(families, on=KEYS, how="left", validate="one_to_one")
+    joined = rows[KEYS].merge(
+        families[[*KEYS, "family", "evidence"]], on=KEYS, how="left", validate="one_to_one"
+    )
     return [
         None
         if family is None or family != family
