@@ -35,7 +35,10 @@ from steps.neurons import histograms as neurons_histograms
 from steps.neurons import moments as neurons_moments
 from steps.neurons import page as neurons_page
 from steps.neurons import products as neurons_products
+from steps.neurons import published as neurons_published
 from steps.neurons import report as neurons_report
+from steps.neurons import roles as neurons_roles
+from steps.neurons import weights as neurons_weights
 from steps.neurons.activations import Precision
 from steps.neurons.statistic_figures import STATISTICS
 from steps.neurons.universal import UniversalSettings
@@ -150,6 +153,15 @@ class Neurons(UniversalSettings):
     clusters: neurons_clusters.Settings = pydantic.Field(neurons_clusters.Settings(), description="clusters")
     figure: neurons_figure.Settings = pydantic.Field(neurons_figure.Settings(), description="figures")
     page: neurons_page.Settings = pydantic.Field(neurons_page.Settings(), description="the neuron page")
+    weights: neurons_weights.Settings = pydantic.Field(
+        neurons_weights.Settings(), description="what weights alone say"
+    )
+    roles: neurons_roles.Settings = pydantic.Field(
+        neurons_roles.Settings(), description="roles from the effect on the vocabulary"
+    )
+    published: neurons_published.Settings = pydantic.Field(
+        neurons_published.Settings(), description="neuron tables of others"
+    )
     report: neurons_report.Settings = pydantic.Field(neurons_report.Settings(), description="the report")
 
 
@@ -257,6 +269,10 @@ MANY_SOURCES = 32
 
 NEURON_FIGURES = [*neurons_figure.FIGURES, *STATISTICS]
 """The figures of the neurons chapter."""
+
+
+ROLE_FIGURES = ["roles", "roles_by_depth"]
+"""The figures of the step ``roles``."""
 
 
 def listed_model_files(config: Config) -> dict[str, list[str]]:
@@ -394,17 +410,35 @@ def correlation_files(config: Config, reference: bool = False) -> list[str]:
 
 def further_columns(config: Config) -> list[str]:
     """Tables whose columns the neuron table takes in."""
-    return []
+    return [f"{NEURONS}/weights.parquet"]
 
 
 def logit_effects(config: Config) -> list[str]:
     """Tables of the tokens that each neuron promotes and suppresses most, for the neuron page."""
-    return []
+    return [f"{NEURONS}/logit_effects.parquet"]
 
 
 def family_tables(config: Config) -> list[str]:
     """Tables of the family of each neuron and the evidence for it, for the neuron page."""
     return []
+
+
+def model_ledgers(config: Config) -> list[str]:
+    """The models that are compared, the reference first."""
+    return [
+        f"data/models/{config.language_models.study}/{name}/ledger.json" for name in compared_models(config)
+    ]
+
+
+def published_table(config: Config) -> str:
+    """The neuron table of others that is to be classified.
+
+    Raises:
+        UserError: none is named.
+    """
+    if config.neurons.published.table is None:
+        raise UserError("neurons.published.table: found nothing, expected a CSV or parquet file to classify")
+    return config.neurons.published.table
 
 
 def neuron_resources(config: Config, step: str) -> dict[str, Any]:
@@ -430,6 +464,9 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
         "clusters": 2 * models * block + summaries * len(compared_pairs(config)),
         "tables": summaries * models + 2 * within,
         "page": summaries * models + 2 * block,
+        # All neurons' unit vectors, a raw and a processed layer, embedding and unembedding; d_model is about
+        # a quarter of the width and the vocabulary rarely above 150,000.
+        "weights": 4.0 * (2 * count + 12 * width + 5 * 150_000 * (layers > 4)) * width / 4 + 1e9,
         "histograms": 4.0 * MANY_SOURCES * count * neurons_histograms.BINS + 2 * block,
     }[step]
     work = {
@@ -438,13 +475,15 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
         "products": 2.0 * tokens * rows * count,
         "correlate": 2.0 * tokens * rows * count * (neurons.ranges == 1)
         + 2.0 * neurons.correlate.draws * (rows + width) * count * width,
+        "weights": models * count * width * (count * 0.75 * neurons.weights.redundancy + 25_000),
         "page": models * anew * min(tokens, neurons.page.neurons * neurons.page.examples * block_tokens),
         "histograms": models * anew * min(neurons.histograms.tokens or tokens, tokens),
     }.get(step, 1e9)
     minutes = 10 + work / (20e9 * config.threads * 60) * 2
     megabytes = 1000 + held / 1e6
     resources = _growing(megabytes, minutes)
-    if step == "dump" and neurons.dump.device != "cpu":
+    devices = {"dump": neurons.dump.device, "weights": neurons.weights.device}
+    if devices.get(step, "cpu") != "cpu":
         resources["gpu"] = 1
     return resources
 
