@@ -309,8 +309,6 @@ rule neurons_figure:
         clusters="results/neurons/{study}/clusters.parquet",
         correlations=chapters.correlation_files(settings, reference=True),
         neurons="results/neurons/{study}/neurons.parquet",
-    wildcard_constraints:
-        figure="|".join(chapters.NEURON_FIGURES),
     output:
         figure="results/neurons/{study}/figures/{figure}.svg",
         data="results/neurons/{study}/figures/{figure}.json",
@@ -318,6 +316,8 @@ rule neurons_figure:
         "logs/neurons/figure/{study}/{figure}.log",
     benchmark:
         "logs/neurons/figure/{study}/{figure}.tsv"
+    wildcard_constraints:
+        figure="|".join(chapters.NEURON_FIGURES),
     resources:
         **chapters.neuron_resources(settings, "tables"),
     params:

@@ -63,8 +63,8 @@ PERCENTILES = (5, 10, 25, 50, 75, 90, 95)
 
 CAPTIONS = {
     "roles": "Of the universal neurons in the last layers, and of all others there, how many predict tokens,"
-    " suppress tokens or partition the vocabulary. The paper finds that almost all universal ones do. The limit"
-    " on the variance holds for a width of 1024; the width-free rule is ours.",
+    " suppress tokens or partition the vocabulary. The paper finds that almost all universal ones do one of"
+    " these. Its limit on the variance holds for a width of 1024; the width-free rule is ours.",
     "roles_by_depth": "Percentiles over the neurons of a layer of the kurtosis and skewness of the cosines"
     " between output weights and unembedding, and neurons of each role, the mean over all models; thin lines"
     " are single models. In the paper, prediction neurons come first and suppression neurons last.",
