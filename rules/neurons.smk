@@ -253,6 +253,46 @@ rule neurons_weights:
         " --effects {output.effects:q} --log {log:q}"
 
 
+rule neurons_composition:
+    """Measure how a model's neurons compose with its heads."""
+    input:
+        f"data/models/{settings.language_models.study}/{{model}}/ledger.json",
+    output:
+        "results/neurons/{study}/composition/{model}.safetensors",
+    log:
+        "logs/neurons/composition/{study}/{model}.log",
+    benchmark:
+        "logs/neurons/composition/{study}/{model}.tsv"
+    threads: settings.neurons.composition.threads
+    resources:
+        **chapters.neuron_resources(settings, "composition"),
+    params:
+        **step("neurons.composition"),
+    shell:
+        "python -m steps.neurons.composition --model {input:q} --settings {params.settings:q}"
+        " --out {output:q} --log {log:q}"
+
+
+rule neurons_cosines:
+    """Summarise a model's cosines, with the vocabulary and between neurons."""
+    input:
+        f"data/models/{settings.language_models.study}/{{model}}/ledger.json",
+    output:
+        "results/neurons/{study}/cosines/{model}.safetensors",
+    log:
+        "logs/neurons/cosines/{study}/{model}.log",
+    benchmark:
+        "logs/neurons/cosines/{study}/{model}.tsv"
+    threads: settings.neurons.cosines.threads
+    resources:
+        **chapters.neuron_resources(settings, "cosines"),
+    params:
+        **step("neurons.cosines"),
+    shell:
+        "python -m steps.neurons.cosines --model {input:q} --settings {params.settings:q}"
+        " --out {output:q} --log {log:q}"
+
+
 rule neurons_roles:
     """Tell prediction, suppression, partition and entropy neurons apart."""
     input:

@@ -28,7 +28,9 @@ from steps.language_models import tokenizer as language_models_tokenizer
 from steps.language_models import train as language_models_train
 from steps.neurons import baseline as neurons_baseline
 from steps.neurons import clusters as neurons_clusters
+from steps.neurons import composition as neurons_composition
 from steps.neurons import correlate as neurons_correlate
+from steps.neurons import cosines as neurons_cosines
 from steps.neurons import dump as neurons_dump
 from steps.neurons import figure as neurons_figure
 from steps.neurons import histograms as neurons_histograms
@@ -155,6 +157,12 @@ class Neurons(UniversalSettings):
     page: neurons_page.Settings = pydantic.Field(neurons_page.Settings(), description="the neuron page")
     weights: neurons_weights.Settings = pydantic.Field(
         neurons_weights.Settings(), description="what weights alone say"
+    )
+    composition: neurons_composition.Settings = pydantic.Field(
+        neurons_composition.Settings(), description="composition of neurons and heads"
+    )
+    cosines: neurons_cosines.Settings = pydantic.Field(
+        neurons_cosines.Settings(), description="summaries of all cosines"
     )
     roles: neurons_roles.Settings = pydantic.Field(
         neurons_roles.Settings(), description="roles from the effect on the vocabulary"
@@ -467,6 +475,9 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
         # All neurons' unit vectors, a raw and a processed layer, embedding and unembedding; d_model is about
         # a quarter of the width and the vocabulary rarely above 150,000.
         "weights": 4.0 * (2 * count + 12 * width + 5 * 150_000 * (layers > 4)) * width / 4 + 1e9,
+        # Heads are taken for a quarter of d_model in number, at most 64.
+        "composition": 16.0 * count * layers * 64 + 4.0 * (count + 3 * layers * width) * width / 4,
+        "cosines": 4.0 * (2 * count + 5 * 150_000 * (layers > 4)) * width / 4 + 2e9,
         "histograms": 4.0 * MANY_SOURCES * count * neurons_histograms.BINS + 2 * block,
     }[step]
     work = {
@@ -476,14 +487,15 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
         "correlate": 2.0 * tokens * rows * count * (neurons.ranges == 1)
         + 2.0 * neurons.correlate.draws * (rows + width) * count * width,
         "weights": models * count * width * (count * 0.75 * neurons.weights.redundancy + 25_000),
+        "composition": count * count * width / 2,
+        "cosines": count * width * (2.0 * count + 200_000),
         "page": models * anew * min(tokens, neurons.page.neurons * neurons.page.examples * block_tokens),
         "histograms": models * anew * min(neurons.histograms.tokens or tokens, tokens),
     }.get(step, 1e9)
     minutes = 10 + work / (20e9 * config.threads * 60) * 2
     megabytes = 1000 + held / 1e6
     resources = _growing(megabytes, minutes)
-    devices = {"dump": neurons.dump.device, "weights": neurons.weights.device}
-    if devices.get(step, "cpu") != "cpu":
+    if step in ("dump", "weights", "composition", "cosines") and getattr(neurons, step).device != "cpu":
         resources["gpu"] = 1
     return resources
 

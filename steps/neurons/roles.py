@@ -148,7 +148,8 @@ def draw_roles(table: pd.DataFrame, settings: Settings) -> tuple[Figure, dict[st
     layers = int(table["layers"].iloc[0])
     first = layers - math.ceil(settings.last_layers * layers)
     last = table[table["layer"] >= first]
-    label = describe(settings.universal_set, settings.top_share, int(last["in_set"].sum()))
+    count = int(last["in_set"].sum())
+    label = describe(settings.universal_set, settings.top_share, count)
     figure, both = new_figure(1, 2, width=4.6)
     where = f"layers {first} to {layers - 1} of {table['model'].iloc[0]}"
     data: dict[str, Any] = {"set": label, "first_layer": first, "last_layer": layers - 1}
@@ -161,30 +162,37 @@ def draw_roles(table: pd.DataFrame, settings: Settings) -> tuple[Figure, dict[st
             counts["none"] = len(part) - sum(counts.values())
             data[column][name] = counts
             left = 0.0
-            for (role, count), colour in zip(counts.items(), (*COLOURS[:3], "#d9d9d9"), strict=True):
-                share = 100 * count / max(1, len(part))
+            for (role, number), colour in zip(counts.items(), (*COLOURS[:3], "#d9d9d9"), strict=True):
+                share = 100 * number / max(1, len(part))
                 axes.barh(place, share, left=left, color=colour, label=role if place == 0 else None)
                 left += share
-        axes.set_yticks(
-            [0, 1],
-            [
-                f"universal\n({int(last['in_set'].sum())})",
-                f"others\n({len(last) - int(last['in_set'].sum())})",
-            ],
-        )
+        axes.set_yticks([0, 1], [f"universal\n({count})", f"others\n({len(last) - count})"])
         axes.set(xlim=(0, 100), xlabel="% of these neurons", title=f"Roles by {title}")
-        if not last["in_set"].any():
+        if count == 0:
             axes.text(50, 0, label, ha="center", va="center", fontsize=7, wrap=True)
-    both[0].legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4)
+    handles, names = both[0].get_legend_handles_labels()
+    figure.legend(handles, names, fontsize=7, loc="outside lower center", ncols=4)
     figure.suptitle(f"{where}; {label}", fontsize="medium")
     return figure, data
+
+
+def mean_over_models(depth: pd.DataFrame) -> pd.DataFrame:
+    """The mean of every column at the depths of the model with most layers; others are interpolated."""
+    import numpy as np
+    import pandas as pd
+
+    each = [part.set_index("depth") for _, part in depth.groupby("model", sort=False)]
+    grid = max((part.index.to_numpy() for part in each), key=len)
+    columns = depth.columns.drop(["model", "layer", "depth"])
+    curves = [[np.interp(grid, part.index, part[name].astype(float)) for name in columns] for part in each]
+    return pd.DataFrame(np.mean(curves, axis=0).T, columns=columns, index=grid)
 
 
 def draw_depth(depth: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
     """Kurtosis and skewness of vocabulary effects and roles over relative depth, the mean over models."""
     figure, (a, b, c) = new_figure(1, 3, width=4.2)
     models = list(depth["model"].unique())
-    mean = depth.drop(columns=["model", "layer"]).groupby("depth").mean().sort_index()
+    mean = mean_over_models(depth)
     data: dict[str, Any] = {"models": models, "depth": mean.index.tolist()}
     for axes, name in ((a, "kurt"), (b, "skew")):
         for percentile in PERCENTILES:
