@@ -17,6 +17,9 @@ name                        meaning
 ``same_layer_match_share``  share of best matches that lie in the layer of the same number
 ``clusters``                clusters over all models
 ``clustered_neurons``       neurons of all models that are in one
+``prediction suppression``  neurons of each role by the paper's rule, ``partition``, too; and, with
+                            ``_width_free`` behind the name, by the rule that does not depend on width
+``entropy_candidates``      candidates of the configured entropy query
 ==========================  =========================================================================
 """
 
@@ -31,6 +34,7 @@ from steps.core.provenance import card, provenance
 from steps.core.runner import Output, run
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import write_json
+from steps.neurons import roles as roles_step
 from steps.neurons.activations import Activations, post_activations
 from steps.neurons.pairs import Pair, load_pairs
 from steps.neurons.statistic_figures import CAPTIONS as STATISTIC_CAPTIONS
@@ -48,6 +52,7 @@ CAPTIONS = {
     "clusters": "Clusters of neurons that are each other's best match across models, and how often they come"
     " back when blocks of tokens are resampled.",
     **STATISTIC_CAPTIONS,
+    **roles_step.CAPTIONS,
 }
 
 
@@ -255,6 +260,7 @@ def main(
     examples: Path,
     figures: list[Path],
     page: Path,
+    roles: Path,
     settings: Settings,
     metrics_out: Output,
     report: Output,
@@ -271,13 +277,14 @@ def main(
     sources = {source.name: source for source in map(Activations, activations)}
     excess_table, cluster_members = pd.read_parquet(excess), pd.read_parquet(clusters)
     numbers = metrics(excess_table, cluster_members, pairs, len(sources))
+    numbers |= roles_step.metrics(pd.read_parquet(roles))
     tokens = next(iter(sources.values())).tokens
     write_json(metrics_out, numbers)
     table = cluster_table(
         cluster_members, pd.read_parquet(examples), sources, token_texts(tokenizer, tokens), settings
     )
     steps = ["dump", "moments", "correlate", "baseline", "clusters", "histograms", "table", "figure"]
-    steps += ["page", "report"]
+    steps += ["weights", "roles", "page", "report"]
     content = {
         "chapter": "neurons",
         "study": study,

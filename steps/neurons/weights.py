@@ -43,7 +43,14 @@ from steps.core.devices import torch_device
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
 from steps.language_models.models import load_tokenizer
-from steps.neurons.features import Features, read_word_lists, token_features, vocabulary_texts
+from steps.neurons.features import (
+    SMALL_NORM,
+    Features,
+    join,
+    read_word_lists,
+    token_features,
+    vocabulary_texts,
+)
 from steps.neurons.transformer import Ends, Facts, Layer, Reader, open_reader, processed_ends, processed_layer
 
 if TYPE_CHECKING:
@@ -340,11 +347,15 @@ def main(
 
     lists, shared = read_word_lists(words), load_tokenizer(tokenizer)
     tables, tops = [], []
+    texts: list[str] = []
     for ledger in models:
         reader = open_reader(ledger)
         ends = processed_ends(reader.ends(), reader.facts)
-        texts = vocabulary_texts(shared, reader.facts.vocabulary)
-        features = token_features(texts, lists, ends.w_e.norm(dim=1).numpy())
+        if len(texts) != reader.facts.vocabulary:
+            texts = vocabulary_texts(shared, reader.facts.vocabulary)
+            of_tokens = token_features(texts, lists)
+        small = (ends.w_e.norm(dim=1) < SMALL_NORM).numpy()[:, None]
+        features = join([of_tokens, Features(["small_norm"], ["small_norm"], small)]).without_empty()
         shown = [text or shared.id_to_token(token) or f"[{token}]" for token, text in enumerate(texts)]
         table, top = model_tables(ledger.parent.name, reader, features, shown, settings, ends)
         tables.append(table)
