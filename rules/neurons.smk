@@ -407,6 +407,7 @@ rule neurons_page:
 rule neurons_report:
     """Write the headline figures of the neurons chapter."""
     input:
+        models=chapters.model_ledgers(settings),
         tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
         activations=chapters.activation_ledgers(settings),
         correlations=chapters.correlation_files(settings, reference=True),
@@ -428,13 +429,13 @@ rule neurons_report:
     benchmark:
         "logs/neurons/report/{study}/report.tsv"
     resources:
-        **chapters.neuron_resources(settings, "tables"),
+        **chapters.neuron_resources(settings, "report"),
     params:
         **step("neurons.report"),
         section=lambda wildcards: settings.neurons.model_dump_json(),
     shell:
         "python -m steps.neurons.report --study {wildcards.study:q} --section {params.section:q}"
-        " --tokenizer {input.tokenizer:q} --activations {input.activations:q}"
+        " --models {input.models:q} --tokenizer {input.tokenizer:q} --activations {input.activations:q}"
         " --correlations {input.correlations:q} --excess {input.excess:q} --clusters {input.clusters:q}"
         " --examples {input.examples:q} --figures {input.figures:q} --page {input.page:q} --roles {input.roles:q}"
         " --settings {params.settings:q} --metrics-out {output.metrics:q} --report {output.report:q} --log {log:q}"

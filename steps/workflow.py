@@ -275,6 +275,9 @@ NEURONS = "results/neurons/{study}"
 MANY_SOURCES = 32
 """How many sources of text the estimates of memory assume."""
 
+COMPUTING = ("moments", "histograms", "products", "correlate", "clusters", "page", "report")
+"""The steps of the neurons chapter that run models where no activations are kept."""
+
 NEURON_FIGURES = [*neurons_figure.FIGURES, *STATISTICS]
 """The figures of the neurons chapter."""
 
@@ -396,6 +399,13 @@ def activation_ledgers(config: Config) -> list[str]:
     return [f"{NEURONS}/activations/{name}/ledger.json" for name in compared_models(config)]
 
 
+def model_ledgers(config: Config) -> list[str]:
+    """Every compared model, the reference first."""
+    return [
+        f"data/models/{config.language_models.study}/{name}/ledger.json" for name in compared_models(config)
+    ]
+
+
 def moment_files(config: Config) -> list[str]:
     """The moments of every model and token range, model by model."""
     return [
@@ -479,6 +489,7 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
         "composition": 16.0 * count * layers * 64 + 4.0 * (count + 3 * layers * width) * width / 4,
         "cosines": 4.0 * (2 * count + 5 * 150_000 * (layers > 4)) * width / 4 + 2e9,
         "histograms": 4.0 * MANY_SOURCES * count * neurons_histograms.BINS + 2 * block,
+        "report": summaries * models + 2 * within,
     }[step]
     work = {
         "dump": tokens * count * width / 4,
@@ -495,7 +506,11 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
     minutes = 10 + work / (20e9 * config.threads * 60) * 2
     megabytes = 1000 + held / 1e6
     resources = _growing(megabytes, minutes)
-    if step in ("dump", "weights", "composition", "cosines") and getattr(neurons, step).device != "cpu":
+    computed = neurons.dump.source == "model"
+    devices = {getattr(getattr(neurons, step, None), "device", "cpu")} if step != "dump" else set()
+    if step in (COMPUTING if computed else ("dump",)):
+        devices.add(neurons.dump.device)
+    if devices - {"cpu"}:
         resources["gpu"] = 1
     return resources
 

@@ -33,8 +33,6 @@ from steps.core.figures import new_figure, save_figure
 from steps.core.provenance import card, provenance
 from steps.core.runner import Output, run
 from steps.core.stores import Folder, read_json, write_json
-from steps.language_models.architectures import NAMES
-from steps.language_models.models import family
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -200,7 +198,6 @@ def main(
         if trained is not None
         else "that were brought, not trained here"
     )
-    kinds = {NAMES[family(read_json(ledger.check("config.json")), ledger.path)] for ledger in ledgers}
     better = numbers["bigram_loss"] - numbers["held_out_loss"]
     write_json(
         report,
@@ -208,8 +205,7 @@ def main(
             "chapter": "language_models",
             "study": study,
             "title": "Language models",
-            "summary": f"{len(names)} {' and '.join(sorted(kinds))} models with up to"
-            f" {numbers['parameters']:,} parameters, {how}."
+            "summary": f"{len(names)} models with up to {numbers['parameters']:,} parameters, {how}."
             f" All share one tokenizer of {numbers['vocabulary']} tokens and read rows of"
             f" {numbers['context']} tokens.",
             "cards": [

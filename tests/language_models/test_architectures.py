@@ -267,3 +267,13 @@ def test_positions_of_old_pythia_configurations_are_understood() -> None:
     for again in (config, architectures.config_class("gpt_neox").from_dict(config.to_dict())):
         assert again.rope_parameters["partial_rotary_factor"] == 0.5
         assert again.rope_parameters["rope_theta"] == 20_000
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("shape", ["gpt_neox", "llama"])
+def test_rotary_frequencies_are_never_rounded_to_the_dtype_of_the_weights(
+    tmp_path: Path, shape: str, dtype: str
+) -> None:
+    model = models.load(keep(tmp_path, tiny_model(shape)), dtype=dtype)
+    frequencies = next(buffer for name, buffer in model.named_buffers() if name.endswith("inv_freq"))
+    assert torch.equal(frequencies.float(), torch.tensor([1.0, 0.01]))
