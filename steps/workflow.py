@@ -434,13 +434,6 @@ def family_tables(config: Config) -> list[str]:
     return []
 
 
-def model_ledgers(config: Config) -> list[str]:
-    """The models that are compared, the reference first."""
-    return [
-        f"data/models/{config.language_models.study}/{name}/ledger.json" for name in compared_models(config)
-    ]
-
-
 def published_table(config: Config) -> str:
     """The neuron table of others that is to be classified.
 
