@@ -324,6 +324,30 @@ rule neurons_roles:
         " --depth-data {output.depth_data:q} --log {log:q}"
 
 
+rule neurons_logit_histograms:
+    """Draw what the clearest neuron of each role does to the logits."""
+    input:
+        model=chapters.model_ledgers(settings)[0],
+        roles="results/neurons/{study}/roles.parquet",
+        tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
+        words=f"{workflow.basedir}/steps/neurons/word_lists.json",
+    output:
+        figure="results/neurons/{study}/figures/logit_histograms.svg",
+        data="results/neurons/{study}/figures/logit_histograms.json",
+    log:
+        "logs/neurons/logit_histograms/{study}/logit_histograms.log",
+    benchmark:
+        "logs/neurons/logit_histograms/{study}/logit_histograms.tsv"
+    resources:
+        **chapters.neuron_resources(settings, "tables"),
+    params:
+        **step("neurons.logit_histograms"),
+    shell:
+        "python -m steps.neurons.logit_histograms --model {input.model:q} --roles {input.roles:q}"
+        " --tokenizer {input.tokenizer:q} --words {input.words:q} --out {output.figure:q}"
+        " --data {output.data:q} --log {log:q}"
+
+
 rule neurons_published:
     """Classify a neuron table that somebody published."""
     input:

@@ -282,7 +282,7 @@ NEURON_FIGURES = [*neurons_figure.FIGURES, *STATISTICS]
 """The figures of the neurons chapter."""
 
 
-ROLE_FIGURES = ["roles", "roles_by_depth"]
+ROLE_FIGURES = ["roles", "roles_by_depth", "logit_histograms"]
 """The figures of the step ``roles``."""
 
 

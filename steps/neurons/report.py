@@ -36,6 +36,7 @@ from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import write_json
 from steps.neurons import roles as roles_step
 from steps.neurons.activations import Activations, post_activations
+from steps.neurons.logit_histograms import CAPTIONS as LOGIT_CAPTIONS
 from steps.neurons.pairs import Pair, load_pairs
 from steps.neurons.statistic_figures import CAPTIONS as STATISTIC_CAPTIONS
 
@@ -53,6 +54,7 @@ CAPTIONS = {
     " back when blocks of tokens are resampled.",
     **STATISTIC_CAPTIONS,
     **roles_step.CAPTIONS,
+    **LOGIT_CAPTIONS,
 }
 
 
