@@ -57,8 +57,8 @@ STATISTICS = {
 }
 """Columns of the neuron table that the page shows where they are there, and what it calls them."""
 
-IN_TABLE = ("excess_corr", "activation_frequency", "skew", "kurt", "l2_penalty", "in_out_sim", "vocab_kurt")
-"""Those that can be sorted by."""
+IN_TABLE = ("excess_corr", "activation_frequency", "kurt", "l2_penalty", "vocab_kurt")
+"""Those that can be sorted by; more would leave no room for what a neuron fires on."""
 
 
 class Settings(UniversalSettings):

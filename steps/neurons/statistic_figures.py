@@ -245,8 +245,8 @@ CAPTIONS = {
     "universal_percentiles": "Universal neurons among the neurons of their own layer: half of them lie in the"
     " darkest box, and each wider box halves what is left over; the line is the median, the dotted line"
     " where it would lie if they were like all others.",
-    "frequency_cosine": "Neurons whose output weights point against their input weights fire most. The paper"
-    " found correlations of -0.69 (GPT-2 small), -0.63 (medium) and -0.58 (Pythia-160m).",
+    "frequency_cosine": "In the paper, neurons whose output weights point against their input weights fire"
+    " most: it found correlations of -0.69 (GPT-2 small), -0.63 (medium) and -0.58 (Pythia-160m).",
     "redundancy": "For each neuron, the largest cosine of its weights with those of another neuron of the"
     " same model.",
     "metric_densities": "Densities over all neurons of each model, from the 0.1st to the 99.9th percentile.",
