@@ -29,15 +29,24 @@ from steps.language_models import train as language_models_train
 from steps.neurons import baseline as neurons_baseline
 from steps.neurons import checkpoints as neurons_checkpoints
 from steps.neurons import clusters as neurons_clusters
+from steps.neurons import composition as neurons_composition
 from steps.neurons import correlate as neurons_correlate
+from steps.neurons import cosines as neurons_cosines
 from steps.neurons import dump as neurons_dump
+from steps.neurons import figure as neurons_figure
+from steps.neurons import histograms as neurons_histograms
 from steps.neurons import moments as neurons_moments
 from steps.neurons import plan as neurons_plan
+from steps.neurons import page as neurons_page
 from steps.neurons import products as neurons_products
+from steps.neurons import published as neurons_published
 from steps.neurons import report as neurons_report
 from steps.neurons import similarity as neurons_similarity
+from steps.neurons import roles as neurons_roles
+from steps.neurons import weights as neurons_weights
 from steps.neurons.activations import Precision
-from steps.neurons.figure import FIGURES
+from steps.neurons.statistic_figures import STATISTICS
+from steps.neurons.universal import UniversalSettings
 from steps.report import page as report_page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,7 +124,7 @@ class LanguageModels(Settings):
         return self.tokenizer.model_copy(update=self.source(self.models[0].name).model_dump())
 
 
-class Neurons(Settings):
+class Neurons(UniversalSettings):
     """Universal neurons."""
 
     study: Name = pydantic.Field("default", description="name of the study, its folder in results/neurons")
@@ -131,6 +140,9 @@ class Neurons(Settings):
     )
     dump: neurons_dump.Settings = pydantic.Field(neurons_dump.Settings(), description="activations")
     moments: neurons_moments.Settings = pydantic.Field(neurons_moments.Settings(), description="moments")
+    histograms: neurons_histograms.Settings = pydantic.Field(
+        neurons_histograms.Settings(), description="histograms of pre-activations"
+    )
     products: neurons_products.Settings = pydantic.Field(neurons_products.Settings(), description="products")
     correlate: neurons_correlate.Settings = pydantic.Field(
         neurons_correlate.Settings(), description="correlations and rotations"
@@ -144,6 +156,22 @@ class Neurons(Settings):
     )
     checkpoints: neurons_checkpoints.Settings = pydantic.Field(
         neurons_checkpoints.Settings(), description="universality over training"
+    figure: neurons_figure.Settings = pydantic.Field(neurons_figure.Settings(), description="figures")
+    page: neurons_page.Settings = pydantic.Field(neurons_page.Settings(), description="the neuron page")
+    weights: neurons_weights.Settings = pydantic.Field(
+        neurons_weights.Settings(), description="what weights alone say"
+    )
+    composition: neurons_composition.Settings = pydantic.Field(
+        neurons_composition.Settings(), description="composition of neurons and heads"
+    )
+    cosines: neurons_cosines.Settings = pydantic.Field(
+        neurons_cosines.Settings(), description="summaries of all cosines"
+    )
+    roles: neurons_roles.Settings = pydantic.Field(
+        neurons_roles.Settings(), description="roles from the effect on the vocabulary"
+    )
+    published: neurons_published.Settings = pydantic.Field(
+        neurons_published.Settings(), description="neuron tables of others"
     )
     report: neurons_report.Settings = pydantic.Field(neurons_report.Settings(), description="the report")
 
@@ -247,8 +275,18 @@ def corpus_resources(config: Config) -> dict[str, Any]:
 NEURONS = "results/neurons/{study}"
 """The folder of a study, as rules write it."""
 
-NEURON_FIGURES = list(FIGURES)
+MANY_SOURCES = 32
+"""How many sources of text the estimates of memory assume."""
+
+COMPUTING = ("moments", "histograms", "products", "correlate", "clusters", "page", "report")
+"""The steps of the neurons chapter that run models where no activations are kept."""
+
+NEURON_FIGURES = [*neurons_figure.FIGURES, *STATISTICS]
 """The figures of the neurons chapter."""
+
+
+ROLE_FIGURES = ["roles", "roles_by_depth", "logit_histograms"]
+"""The figures of the step ``roles``."""
 
 
 def listed_model_files(config: Config) -> dict[str, list[str]]:
@@ -440,6 +478,30 @@ def neuron_study(config: Config) -> neurons_plan.Study:
         checkpoints=trained + 1 if trained else 0,
         figures=len(NEURON_FIGURES),
     )
+def further_columns(config: Config) -> list[str]:
+    """Tables whose columns the neuron table takes in."""
+    return [f"{NEURONS}/weights.parquet"]
+
+
+def logit_effects(config: Config) -> list[str]:
+    """Tables of the tokens that each neuron promotes and suppresses most, for the neuron page."""
+    return [f"{NEURONS}/logit_effects.parquet"]
+
+
+def family_tables(config: Config) -> list[str]:
+    """Tables of the family of each neuron and the evidence for it, for the neuron page."""
+    return []
+
+
+def published_table(config: Config) -> str:
+    """The neuron table of others that is to be classified.
+
+    Raises:
+        UserError: none is named.
+    """
+    if config.neurons.published.table is None:
+        raise UserError("neurons.published.table: found nothing, expected a CSV or parquet file to classify")
+    return config.neurons.published.table
 
 
 def neuron_resources(config: Config, step: str) -> dict[str, Any]:
@@ -449,19 +511,75 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
     minutes assume 20 GFLOP/s per thread, or 5 TFLOP/s of an accelerator, and half of them lost.
     """
     neurons = config.neurons
-    jobs = neurons_plan.jobs(neuron_study(config), step)
+    study = neuron_study(config)
+    planned = step in (*neurons_plan.RULES, *neurons_plan.ON_REQUEST, "products", "tables")
+    jobs = neurons_plan.jobs(study, step) if planned else [_further_job(config, study, step)]
+    section = getattr(neurons, step, None)
+    devices = {getattr(section, "device", "cpu")} if step != "dump" else set()
     computed = neurons.dump.source == "model"
-    devices = {getattr(getattr(neurons, step, None), "device", "cpu")} if step != "dump" else set()
-    reading = ("moments", "products", "correlate", "clusters", "report", "similarity")
-    if step in ((*reading, "checkpoints") if computed else ("dump", "checkpoints")):
+    if step in (COMPUTING if computed else ("dump", "checkpoints")):
         devices.add(neurons.dump.device)
     accelerated = bool(devices - {"cpu"})
-    speed = 5e12 if accelerated else 20e9 * config.threads
+    speed = 5e12 if accelerated else 20e9 * getattr(section, "threads", config.threads)
     work = max((job.flops for job in jobs), default=0.0)
     resources = _growing(max((job.megabytes for job in jobs), default=1000), 10 + 2 * work / speed / 60)
     if accelerated:
         resources["gpu"] = 1
     return resources
+
+
+def _further_job(config: Config, study: neurons_plan.Study, step: str) -> neurons_plan.Job:
+    """What a step outside the planner's main line takes, of which all FLOPs are given as forward passes."""
+    neurons = config.neurons
+    largest = max(study.models, key=lambda model: model.neurons)
+    width, layers, count, d_model = largest.width, largest.layers, largest.neurons, largest.d_model
+    models, tokens, context = len(study.models), study.tokens, study.context
+    vocabulary = 150_000 if layers > 4 else 1000  # rarely above
+    block = 4.0 * study.block_tokens * count
+    anew = largest.forward(context) if study.source == "model" else 10.0 * count  # per token
+    explained = min(neurons.explain.tokens or tokens, tokens)
+    at_once = min(neurons.explain.neurons_at_once or count, count)
+    weights = 4.0 * (largest.parameters + vocabulary * d_model)
+    tried = 3 * (len(neurons.intervene.values) + 3) + 10 * neurons.intervene.controls
+    tried += 2 * neurons.intervene.ablated
+    shown = min(tokens, neurons.page.neurons * neurons.page.examples * study.block_tokens)
+    counted = min(neurons.histograms.tokens or tokens, tokens)
+    held, work = {
+        # All neurons' unit vectors, a raw and a processed layer, embedding and unembedding.
+        "weights": (
+            4.0 * (2 * count + 12 * width + 5 * vocabulary) * d_model + 1e9,
+            4.0 * models * count * d_model * (0.75 * count * neurons.weights.redundancy + 25_000),
+        ),
+        # Heads are taken for a quarter of d_model in number, at most 64.
+        "composition": (
+            16.0 * count * layers * 64 + 4.0 * (count + 3 * layers * width) * d_model,
+            2.0 * count * count * d_model,
+        ),
+        "cosines": (
+            4.0 * (2 * count + 5 * vocabulary) * d_model + 2e9,
+            4.0 * count * d_model * (2.0 * count + 200_000),
+        ),
+        "page": (neurons_plan.jobs(study, "tables")[0].held + 2 * block, models * anew * shown),
+        "histograms": (
+            4.0 * MANY_SOURCES * count * neurons_histograms.BINS + 2 * block,
+            models * anew * counted,
+        ),
+        # Five tables by token and the labels by code, and what a token's labels take while they are made.
+        "explain": (
+            48.0 * neurons.plan.vocabulary * at_once + 6 * block + 400.0 * explained,
+            models * (2 * -(-count // at_once) * anew + 60.0 * count) * explained,
+        ),
+        # All weights, the kept residual streams of a batch, and a batch's logits (three copies).
+        "attention": (
+            1.5 * weights + 16.0 * neurons.attention.batch_tokens * (count + 12 * width),
+            24.0 * neurons.attention.rows * context * count * d_model,
+        ),
+        "intervene": (
+            1.5 * weights + 12.0 * neurons.intervene.batch_tokens * (count + vocabulary),
+            tried * neurons.intervene.rows * context * (largest.forward(context) + 2.0 * d_model * vocabulary),
+        ),
+    }[step]
+    return neurons_plan.Job(step, held=held, forward=work)
 
 
 def prepare_environment() -> None:

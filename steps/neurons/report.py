@@ -17,6 +17,9 @@ name                        meaning
 ``same_layer_match_share``  share of best matches that lie in the layer of the same number
 ``clusters``                clusters over all models
 ``clustered_neurons``       neurons of all models that are in one
+``prediction suppression``  neurons of each role by the paper's rule, ``partition``, too; and, with
+                            ``_width_free`` behind the name, by the rule that does not depend on width
+``entropy_candidates``      candidates of the configured entropy query
 ==========================  =========================================================================
 """
 
@@ -31,8 +34,11 @@ from steps.core.provenance import card, provenance
 from steps.core.runner import Output, run
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import write_json
+from steps.neurons import roles as roles_step
 from steps.neurons.activations import Activations, post_activations
+from steps.neurons.logit_histograms import CAPTIONS as LOGIT_CAPTIONS
 from steps.neurons.pairs import Pair, load_pairs
+from steps.neurons.statistic_figures import CAPTIONS as STATISTIC_CAPTIONS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,6 +52,9 @@ CAPTIONS = {
     " would give. Right: the same, sorted; blue where the calibrated test calls it privileged basis.",
     "clusters": "Clusters of neurons that are each other's best match across models, and how often they come"
     " back when blocks of tokens are resampled.",
+    **STATISTIC_CAPTIONS,
+    **roles_step.CAPTIONS,
+    **LOGIT_CAPTIONS,
 }
 
 
@@ -148,6 +157,43 @@ def cluster_table(
     }
 
 
+def model_table(models: dict[str, Path]) -> dict[str, Any]:
+    """The models' hyperparameters (the paper's first table), from the ledger of each."""
+    from steps.language_models.models import config
+
+    rows = []
+    for name, ledger in models.items():
+        found = config(ledger)
+        width = getattr(found, "intermediate_size", None) or getattr(found, "n_inner", None)
+        width = width or 4 * found.hidden_size
+        positions = "learned" if found.model_type == "gpt2" else "rotary"
+        rotary = getattr(found, "rotary_pct", None) or (getattr(found, "rope_parameters", None) or {}).get(
+            "partial_rotary_factor"
+        )
+        if positions == "rotary" and rotary not in (None, 1):
+            positions += f", {100 * rotary:g} % of each head"
+        rows.append(
+            [
+                *(name, found.model_type, found.num_hidden_layers, found.num_attention_heads),
+                *(found.hidden_size, width, found.num_hidden_layers * width, found.vocab_size),
+                found.max_position_embeddings,
+                getattr(found, "hidden_act", None) or found.activation_function,
+                positions,
+                "yes" if found.tie_word_embeddings else "no",
+                str(found.dtype).removeprefix("torch."),
+            ]
+        )
+    return {
+        "title": "Models",
+        "caption": "The models that are compared, the reference first, as their configurations say.",
+        "columns": [
+            *("model", "family", "layers", "heads", "d_model", "d_mlp", "neurons", "vocabulary"),
+            *("context", "activation", "positions", "tied embeddings", "precision"),
+        ],
+        "rows": rows,
+    }
+
+
 def token_texts(tokenizer: Path, tokens: np.ndarray) -> dict[int, str]:
     """What each token id that occurs decodes to."""
     import numpy as np
@@ -207,6 +253,7 @@ def headline_cards(
 def main(
     study: str,
     section: str,
+    models: list[Path],
     tokenizer: Path,
     activations: list[Path],
     correlations: list[Path],
@@ -214,11 +261,16 @@ def main(
     clusters: Path,
     examples: Path,
     figures: list[Path],
+    page: Path,
+    roles: Path,
     settings: Settings,
     metrics_out: Output,
     report: Output,
 ) -> None:
-    """Write the metrics and the report; ``section`` is the chapter's configuration as JSON."""
+    """Write the metrics and the report; ``section`` is the chapter's configuration as JSON.
+
+    ``models`` are the ledgers of the models in the order of ``activations``.
+    """
     import json
 
     import pandas as pd
@@ -227,12 +279,14 @@ def main(
     sources = {source.name: source for source in map(Activations, activations)}
     excess_table, cluster_members = pd.read_parquet(excess), pd.read_parquet(clusters)
     numbers = metrics(excess_table, cluster_members, pairs, len(sources))
+    numbers |= roles_step.metrics(pd.read_parquet(roles))
     tokens = next(iter(sources.values())).tokens
     write_json(metrics_out, numbers)
     table = cluster_table(
         cluster_members, pd.read_parquet(examples), sources, token_texts(tokenizer, tokens), settings
     )
-    steps = ["dump", "moments", "correlate", "baseline", "clusters", "table", "figure", "report"]
+    steps = ["dump", "moments", "correlate", "baseline", "clusters", "histograms", "table", "figure"]
+    steps += ["weights", "roles", "page", "report"]
     content = {
         "chapter": "neurons",
         "study": study,
@@ -250,7 +304,14 @@ def main(
             }
             for path in figures
         ],
-        "tables": [table],
+        "tables": [table, model_table(dict(zip(sources, models, strict=True)))],
+        "pages": [
+            {
+                "file": page.name,
+                "title": "All neurons, one by one",
+                "note": "Search and sort them; see what each fires on, its histogram and its partners.",
+            }
+        ],
         "provenance": provenance(
             [f"neurons.{step}" for step in steps],
             json.loads(section),
