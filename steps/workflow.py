@@ -30,7 +30,9 @@ from steps.neurons import baseline as neurons_baseline
 from steps.neurons import clusters as neurons_clusters
 from steps.neurons import correlate as neurons_correlate
 from steps.neurons import dump as neurons_dump
+from steps.neurons import explain as neurons_explain
 from steps.neurons import figure as neurons_figure
+from steps.neurons import gallery as neurons_gallery
 from steps.neurons import histograms as neurons_histograms
 from steps.neurons import moments as neurons_moments
 from steps.neurons import page as neurons_page
@@ -121,6 +123,7 @@ class NeuronPlan(Settings):
 
     layers: int = pydantic.Field(2, ge=1, description="MLP layers")
     width: int = pydantic.Field(256, ge=1, description="neurons per layer")
+    vocabulary: int = pydantic.Field(512, ge=1, description="tokens of the vocabulary")
 
 
 class Neurons(UniversalSettings):
@@ -149,6 +152,10 @@ class Neurons(UniversalSettings):
     )
     clusters: neurons_clusters.Settings = pydantic.Field(neurons_clusters.Settings(), description="clusters")
     figure: neurons_figure.Settings = pydantic.Field(neurons_figure.Settings(), description="figures")
+    explain: neurons_explain.Settings = pydantic.Field(
+        neurons_explain.Settings(), description="explanations and families"
+    )
+    gallery: neurons_gallery.Settings = pydantic.Field(neurons_gallery.Settings(), description="galleries")
     page: neurons_page.Settings = pydantic.Field(neurons_page.Settings(), description="the neuron page")
     report: neurons_report.Settings = pydantic.Field(neurons_report.Settings(), description="the report")
 
@@ -254,6 +261,9 @@ NEURONS = "results/neurons/{study}"
 
 MANY_SOURCES = 32
 """How many sources of text the estimates of memory assume."""
+
+GALLERIES = list(neurons_gallery.GALLERIES)
+"""The galleries of families of neurons."""
 
 NEURON_FIGURES = [*neurons_figure.FIGURES, *STATISTICS]
 """The figures of the neurons chapter."""
@@ -404,7 +414,13 @@ def logit_effects(config: Config) -> list[str]:
 
 def family_tables(config: Config) -> list[str]:
     """Tables of the family of each neuron and the evidence for it, for the neuron page."""
-    return []
+    return [f"{NEURONS}/explanations.parquet"]
+
+
+def topic_files(config: Config) -> list[str]:
+    """The user's topic sets, to be declared as input; none where they are learned."""
+    topics = config.neurons.explain.topics
+    return [] if topics is None else _declarable([topics])
 
 
 def neuron_resources(config: Config, step: str) -> dict[str, Any]:
@@ -420,6 +436,8 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
     models = len(compared_models(config))
     block_tokens = neurons.dump.block_tokens
     anew = count * width / 4 if neurons.dump.source == "model" else 10.0 * count  # per token
+    explained = min(neurons.explain.tokens or tokens, tokens)
+    at_once = min(neurons.explain.neurons_at_once or count, count)
     block, within = 4.0 * block_tokens * count, 8.0 * layers * width**2
     summaries = 12.0 * count * (2 * neurons.correlate.top + 110) + 8.0 * neurons.correlate.draws * count
     held = {
@@ -431,6 +449,8 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
         "tables": summaries * models + 2 * within,
         "page": summaries * models + 2 * block,
         "histograms": 4.0 * MANY_SOURCES * count * neurons_histograms.BINS + 2 * block,
+        # five tables by token and the labels by code, and what a token's labels take while they are made
+        "explain": 48.0 * neurons.plan.vocabulary * at_once + 6 * block + 400.0 * explained,
     }[step]
     work = {
         "dump": tokens * count * width / 4,
@@ -440,6 +460,7 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
         + 2.0 * neurons.correlate.draws * (rows + width) * count * width,
         "page": models * anew * min(tokens, neurons.page.neurons * neurons.page.examples * block_tokens),
         "histograms": models * anew * min(neurons.histograms.tokens or tokens, tokens),
+        "explain": models * (2 * -(-count // at_once) * anew + 60.0 * count) * explained,
     }.get(step, 1e9)
     minutes = 10 + work / (20e9 * config.threads * 60) * 2
     megabytes = 1000 + held / 1e6

@@ -59,6 +59,7 @@ from steps.neurons.activations import Activations
 from steps.neurons.baseline import benjamini_hochberg
 from steps.neurons.confirm import Explained, second_pass
 from steps.neurons.families import family, letter
+from steps.neurons.features import Features
 from steps.neurons.histograms import block_sources
 from steps.neurons.labels import Labelling, by_combination, by_token, previous
 from steps.neurons.moments import Moments
@@ -166,31 +167,42 @@ def _tagger(lists: dict[str, Any], settings: Settings) -> syntax.Tagger:
     return syntax.word_tagger(lists)
 
 
-def labellings(text: Text, embedding: np.ndarray | None, settings: Settings) -> list[Labelling]:
-    """All features: of the token, its surroundings, and of the token before.
+def shared_features(text: Text, settings: Settings) -> Features:
+    """Features of token ids that are the same for all models.
 
     Where features hold for the same tokens the first is chosen; so the most special ones come first.
     """
     import numpy as np
 
     counts = np.bincount(text.tokens, minlength=len(text.texts))
-    norms = None if embedding is None else np.linalg.norm(embedding, axis=1)
+    least = settings.unigram_share * len(text.tokens)
     parts = [
         token_level.single_token("bos", text.bos, len(text.texts)),
-        token_level.unigram_features(
-            text.texts, counts, settings.unigram_variants, settings.unigram_share * len(text.tokens)
-        ),
-        token_level.token_features(text.texts, text.lists, norms if settings.small_norm else None),
+        token_level.unigram_features(text.texts, counts, settings.unigram_variants, least),
+        token_level.token_features(text.texts, text.lists),
     ]
     if settings.topics is not None:
         parts.append(token_level.topics_from_file(settings.topics, text.texts))
-    elif settings.topic_sets and embedding is not None:
-        parts.append(
-            token_level.topics_by_svd(
-                embedding, text.texts, counts, settings.topic_sets, settings.topic_tokens
-            )
-        )
-    own = by_token(text.tokens, token_level.join(parts))
+    return token_level.join(parts)
+
+
+def model_features(text: Text, embedding: np.ndarray, settings: Settings) -> list[Features]:
+    """Features of token ids that follow from a model's embedding."""
+    import numpy as np
+
+    parts = []
+    if settings.small_norm:
+        parts.append(token_level.small_norm(np.linalg.norm(embedding, axis=1)))
+    if settings.topics is None and settings.topic_sets:
+        counts = np.bincount(text.tokens, minlength=len(text.texts))
+        sizes = settings.topic_sets, settings.topic_tokens
+        parts.append(token_level.topics_by_svd(embedding, text.texts, counts, *sizes))
+    return parts
+
+
+def labellings(text: Text, of_tokens: Features) -> list[Labelling]:
+    """All labels: of the token, its surroundings, and of the token before."""
+    own = by_token(text.tokens, of_tokens)
     return [
         own,
         text.surroundings,
@@ -348,6 +360,7 @@ def main(
 
     sources = [Activations(path) for path in activations]
     text = read_text(sources[0], rows, tokenizer, words, settings)
+    shared = shared_features(text, settings)
     needs_embedding = settings.small_norm or (settings.topics is None and settings.topic_sets > 0)
     ranges = len(moments) // len(sources)
     tables, tops = [], []
@@ -358,10 +371,13 @@ def main(
         own = Moments(moments[place * ranges : (place + 1) * ranges], source)
         count = int(own.arrays["count"][1])
         kurtosis = power_moments(own.arrays["pre_powers"], count)["kurt"]
-        embedding = embedding_matrix(model, len(text.texts)) if needs_embedding else None
-        table, top, profile = explain_model(
-            source, labellings(text, embedding, settings), text, kurtosis, settings
+        own_features = (
+            model_features(text, embedding_matrix(model, len(text.texts)), settings)
+            if needs_embedding
+            else []
         )
+        found = labellings(text, token_level.join([shared, *own_features]))
+        table, top, profile = explain_model(source, found, text, kurtosis, settings)
         tables.append(table)
         tops.append(top)
         arrays |= {f"{source.name}.{name}": values for name, values in profile.items()}

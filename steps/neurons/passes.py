@@ -92,21 +92,23 @@ class Sums:
         self.by_position = torch.zeros((2, context, count), dtype=torch.float64)
         self.position_squares = torch.zeros((context, count), dtype=torch.float64)
         self.fired = torch.zeros((context, count), dtype=torch.int64)
+        longest = reader.split.source.block_tokens
+        self._squares = torch.empty((longest, count))  # made once: new memory costs more than the product
+        self._fires = np.empty((longest, count), bool)
 
     def add(self, reader: Reader, found: list[Labelling], block: int) -> None:
         """Add a block."""
         import numpy as np
         import torch
 
-        where = reader.split.source.block_slice(block)
-        fires = torch.empty((where.stop - where.start, reader.count), dtype=torch.bool)
-
         def see(columns: slice, rows: slice, pre: np.ndarray, post: np.ndarray) -> None:
-            np.greater(pre, 0, out=fires[rows, columns].numpy())
+            # Floats above 0 are those whose bits, as a whole number, are above 0: a faster comparison.
+            np.greater(pre.view(f"int{8 * pre.itemsize}"), 0, out=self._fires[rows, columns])
 
         values = reader.post.block(block, see)
-        self.fired += reader.by_row(fires).sum(0)
-        squares = values * values
+        fires = self._fires[: len(values)].view(np.uint8).reshape(-1, reader.context, reader.count)
+        self.fired += torch.from_numpy(fires.sum(0, dtype=np.int32))
+        squares = torch.mul(values, values, out=self._squares[: len(values)])
         self.position_squares += reader.by_row(squares).sum(0)
         ids = torch.from_numpy(np.ascontiguousarray(reader.codes(found[0], block)))
         with warnings.catch_warnings():

@@ -207,7 +207,10 @@ def test_the_letter_neuron_responds_to_tokens_that_begin_with_it(
         assert 0.3 < table["letter_response"][1] < 1.3  # 3 of b itself are among the rest
         letters = [letter(name, group) for name, group in zip(table["feature"], table["group"], strict=True)]
         own = table["which"] == "current"
-        assert table["letter_response"].notna().sum() == (own & [item is not None for item in letters]).sum()
+        assert (
+            table["letter_response"].notna().sum()
+            == (own & np.array([item is not None for item in letters])).sum()
+        )
 
 
 def test_profiles_and_top_tokens(studies: list[tuple[Inputs, pd.DataFrame]]) -> None:
