@@ -23,8 +23,12 @@ PARTS = {
     "explain": "explaining.figures",
     "memory": "memory.figures",
     "training": "training.figures",
+    "device": "device.figures",
 }
 """What is measured, in this order, each in a folder of its own: module and function."""
+
+ANYWHERE = [part for part in PARTS if part != "device"]
+"""What needs no accelerator."""
 
 
 def main() -> None:
@@ -33,7 +37,7 @@ def main() -> None:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, not how fast")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="some parts")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=ANYWHERE, help="some parts")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks.json"), metavar="FILE")
     arguments = parser.parse_args()
     one_thread()

@@ -12,6 +12,7 @@ from steps.core.stores import Ledger, write_array
 from steps.neurons import dump, moments
 
 if TYPE_CHECKING:
+    import torch
     from transformers import GPT2LMHeadModel
 
 VOCABULARY = 512
@@ -26,13 +27,16 @@ class Normal:
         self.layers = layers
         self.width = width
         self.dtype = "float16"
+        self.names = ("pre",)
         self._generator = np.random.default_rng(seed)
 
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
+    def __call__(self, rows: np.ndarray) -> list[torch.Tensor]:
+        import torch
+
         pre = np.empty((self.layers, rows.size, self.width), self.dtype)
         for layer in pre:
             layer[...] = 0.7 * self._generator.standard_normal(layer.shape, dtype=np.float32) - 0.8
-        return pre
+        return [torch.from_numpy(pre)]
 
 
 def rows(tokens: int, context: int) -> np.ndarray:
@@ -72,11 +76,50 @@ def activations(
             "batch_tokens": 4096,
             "device": "cpu",
             "activation": "gelu_new",
+            "gated": False,
             "kept": int(keep.sum()),
             "model_ledger": "",
         }
     )
     return folder / "ledger.json"
+
+
+def computed_activations(
+    folder: Path, shape: dict[str, int], tokens: int, block_tokens: int, seed: int, device: str
+) -> Path:
+    """Activations that a model of random weights computes anew on ``device``; returns their ledger."""
+    from steps.core.stores import Folder
+    from steps.language_models.models import save
+
+    weights = Ledger(folder / "model" / "ledger.json", "language_model", {"seed": seed})
+    save(model(**shape, seed=seed), weights)
+    weights.finish({})
+    made = rows(tokens, shape["context"])
+    fingerprint = dump.weights_fingerprint(Folder(folder / "model" / "ledger.json", "language_model"))
+    made_from = {"model": fingerprint, "tokens": tokens, "exclude": [0]}
+    ledger = Ledger(folder / "activations" / "ledger.json", "activations", made_from)
+    keep = made.reshape(-1) > 0
+    write_array(ledger, "tokens", made.reshape(-1))
+    write_array(ledger, "keep", keep.astype("uint8"))
+    ledger.finish(
+        {
+            "model": f"seed-{seed}",
+            "source": "model",
+            "layers": shape["layers"],
+            "width": 4 * shape["d_model"],
+            "context": shape["context"],
+            "block_tokens": block_tokens,
+            "dtype": "float16",
+            "compute_dtype": "bfloat16",
+            "batch_tokens": block_tokens,
+            "device": device,
+            "activation": "gelu_new",
+            "gated": False,
+            "kept": int(keep.sum()),
+            "model_ledger": "../model/ledger.json",
+        }
+    )
+    return folder / "activations" / "ledger.json"
 
 
 def write_moments(ledger: Path) -> Path:
@@ -86,12 +129,12 @@ def write_moments(ledger: Path) -> Path:
     return out
 
 
-def model(layers: int, d_model: int, heads: int, context: int) -> GPT2LMHeadModel:
+def model(layers: int, d_model: int, heads: int, context: int, seed: int = 0) -> GPT2LMHeadModel:
     """A GPT-2 with random weights, ready for evaluation."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     shape = {"n_layer": layers, "n_embd": d_model, "n_head": heads, "n_positions": context}
     config = GPT2Config(vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0, **shape)
     config._attn_implementation = "sdpa"

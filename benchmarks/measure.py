@@ -30,6 +30,7 @@ class Figure:
         sides: median seconds (or bytes) of each side.
         runs: how many values there are.
         bound: what is expected, such as ``at most 1.25``; empty where nothing is.
+        device: where it was measured.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Figure:
     sides: dict[str, float]
     runs: int
     bound: str = ""
+    device: str = "cpu"
 
     def line(self) -> str:
         """The figure as one line."""
@@ -58,7 +60,7 @@ class Figure:
             "spread": list(self.spread),
             "sides": self.sides,
             "runs": self.runs,
-            "machine": machine(),
+            "machine": machine(self.device),
         }
 
 
@@ -129,12 +131,14 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def machine() -> dict[str, Any]:
+def machine(device: str = "cpu") -> dict[str, Any]:
     """Where this was measured."""
     import numpy
     import torch
 
+    accelerator = {} if device == "cpu" else {"accelerator": torch.cuda.get_device_name(device)}
     return {
+        **accelerator,
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

@@ -24,7 +24,7 @@ rule neurons:
             ]
             + [
                 f"figures/{figure}.{kind}"
-                for figure in chapters.NEURON_FIGURES
+                for figure in chapters.NEURON_FIGURES + chapters.ROLE_FIGURES
                 for kind in ("svg", "json")
             ]
             + [
@@ -235,6 +235,143 @@ rule neurons_table:
         " --examples {output.examples:q} --log {log:q}"
 
 
+rule neurons_weights:
+    """Measure every neuron by the weights alone."""
+    input:
+        models=chapters.model_ledgers(settings),
+        tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
+        words=f"{workflow.basedir}/steps/neurons/word_lists.json",
+    output:
+        weights="results/neurons/{study}/weights.parquet",
+        effects="results/neurons/{study}/logit_effects.parquet",
+    log:
+        "logs/neurons/weights/{study}/weights.log",
+    benchmark:
+        "logs/neurons/weights/{study}/weights.tsv"
+    threads: settings.neurons.weights.threads
+    resources:
+        **chapters.neuron_resources(settings, "weights"),
+    params:
+        **step("neurons.weights"),
+    shell:
+        "python -m steps.neurons.weights --models {input.models:q} --tokenizer {input.tokenizer:q}"
+        " --words {input.words:q} --settings {params.settings:q} --weights {output.weights:q}"
+        " --effects {output.effects:q} --log {log:q}"
+
+
+rule neurons_composition:
+    """Measure how a model's neurons compose with its heads."""
+    input:
+        f"data/models/{settings.language_models.study}/{{model}}/ledger.json",
+    output:
+        "results/neurons/{study}/composition/{model}.safetensors",
+    log:
+        "logs/neurons/composition/{study}/{model}.log",
+    benchmark:
+        "logs/neurons/composition/{study}/{model}.tsv"
+    threads: settings.neurons.composition.threads
+    resources:
+        **chapters.neuron_resources(settings, "composition"),
+    params:
+        **step("neurons.composition"),
+    shell:
+        "python -m steps.neurons.composition --model {input:q} --settings {params.settings:q}"
+        " --out {output:q} --log {log:q}"
+
+
+rule neurons_cosines:
+    """Summarise a model's cosines, with the vocabulary and between neurons."""
+    input:
+        f"data/models/{settings.language_models.study}/{{model}}/ledger.json",
+    output:
+        "results/neurons/{study}/cosines/{model}.safetensors",
+    log:
+        "logs/neurons/cosines/{study}/{model}.log",
+    benchmark:
+        "logs/neurons/cosines/{study}/{model}.tsv"
+    threads: settings.neurons.cosines.threads
+    resources:
+        **chapters.neuron_resources(settings, "cosines"),
+    params:
+        **step("neurons.cosines"),
+    shell:
+        "python -m steps.neurons.cosines --model {input:q} --settings {params.settings:q}"
+        " --out {output:q} --log {log:q}"
+
+
+rule neurons_roles:
+    """Tell prediction, suppression, partition and entropy neurons apart."""
+    input:
+        weights="results/neurons/{study}/weights.parquet",
+        neurons=(
+            ["results/neurons/{study}/neurons.parquet"]
+            if settings.neurons.roles.activations
+            else []
+        ),
+    output:
+        roles="results/neurons/{study}/roles.parquet",
+        depth="results/neurons/{study}/depth.parquet",
+        figure="results/neurons/{study}/figures/roles.svg",
+        data="results/neurons/{study}/figures/roles.json",
+        depth_figure="results/neurons/{study}/figures/roles_by_depth.svg",
+        depth_data="results/neurons/{study}/figures/roles_by_depth.json",
+    log:
+        "logs/neurons/roles/{study}/roles.log",
+    benchmark:
+        "logs/neurons/roles/{study}/roles.tsv"
+    resources:
+        **chapters.neuron_resources(settings, "tables"),
+    params:
+        **step("neurons.roles"),
+    shell:
+        "python -m steps.neurons.roles --weights {input.weights:q} --neurons {input.neurons:q}"
+        " --settings {params.settings:q} --table {output.roles:q} --depth {output.depth:q}"
+        " --figure {output.figure:q} --data {output.data:q} --depth-figure {output.depth_figure:q}"
+        " --depth-data {output.depth_data:q} --log {log:q}"
+
+
+rule neurons_logit_histograms:
+    """Draw what the clearest neuron of each role does to the logits."""
+    input:
+        model=chapters.model_ledgers(settings)[0],
+        roles="results/neurons/{study}/roles.parquet",
+        tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
+        words=f"{workflow.basedir}/steps/neurons/word_lists.json",
+    output:
+        figure="results/neurons/{study}/figures/logit_histograms.svg",
+        data="results/neurons/{study}/figures/logit_histograms.json",
+    log:
+        "logs/neurons/logit_histograms/{study}/logit_histograms.log",
+    benchmark:
+        "logs/neurons/logit_histograms/{study}/logit_histograms.tsv"
+    resources:
+        **chapters.neuron_resources(settings, "tables"),
+    params:
+        **step("neurons.logit_histograms"),
+    shell:
+        "python -m steps.neurons.logit_histograms --model {input.model:q} --roles {input.roles:q}"
+        " --tokenizer {input.tokenizer:q} --words {input.words:q} --out {output.figure:q}"
+        " --data {output.data:q} --log {log:q}"
+
+
+rule neurons_published:
+    """Classify a neuron table that somebody published."""
+    input:
+        lambda wildcards: chapters.published_table(settings),
+    output:
+        "results/neurons/{study}/published.parquet",
+    log:
+        "logs/neurons/published/{study}/published.log",
+    benchmark:
+        "logs/neurons/published/{study}/published.tsv"
+    resources:
+        **chapters.neuron_resources(settings, "tables"),
+    params:
+        code=step("neurons.published")["code"],
+    shell:
+        "python -m steps.neurons.published --table {input:q} --out {output:q} --log {log:q}"
+
+
 rule neurons_figure:
     """Draw a figure."""
     input:
@@ -249,6 +386,8 @@ rule neurons_figure:
         "logs/neurons/figure/{study}/{figure}.log",
     benchmark:
         "logs/neurons/figure/{study}/{figure}.tsv"
+    wildcard_constraints:
+        figure="|".join(chapters.NEURON_FIGURES),
     resources:
         **chapters.neuron_resources(settings, "tables"),
     params:
@@ -356,6 +495,7 @@ rule neurons_page:
 rule neurons_report:
     """Write the headline figures of the neurons chapter."""
     input:
+        models=chapters.model_ledgers(settings),
         tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
         activations=chapters.activation_ledgers(settings),
         correlations=chapters.correlation_files(settings, reference=True),
@@ -364,9 +504,10 @@ rule neurons_report:
         examples="results/neurons/{study}/examples.parquet",
         page="results/neurons/{study}/neurons.html",
         explanations="results/neurons/{study}/explanations.parquet",
+        roles="results/neurons/{study}/roles.parquet",
         figures=expand(
             "results/neurons/{study}/figures/{figure}.svg",
-            figure=chapters.NEURON_FIGURES,
+            figure=chapters.NEURON_FIGURES + chapters.ROLE_FIGURES,
             allow_missing=True,
         ),
         galleries=expand(
@@ -382,14 +523,14 @@ rule neurons_report:
     benchmark:
         "logs/neurons/report/{study}/report.tsv"
     resources:
-        **chapters.neuron_resources(settings, "tables"),
+        **chapters.neuron_resources(settings, "report"),
     params:
         **step("neurons.report"),
         section=lambda wildcards: settings.neurons.model_dump_json(),
     shell:
         "python -m steps.neurons.report --study {wildcards.study:q} --section {params.section:q}"
-        " --tokenizer {input.tokenizer:q} --activations {input.activations:q}"
+        " --models {input.models:q} --tokenizer {input.tokenizer:q} --activations {input.activations:q}"
         " --correlations {input.correlations:q} --excess {input.excess:q} --clusters {input.clusters:q}"
         " --examples {input.examples:q} --explanations {input.explanations:q} --figures {input.figures:q}"
-        " --galleries {input.galleries:q} --page {input.page:q} --settings {params.settings:q}"
-        " --metrics-out {output.metrics:q} --report {output.report:q} --log {log:q}"
+        " --galleries {input.galleries:q} --page {input.page:q} --roles {input.roles:q}"
+        " --settings {params.settings:q} --metrics-out {output.metrics:q} --report {output.report:q} --log {log:q}"

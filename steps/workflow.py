@@ -28,7 +28,9 @@ from steps.language_models import tokenizer as language_models_tokenizer
 from steps.language_models import train as language_models_train
 from steps.neurons import baseline as neurons_baseline
 from steps.neurons import clusters as neurons_clusters
+from steps.neurons import composition as neurons_composition
 from steps.neurons import correlate as neurons_correlate
+from steps.neurons import cosines as neurons_cosines
 from steps.neurons import dump as neurons_dump
 from steps.neurons import explain as neurons_explain
 from steps.neurons import figure as neurons_figure
@@ -37,7 +39,10 @@ from steps.neurons import histograms as neurons_histograms
 from steps.neurons import moments as neurons_moments
 from steps.neurons import page as neurons_page
 from steps.neurons import products as neurons_products
+from steps.neurons import published as neurons_published
 from steps.neurons import report as neurons_report
+from steps.neurons import roles as neurons_roles
+from steps.neurons import weights as neurons_weights
 from steps.neurons.activations import Precision
 from steps.neurons.statistic_figures import STATISTICS
 from steps.neurons.universal import UniversalSettings
@@ -157,6 +162,21 @@ class Neurons(UniversalSettings):
     )
     gallery: neurons_gallery.Settings = pydantic.Field(neurons_gallery.Settings(), description="galleries")
     page: neurons_page.Settings = pydantic.Field(neurons_page.Settings(), description="the neuron page")
+    weights: neurons_weights.Settings = pydantic.Field(
+        neurons_weights.Settings(), description="what weights alone say"
+    )
+    composition: neurons_composition.Settings = pydantic.Field(
+        neurons_composition.Settings(), description="composition of neurons and heads"
+    )
+    cosines: neurons_cosines.Settings = pydantic.Field(
+        neurons_cosines.Settings(), description="summaries of all cosines"
+    )
+    roles: neurons_roles.Settings = pydantic.Field(
+        neurons_roles.Settings(), description="roles from the effect on the vocabulary"
+    )
+    published: neurons_published.Settings = pydantic.Field(
+        neurons_published.Settings(), description="neuron tables of others"
+    )
     report: neurons_report.Settings = pydantic.Field(neurons_report.Settings(), description="the report")
 
 
@@ -265,8 +285,15 @@ MANY_SOURCES = 32
 GALLERIES = list(neurons_gallery.GALLERIES)
 """The galleries of families of neurons."""
 
+COMPUTING = ("moments", "histograms", "explain", "products", "correlate", "clusters", "page", "report")
+"""The steps of the neurons chapter that run models where no activations are kept."""
+
 NEURON_FIGURES = [*neurons_figure.FIGURES, *STATISTICS]
 """The figures of the neurons chapter."""
+
+
+ROLE_FIGURES = ["roles", "roles_by_depth", "logit_histograms"]
+"""The figures of the step ``roles``."""
 
 
 def listed_model_files(config: Config) -> dict[str, list[str]]:
@@ -404,12 +431,12 @@ def correlation_files(config: Config, reference: bool = False) -> list[str]:
 
 def further_columns(config: Config) -> list[str]:
     """Tables whose columns the neuron table takes in."""
-    return []
+    return [f"{NEURONS}/weights.parquet"]
 
 
 def logit_effects(config: Config) -> list[str]:
     """Tables of the tokens that each neuron promotes and suppresses most, for the neuron page."""
-    return []
+    return [f"{NEURONS}/logit_effects.parquet"]
 
 
 def family_tables(config: Config) -> list[str]:
@@ -421,6 +448,17 @@ def topic_files(config: Config) -> list[str]:
     """The user's topic sets, to be declared as input; none where they are learned."""
     topics = config.neurons.explain.topics
     return [] if topics is None else _declarable([topics])
+
+
+def published_table(config: Config) -> str:
+    """The neuron table of others that is to be classified.
+
+    Raises:
+        UserError: none is named.
+    """
+    if config.neurons.published.table is None:
+        raise UserError("neurons.published.table: found nothing, expected a CSV or parquet file to classify")
+    return config.neurons.published.table
 
 
 def neuron_resources(config: Config, step: str) -> dict[str, Any]:
@@ -448,9 +486,16 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
         "clusters": 2 * models * block + summaries * len(compared_pairs(config)),
         "tables": summaries * models + 2 * within,
         "page": summaries * models + 2 * block,
+        # All neurons' unit vectors, a raw and a processed layer, embedding and unembedding; d_model is about
+        # a quarter of the width and the vocabulary rarely above 150,000.
+        "weights": 4.0 * (2 * count + 12 * width + 5 * 150_000 * (layers > 4)) * width / 4 + 1e9,
+        # Heads are taken for a quarter of d_model in number, at most 64.
+        "composition": 16.0 * count * layers * 64 + 4.0 * (count + 3 * layers * width) * width / 4,
+        "cosines": 4.0 * (2 * count + 5 * 150_000 * (layers > 4)) * width / 4 + 2e9,
         "histograms": 4.0 * MANY_SOURCES * count * neurons_histograms.BINS + 2 * block,
         # five tables by token and the labels by code, and what a token's labels take while they are made
         "explain": 48.0 * neurons.plan.vocabulary * at_once + 6 * block + 400.0 * explained,
+        "report": summaries * models + 2 * within,
     }[step]
     work = {
         "dump": tokens * count * width / 4,
@@ -458,6 +503,9 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
         "products": 2.0 * tokens * rows * count,
         "correlate": 2.0 * tokens * rows * count * (neurons.ranges == 1)
         + 2.0 * neurons.correlate.draws * (rows + width) * count * width,
+        "weights": models * count * width * (count * 0.75 * neurons.weights.redundancy + 25_000),
+        "composition": count * count * width / 2,
+        "cosines": count * width * (2.0 * count + 200_000),
         "page": models * anew * min(tokens, neurons.page.neurons * neurons.page.examples * block_tokens),
         "histograms": models * anew * min(neurons.histograms.tokens or tokens, tokens),
         "explain": models * (2 * -(-count // at_once) * anew + 60.0 * count) * explained,
@@ -465,7 +513,11 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
     minutes = 10 + work / (20e9 * config.threads * 60) * 2
     megabytes = 1000 + held / 1e6
     resources = _growing(megabytes, minutes)
-    if step == "dump" and neurons.dump.device != "cpu":
+    computed = neurons.dump.source == "model"
+    devices = {getattr(getattr(neurons, step, None), "device", "cpu")} if step != "dump" else set()
+    if step in (COMPUTING if computed else ("dump",)):
+        devices.add(neurons.dump.device)
+    if devices - {"cpu"}:
         resources["gpu"] = 1
     return resources
 

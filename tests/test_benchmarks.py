@@ -33,11 +33,17 @@ UNITS = {
     "neurons.correlate_memory_ratio_20000": "ratio",
     "language_models.tokens_per_cpu_second": "tokens/s",
 }
+ON_DEVICE = {
+    "neurons.device_products_over_matmul": "ratio",
+    "neurons.device_products_tokens_per_second": "tokens/s",
+    "neurons.device_products_share_of_peak": "share",
+    "neurons.device_activations_tokens_per_second": "tokens/s",
+}
 
 
-def assert_well_formed(entries: dict) -> None:
+def assert_well_formed(entries: dict, units: dict[str, str] = UNITS) -> None:
     """Every figure is there, in the layout that the design gives."""
-    assert {name: entry["unit"] for name, entry in entries.items()} == UNITS
+    assert {name: entry["unit"] for name, entry in entries.items()} == units
     for name, entry in entries.items():
         assert set(entry) == {"value", "unit", "spread", "sides", "runs", "machine"}, name
         low, high = entry["spread"]
@@ -58,6 +64,13 @@ def test_every_figure_is_measured_and_printed(tmp_path: Path) -> None:
     differences = re.findall(r"maxima differ by at most (\S+)", done.stdout)
     assert len(differences) == 2
     assert all(float(difference) < 1e-4 for difference in differences)
+
+
+def test_the_accelerator_s_figures_are_measured(tmp_path: Path) -> None:
+    out = tmp_path / "benchmarks.json"
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--only", "device", "--out", str(out)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    assert_well_formed(json.loads(out.read_text()), ON_DEVICE)
 
 
 def test_an_unknown_part_is_refused() -> None:
@@ -91,7 +104,9 @@ def test_slopes_are_those_of_powers() -> None:
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.stem)
 def test_records_are_whole(record: Path) -> None:
-    assert_well_formed(json.loads(record.read_text()))
+    entries = json.loads(record.read_text())
+    on_device = any("accelerator" in entry["machine"] for entry in entries.values())
+    assert_well_formed(entries, ON_DEVICE if on_device else UNITS)
 
 
 def quoted(page: str) -> list[tuple[str, str, str]]:
@@ -103,7 +118,7 @@ def quoted(page: str) -> list[tuple[str, str, str]]:
     for line in page.splitlines():
         record = (re.findall(r"\((?:\.\./)?(?:benchmarks/)?(records/[\w.-]+\.json)\)", line) or [record])[-1]
         row = re.match(r"\| `([a-z_]+\.[a-z0-9_]+)` \| ([\d.,]+) ", line)
-        if row and row[1] in UNITS:
+        if row and row[1] in UNITS | ON_DEVICE:
             found.append((record, row[1], row[2]))
     return found
 

@@ -117,13 +117,13 @@ class Ledger:
 class Folder:
     """A finished folder, opened through its ledger."""
 
-    def __init__(self, ledger: Path, kind: str, optional: str = "") -> None:
+    def __init__(self, ledger: Path, kind: str, optional: tuple[str, ...] = ()) -> None:
         """Read the ledger and check that every file is there and has its size.
 
         Args:
             ledger: the ledger file.
             kind: what the folder must be.
-            optional: a sub-folder that may be absent as a whole; ``absent`` then says so.
+            optional: sub-folders that may be absent together; ``absent`` then says so.
 
         Raises:
             UserError: not a ledger, of another kind, or a file missing or of another size.
@@ -147,8 +147,8 @@ class Folder:
         except (AttributeError, TypeError):
             raise UserError(f"{ledger}: its list of files is broken; delete it and build it again") from None
         self._checked: set[str] = set()
-        optional_files = [name for name in self.files if optional and name.startswith(optional + "/")]
-        self.absent = bool(optional_files) and not (self.folder / optional).exists()
+        optional_files = [name for name in self.files if name.split("/")[0] in optional]
+        self.absent = bool(optional_files) and not any((self.folder / name).exists() for name in optional)
         for name, entry in self.files.items():
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 raise UserError(f"{ledger}: names {name!r}, outside its folder; delete and build again")

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from steps.core.devices import torch_device
 from steps.core.errors import UserError
 from steps.core.stores import ArrayReader, Folder, read_array
 
@@ -25,14 +26,31 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("reprise")
 
-Precision = Literal["float32", "float64"]
-"""Of products and post-activations; totals are float64 in either case."""
+Precision = Literal["float32", "float64", "float16", "bfloat16"]
+"""Of the shifted post-activations that are multiplied; totals are float64 in every case.
+
+With the 16-bit ones (for accelerators) post-activations are computed and products accumulated in
+float32, so a correlation is that of the rounded values: each differs by a share of at most 2**-11
+(float16) or 2**-8 (bfloat16) from the shifted value, hence the correlation by at most 2 * share *
+k_a * k_b, k being a neuron's root mean square over its standard deviation (1 where the mean is 0)."""
+
+Arithmetic = Literal["float32", "float64"]
+"""In which post-activations are computed and what is no product is formed."""
+
+
+def arithmetic(precision: Precision) -> Arithmetic:
+    """What is computed with where products have this precision."""
+    return "float64" if precision == "float64" else "float32"
+
 
 PILOT_TOKENS = 256
 """How many tokens give the pilot value that is subtracted before summing."""
 
 PILOT_PLACES = 8
 """From how many places of the text they are: neurons that fire all through one text of many are common."""
+
+Stored = tuple["np.ndarray", ...]
+"""Pre-activations ``[tokens, width]``; in gated MLPs also what the activated gate is multiplied by."""
 
 LANES = 64
 """A multiple of how many numbers a vector register holds, and of how many are worked on at once."""
@@ -56,6 +74,14 @@ def activation_function(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
     return function
 
 
+def post_activations(activation: str, pre: np.ndarray, up: np.ndarray | None = None) -> np.ndarray:
+    """Post-activations of a few stored values, float32; see :class:`PostActivations` for many."""
+    import torch
+
+    post: np.ndarray = activation_function(activation)(torch.from_numpy(pre.astype("float32"))).numpy()
+    return post if up is None else post * up
+
+
 class Activations:
     """The MLP pre-activations of one model over one set of tokens.
 
@@ -68,6 +94,7 @@ class Activations:
         tokens: ``int32 [rows * context]``, the token ids.
         keep: ``bool [rows * context]``, false where the token is excluded from correlations.
         blocks: number of blocks; block ``k`` is ``block_slice(k)`` of the tokens.
+        gated: whether a neuron's value is ``act(pre) * up`` instead of ``act(pre)``.
     """
 
     def __init__(self, ledger: Path) -> None:
@@ -76,7 +103,7 @@ class Activations:
         Raises:
             UserError: a file is missing, truncated or altered.
         """
-        self.store = Folder(ledger, "activations", optional="pre")
+        self.store = Folder(ledger, "activations", optional=("pre", "up"))
         facts = self.store.attributes
         self.name: str = facts["model"]
         self.layers: int = facts["layers"]
@@ -86,15 +113,17 @@ class Activations:
         self.block_tokens: int = facts["block_tokens"]
         self.dtype: str = facts["dtype"]
         self.activation: str = facts["activation"]
+        self.gated: bool = facts["gated"]
         self.tokens: np.ndarray = read_array(self.store, "tokens")
         self.keep: np.ndarray = read_array(self.store, "keep").astype(bool)
         self.blocks = -(-len(self.tokens) // self.block_tokens)
         kept = facts["source"] == "dump" and not self.store.absent
         if self.store.absent:
             logger.info("%s: its blocks are not here (DVC leaves them out): computed again", ledger)
-        self._array = ArrayReader(self.store, "pre") if kept else None
+        names = ("pre", "up") if self.gated else ("pre",)
+        self._arrays = [ArrayReader(self.store, name) for name in names] if kept else None
         self._model: Any = None
-        self._computed: tuple[int, np.ndarray] | None = None
+        self._computed: tuple[int, list[torch.Tensor]] | None = None
 
     @property
     def kept(self) -> int:
@@ -122,38 +151,60 @@ class Activations:
                 f"{path}: not made from {self.store.path} as it is now; delete it and run snakemake again"
             )
 
-    def pre(self, layer: int, tokens: slice) -> np.ndarray:
-        """Stored pre-activations ``[tokens, width]`` of one layer, within one block."""
+    def stored(self, layer: int, tokens: slice) -> Stored:
+        """What is kept of one layer's neurons at ``tokens``, which lie within one block."""
         import numpy as np
 
         parts = []
-        for where, pre in self.pieces(layer, tokens.start // self.block_tokens, tokens.start):
-            parts.append(pre[max(0, tokens.start - where.start) : tokens.stop - where.start])
+        for where, stored in self.pieces(layer, tokens.start // self.block_tokens, tokens.start):
+            inside = slice(max(0, tokens.start - where.start), tokens.stop - where.start)
+            parts.append([values[inside] for values in stored])
             if where.stop >= tokens.stop:
                 break
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return tuple(np.concatenate(values) for values in zip(*parts, strict=True))
 
-    def pieces(self, layer: int, block: int, start: int = 0) -> Iterator[tuple[slice, np.ndarray]]:
-        """A block's tokens part by part, with the pre-activations ``[tokens, width]`` of one layer.
+    def pre(self, layer: int, tokens: slice) -> np.ndarray:
+        """Stored pre-activations ``[tokens, width]`` of one layer, within one block."""
+        return self.stored(layer, tokens)[0]
+
+    def pieces(self, layer: int, block: int, start: int = 0) -> Iterator[tuple[slice, Stored]]:
+        """A block's tokens part by part, with what is kept of one layer's neurons there.
 
         The parts before token ``start`` are skipped.
         """
         whole = self.block_slice(block)
-        step = self._array.chunk[1] if self._array is not None else READ_TOKENS
+        step = self._arrays[0].chunk[1] if self._arrays is not None else READ_TOKENS
         skipped = max(0, start - whole.start) // step
         begin = whole.start + skipped * step
-        if self._array is not None:
-            parts: Iterable[np.ndarray] = (
-                chunk[0] for chunk in self._array.pieces(layer, block, 0, first=skipped)
+        if self._arrays is not None:
+            chunks = zip(
+                *(array.pieces(layer, block, 0, first=skipped) for array in self._arrays), strict=True
             )
+            parts: Iterable[Stored] = (tuple(chunk[0] for chunk in some) for some in chunks)
         else:
-            computed = self._compute(block)[layer]
-            parts = (computed[at : at + step] for at in range(skipped * step, len(computed), step))
+            computed = [values[layer].cpu().numpy() for values in self._compute(block)]
+            parts = (
+                tuple(values[at : at + step] for values in computed)
+                for at in range(skipped * step, len(computed[0]), step)
+            )
         for part in parts:
-            yield slice(begin, begin + len(part)), part
-            begin += len(part)
+            yield slice(begin, begin + len(part[0])), part
+            begin += len(part[0])
 
-    def _compute(self, block: int) -> np.ndarray:
+    def on_device(self, layer: int, block: int, device: torch.device) -> tuple[torch.Tensor, ...]:
+        """What is kept of one layer's neurons in a block, on ``device``.
+
+        Where a model on that device computes it, nothing passes through the host.
+        """
+        import torch
+
+        if self._arrays is None:
+            return tuple(values[layer].to(device) for values in self._compute(block))
+        kept = self.stored(layer, self.block_slice(block))
+        return tuple(torch.from_numpy(values).to(device) for values in kept)
+
+    def _compute(self, block: int) -> list[torch.Tensor]:
+        """What is kept of all neurons in a block, ``[layers, tokens, width]`` each, on the model's device."""
         from steps.neurons.dump import PreActivations
 
         if self._computed is not None and self._computed[0] == block:
@@ -167,14 +218,15 @@ class Activations:
             if self._model.fingerprint != self.store.made_from["model"]:
                 raise UserError(f"{ledger}: the model changed after {self.store.path}; rebuild the latter")
         rows = self.tokens[self.block_slice(block)].reshape(-1, self.context)
-        pre: np.ndarray = self._model(rows)
-        self._computed = (block, pre)
-        return pre
+        self._computed = None  # its memory serves the next block
+        self._computed = (block, self._model(rows))
+        return self._computed[1]
 
 
-Seen = Callable[[slice, slice, "np.ndarray", "np.ndarray"], None]
+Seen = Callable[[slice, slice, Any, Any], None]
 """Sees neurons (columns), rows of the block's result, the stored pre-activations of all tokens of the
-part, and the post-activations of its kept tokens, not shifted."""
+part, and the post-activations of its kept tokens, not shifted: numpy arrays, or tensors where they lie
+on an accelerator."""
 
 
 class PostActivations:
@@ -194,10 +246,14 @@ class PostActivations:
         precision: Precision,
         neurons: slice | None = None,
         pilot: np.ndarray | None = None,
+        device: str = "cpu",
     ) -> None:
-        """Prepare reading ``neurons`` (all by default) of ``source``, as ``precision``.
+        """Prepare reading ``neurons`` (all by default) of ``source``, as ``precision``, on ``device``.
 
         ``pilot`` are their pilot values (float64), where somebody has read them before.
+
+        Raises:
+            UserError: this machine has no such device.
         """
         import numpy as np
         import torch
@@ -205,10 +261,11 @@ class PostActivations:
         self.source = source
         self.neurons = neurons or slice(0, source.neurons)
         self.count = self.neurons.stop - self.neurons.start
-        self._dtype = np.dtype(precision)
+        self.device = torch_device(device)
+        self._dtype = np.dtype(arithmetic(precision))
         self._function = activation_function(source.activation)
         self._table: np.ndarray | None = None
-        if source.dtype == "float16":
+        if source.dtype == "float16" and self.device.type == "cpu":
             # There are only 65,536 float16 numbers: looking the function up is exact, and three
             # times faster than the function.
             halves = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(self._dtype)
@@ -216,10 +273,10 @@ class PostActivations:
         # Rows an odd number of 16 numbers apart: where they are a power of 2 apart, products take 8 %
         # longer, since all rows of a column compete for the same places in the cache.
         stride = 16 * (-(-self.count // 16) | 1)
-        buffer = torch.empty((source.most_kept, stride), dtype=getattr(torch, precision))
+        buffer = torch.empty((source.most_kept, stride), dtype=getattr(torch, precision), device=self.device)
         self._buffer = buffer[:, : self.count]
         self.pilot = self._pilot() if pilot is None else pilot
-        self._shift = torch.from_numpy(self.pilot).to(self._buffer.dtype)
+        self._shift = torch.from_numpy(self.pilot.astype(self._dtype)).to(self.device)
 
     def _pilot(self) -> np.ndarray:
         import numpy as np
@@ -233,8 +290,8 @@ class PostActivations:
         for rows in np.split(chosen, np.flatnonzero(apart) + 1):
             begin, end = end, end + len(rows)
             for layer, inside, columns in self._layers():
-                pre = self.source.pre(layer, slice(rows[0], rows[-1] + 1))
-                sample[begin:end, columns] = self.activate(pre[rows - rows[0], inside])
+                stored = self.source.stored(layer, slice(rows[0], rows[-1] + 1))
+                sample[begin:end, columns] = self.activate(*(part[rows - rows[0], inside] for part in stored))
         middle = (len(sample) - 1) // 2
         sample.partition(middle, axis=0)
         return sample[middle].astype(np.float64)
@@ -248,24 +305,36 @@ class PostActivations:
             inside = slice(start - layer * width, stop - layer * width)
             yield layer, inside, slice(start - self.neurons.start, stop - self.neurons.start)
 
-    def activate(self, pre: np.ndarray) -> np.ndarray:
-        """Post-activations of stored pre-activations, not shifted, in the precision of this reader."""
+    def activate(self, pre: np.ndarray, up: np.ndarray | None = None) -> np.ndarray:
+        """Post-activations of stored values, not shifted, as this reader computes them."""
         import numpy as np
         import torch
 
+        if self.device.type != "cpu":
+            stored = (pre,) if up is None else (pre, up)
+            return self._activate(*(torch.from_numpy(part).to(self.device) for part in stored)).cpu().numpy()
         if self._table is None:
             # Whole vector registers: what is left over would go through other code, whose last digit
             # differs, and a neuron that never varies would seem to.
             step = LANES * torch.get_num_threads()
             values = np.zeros(-(-pre.size // step) * step, self._dtype)
             values[: pre.size] = pre.reshape(-1)
-            return self._function(torch.from_numpy(values)).numpy()[: pre.size].reshape(pre.shape)
-        post = np.empty(pre.shape, self._dtype)
-        step = max(1, LOOKED_UP // pre.shape[1])  # ``take`` makes 8 bytes of each index
-        for start in range(0, len(pre), step):
-            bits = np.ascontiguousarray(pre[start : start + step]).view(np.uint16)
-            np.take(self._table, bits, out=post[start : start + step], mode="clip")
+            post = self._function(torch.from_numpy(values)).numpy()[: pre.size].reshape(pre.shape)
+        else:
+            post = np.empty(pre.shape, self._dtype)
+            step = max(1, LOOKED_UP // pre.shape[1])  # ``take`` makes 8 bytes of each index
+            for start in range(0, len(pre), step):
+                bits = np.ascontiguousarray(pre[start : start + step]).view(np.uint16)
+                np.take(self._table, bits, out=post[start : start + step], mode="clip")
+        if up is not None:
+            post *= up
         return post
+
+    def _activate(self, pre: torch.Tensor, up: torch.Tensor | None = None) -> torch.Tensor:
+        import torch
+
+        post = self._function(pre.to(torch.float64 if self._dtype == "float64" else torch.float32))
+        return post if up is None else post.mul_(up)
 
     def block(self, block: int, also: Seen | None = None) -> torch.Tensor:
         """Shifted post-activations ``[kept tokens of the block, neurons]``; overwritten by the next call.
@@ -275,18 +344,34 @@ class PostActivations:
         import numpy as np
         import torch
 
+        if self.device.type != "cpu":
+            return self._block_on_device(block, also)
         end = 0
         for layer, inside, columns in self._layers():
             end = 0
-            for tokens, pre in self.source.pieces(layer, block):
+            for tokens, stored in self.source.pieces(layer, block):
                 keep = self.source.keep[tokens]
-                chosen = pre[:, inside] if keep.all() else pre[np.flatnonzero(keep), inside]
-                begin, end = end, end + len(chosen)
-                post = self.activate(chosen)
+                rows = slice(None) if keep.all() else np.flatnonzero(keep)
+                post = self.activate(*(part[rows, inside] for part in stored))
+                begin, end = end, end + len(post)
                 if also is not None:
-                    also(columns, slice(begin, end), pre[:, inside], post)
+                    also(columns, slice(begin, end), stored[0][:, inside], post)
+                # To the precision of products, where it is less.
                 torch.sub(torch.from_numpy(post), self._shift[columns], out=self._buffer[begin:end, columns])
         return self._buffer[:end]
+
+    def _block_on_device(self, block: int, also: Seen | None) -> torch.Tensor:
+        import torch
+
+        keep = self.source.keep[self.source.block_slice(block)]
+        rows = torch.from_numpy(keep.nonzero()[0]).to(self.device)
+        for layer, inside, columns in self._layers():
+            stored = self.source.on_device(layer, block, self.device)
+            post = self._activate(*(part[:, inside].index_select(0, rows) for part in stored))
+            if also is not None:
+                also(columns, slice(0, len(rows)), stored[0][:, inside], post)
+            torch.sub(post, self._shift[columns], out=self._buffer[: len(rows), columns])
+        return self._buffer[: len(rows)]
 
 
 def require_comparable(a: Activations, b: Activations, allow_self: bool = False) -> None:

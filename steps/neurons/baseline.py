@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from steps.core.devices import torch_device
 from steps.core.digest import seed as derive_seed
 from steps.core.errors import UserError
 from steps.core.runner import Output, progress, run
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from steps.neurons.activations import Precision
+    from steps.neurons.activations import Arithmetic
     from steps.neurons.moments import Moments
 
 DRAW_COLUMNS = 1024
@@ -43,7 +44,7 @@ class Settings(BaseSettings):
 
 
 def rotation(
-    seed: int, model: str, layer: int, draw: int, width: int, dtype: Precision = "float32"
+    seed: int, model: str, layer: int, draw: int, width: int, dtype: Arithmetic = "float32"
 ) -> np.ndarray:
     """The random matrix ``[width, width]`` that rotates a layer of ``model`` in draw ``draw``."""
     import numpy as np
@@ -60,7 +61,8 @@ def rotated_maxima(
     model: str,
     draws: int,
     seed: int,
-    precision: Precision,
+    precision: Arithmetic,
+    device: str = "cpu",
 ) -> np.ndarray:
     """Largest correlation of each neuron with any neuron of the rotated partner.
 
@@ -72,6 +74,7 @@ def rotated_maxima(
         draws: number of rotations.
         seed: the configured seed.
         precision: of the products.
+        device: where they are formed.
 
     Returns:
         float64 ``[draws, rows]``.
@@ -79,22 +82,22 @@ def rotated_maxima(
     import numpy as np
     import torch
 
-    dtype = getattr(torch, precision)
+    dtype, where = getattr(torch, precision), torch_device(device)
     rows, width = len(rho), rho.shape[1] // layers
     together = max(1, DRAW_COLUMNS // width)
-    best = torch.full((draws, rows), -torch.inf, dtype=torch.float64)
+    best = torch.full((draws, rows), -torch.inf, dtype=torch.float64, device=where)
     work = [(layer, start) for layer in range(layers) for start in range(0, draws, together)]
     covariance = scaled = torch.empty(0)
     for layer, start in progress(work, len(work), f"rotations of {model}"):
         if start == 0:
             columns = slice(layer * width, (layer + 1) * width)
-            covariance = torch.from_numpy(partner.covariance(layer)).to(dtype)
+            covariance = torch.from_numpy(partner.covariance(layer)).to(where, dtype)
             norm = torch.from_numpy(partner.norm[columns])
-            scaled = (rho[:, columns] * norm).to(dtype)
+            scaled = (rho[:, columns] * norm).to(where, dtype)
         numbers = range(start, min(start + together, draws))
         turn = torch.from_numpy(
             np.concatenate([rotation(seed, model, layer, draw, width, precision) for draw in numbers])
-        )
+        ).to(where)
         variance = torch.linalg.vecdot(turn @ covariance, turn).clamp_(min=0)
         scale = torch.where(variance > 0, variance.rsqrt(), torch.zeros_like(variance))
         for first in range(0, rows, DRAW_COLUMNS):
@@ -102,7 +105,7 @@ def rotated_maxima(
             turned = (scaled[part] @ turn.T).mul_(scale).view(-1, len(numbers), width)
             here = best[start : start + len(numbers), part]
             torch.maximum(here, turned.amax(2).T.double(), out=here)
-    return best.numpy()
+    return best.cpu().numpy()
 
 
 def p_values(statistic: np.ndarray, null: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ from steps.core.digest import seed as derive_seed
 from steps.core.errors import UserError
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
-from steps.neurons.activations import Activations, PostActivations, Precision
+from steps.neurons.activations import Activations, Arithmetic, PostActivations, Precision, arithmetic
 from steps.neurons.baseline import benjamini_hochberg, p_values
 from steps.neurons.pairs import Pair, load_pairs
 
@@ -44,6 +44,11 @@ MARGIN = 0.1
 """Candidates further than this below the null's threshold cannot become edges by resampling."""
 
 
+MOST_RUNS = 256
+"""Into how many runs the token blocks are put together at most, which are then resampled: it bounds the
+memory of their sums."""
+
+
 class Settings(BaseSettings):
     """How clusters are found and their stability is measured."""
 
@@ -51,7 +56,8 @@ class Settings(BaseSettings):
     bootstraps: int = Field(200, ge=1, description="resamplings of token blocks")
     candidates: int = Field(3, ge=1, description="best partners of each neuron that are correlated again")
     seed: int = Field(0, ge=0, description="of the bootstraps")
-    precision: Precision = Field("float32", description="of products; totals are float64 in either case")
+    precision: Precision = Field("float32", description="of products; float32 for the 16-bit ones")
+    device: str = Field("cpu", description="where candidates are correlated again")
     threads: int = Field(1, ge=1, description="arithmetic threads")
 
 
@@ -126,34 +132,37 @@ def candidate_pairs(pair: Pair, threshold: np.ndarray, count: int) -> tuple[np.n
 
 
 class BlockSums:
-    """Sums per token block from which correlations under any weighting of the blocks follow."""
+    """Sums per run of token blocks from which correlations under any weighting of the runs follow."""
 
     def __init__(
         self,
         sources: dict[str, Activations],
         wanted: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]],
-        precision: Precision,
+        precision: Arithmetic,
+        device: str = "cpu",
     ) -> None:
         import numpy as np
 
-        posts = {name: PostActivations(source, precision) for name, source in sources.items()}
+        posts = {name: PostActivations(source, precision, device=device) for name, source in sources.items()}
         blocks = next(iter(sources.values())).blocks
+        runs = min(blocks, MOST_RUNS)
         self.wanted = wanted
-        self.count = np.zeros(blocks)
-        self.total = {name: np.zeros((blocks, source.neurons)) for name, source in sources.items()}
-        self.square = {name: np.zeros((blocks, source.neurons)) for name, source in sources.items()}
-        self.product = {key: np.zeros((blocks, len(rows))) for key, (rows, _) in wanted.items()}
+        self.count = np.zeros(runs)
+        self.total = {name: np.zeros((runs, source.neurons)) for name, source in sources.items()}
+        self.square = {name: np.zeros((runs, source.neurons)) for name, source in sources.items()}
+        self.product = {key: np.zeros((runs, len(rows))) for key, (rows, _) in wanted.items()}
         for k in progress(range(blocks), blocks, "blocks of candidate pairs"):
+            run = k * runs // blocks
             values = {name: post.block(k).T.contiguous() for name, post in posts.items()}
+            self.count[run] += next(iter(values.values())).shape[1]
             for name, part in values.items():
-                self.count[k] = part.shape[1]
-                self.total[name][k] = part.double().sum(1).numpy()
-                self.square[name][k] = _row_products(part, part)
+                self.total[name][run] += part.double().sum(1).cpu().numpy()
+                self.square[name][run] += _row_products(part, part)
             for (a, b), (rows, columns) in wanted.items():
-                self.product[a, b][k] = _row_products(values[a], values[b], rows, columns)
+                self.product[a, b][run] += _row_products(values[a], values[b], rows, columns)
 
     def correlations(self, weights: np.ndarray, key: tuple[str, str]) -> np.ndarray:
-        """Correlations ``[bootstraps, candidates]`` under block weights ``[bootstraps, blocks]``."""
+        """Correlations ``[bootstraps, candidates]`` under weights ``[bootstraps, runs]``."""
         import numpy as np
 
         rows, columns = self.wanted[key]
@@ -182,9 +191,9 @@ def _row_products(
     step = 256  # rows at once: the gathered copies stay in the cache
     for start in range(0, count, step):
         part = slice(start, start + step)
-        left = a[part] if rows is None else a[torch.from_numpy(rows[part])]
-        right = b[part] if columns is None else b[torch.from_numpy(columns[part])]
-        result[part] = torch.linalg.vecdot(left, right).double().numpy()
+        left = a[part] if rows is None else a[torch.from_numpy(rows[part]).to(a.device)]
+        right = b[part] if columns is None else b[torch.from_numpy(columns[part]).to(b.device)]
+        result[part] = torch.linalg.vecdot(left, right).double().cpu().numpy()
     return result
 
 
@@ -271,7 +280,7 @@ def find_clusters(
             (pair.a, pair.b): candidate_pairs(pair, match.threshold, settings.candidates)
             for pair, match in zip(pairs, matches, strict=True)
         }
-        sums = BlockSums(sources, wanted, settings.precision)
+        sums = BlockSums(sources, wanted, arithmetic(settings.precision), settings.device)
         stability = stabilities(clusters, pairs, matches, sums, settings).tolist()
     width = {name: source.width for name, source in sources.items()}
     members = [

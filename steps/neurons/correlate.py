@@ -32,7 +32,13 @@ from steps.core.errors import UserError
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import open_tensors, write_tensors
-from steps.neurons.activations import Activations, PostActivations, Precision, require_comparable
+from steps.neurons.activations import (
+    Activations,
+    PostActivations,
+    Precision,
+    arithmetic,
+    require_comparable,
+)
 from steps.neurons.baseline import rotated_maxima
 from steps.neurons.moments import Moments, add_products
 
@@ -55,6 +61,7 @@ class Settings(BaseSettings):
     draws: int = Field(999, ge=1, description="random rotations of each partner")
     seed: int = Field(0, ge=0, description="of the rotations")
     allow_self: bool = Field(False, description="let a model be compared with itself")
+    device: str = Field("cpu", description="where products and rotations are formed")
     threads: int = Field(1, ge=1, description="arithmetic threads")
 
 
@@ -73,13 +80,13 @@ def sum_products(a: PostActivations, b: PostActivations, blocks: range) -> tuple
     """Count of kept tokens and sums of products ``[a's neurons, b's neurons]``, float64, over ``blocks``."""
     import torch
 
-    total = torch.zeros((a.count, b.count), dtype=torch.float64)
+    total = torch.zeros((a.count, b.count), dtype=torch.float64, device=a.device)
     count = 0
     for k in progress(blocks, len(blocks), f"{a.source.name} with {b.source.name}: blocks correlated"):
         values = a.block(k)
         count += len(values)
         add_products(total, values, b.block(k))
-    return count, total
+    return count, total.cpu()
 
 
 def merge_products(files: list[Path], a: Activations, b: Activations) -> tuple[int, torch.Tensor]:
@@ -223,8 +230,9 @@ def main(
     if products:
         count, total = merge_products(products, first, second)
     else:
-        left = PostActivations(first, settings.precision, rows, own.arrays["pilot"][rows])
-        right = PostActivations(second, settings.precision, pilot=partner.arrays["pilot"])
+        precision, device = settings.precision, settings.device
+        left = PostActivations(first, precision, rows, own.arrays["pilot"][rows], device)
+        right = PostActivations(second, precision, pilot=partner.arrays["pilot"], device=device)
         count, total = sum_products(left, right, range(first.blocks))
         del left, right
     if not count == own.count == partner.count == first.kept:
@@ -235,7 +243,14 @@ def main(
     rho = correlations(total, count, (own.mean[rows], own.norm[rows]), (partner.mean, partner.norm))
     arrays = summarise(rho, rows.start, settings.top)
     arrays["rotated_max"] = rotated_maxima(
-        rho, partner, second.layers, second.name, settings.draws, settings.seed, settings.precision
+        rho,
+        partner,
+        second.layers,
+        second.name,
+        settings.draws,
+        settings.seed,
+        arithmetic(settings.precision),
+        settings.device,
     )
     arrays["row_constant"] = (own.norm[rows] == 0).astype("uint8")
     arrays["column_constant"] = (partner.norm == 0).astype("uint8")

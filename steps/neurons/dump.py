@@ -1,4 +1,4 @@
-"""Pre-activations of every MLP layer of a GPT-2 model, in one forward pass (dossier sections 2 and 3).
+"""Pre-activations of every MLP layer of a model, in one forward pass (dossier sections 2 and 3).
 
 Reads a model folder, its tokenizer and packed rows of tokens (``int32 [rows, context]``, BOS first).
 Writes a zarr v3 store:
@@ -7,6 +7,7 @@ Writes a zarr v3 store:
 array      shape, dtype                    contents
 =========  ==============================  ===========================================================
 ``pre``    [layers, tokens, width], fp16   pre-activations, one zarr shard per layer and token block
+``up``     the same                        in gated MLPs: what the activated gate is multiplied by
 ``tokens`` [tokens], int32                 token ids
 ``keep``   [tokens], uint8                 0 where the token is excluded from correlations
 =========  ==============================  ===========================================================
@@ -18,6 +19,7 @@ activation function.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from pathlib import Path
@@ -74,17 +76,26 @@ class PreActivations:
         self._prepare(model, dtype, batch_tokens)
 
     def _prepare(self, model: Any, dtype: str, batch_tokens: int) -> None:
+        import torch
+
+        from steps.language_models.architectures import architecture
+
+        parts = architecture(model)
         self.model = model.base_model  # without the unembedding
-        self.layers: int = model.config.n_layer
-        self.width: int = model.config.n_inner or 4 * model.config.n_embd
-        self.activation: str = model.config.activation_function
+        self.layers = parts.layers
+        self.width = parts.width
+        self.activation = parts.activation
+        self.names = ("pre", "up") if parts.gated else ("pre",)
         self.dtype = dtype
+        self.device = next(model.parameters()).device
         self._batch_tokens = batch_tokens
-        self._limit = 65504.0 if dtype == "float16" else 3.4e38  # infinite ones are refused too
-        self._out: torch.Tensor
+        self._out: list[torch.Tensor] = []
         self._at = slice(0, 0)
-        for layer, block in enumerate(self.model.h):
-            block.mlp.c_fc.register_forward_hook(self._keep(layer))
+        self._largest = torch.zeros((len(self.names), self.layers), device=self.device)
+        for layer, block in enumerate(parts.blocks):
+            for number, module in enumerate((block.pre, block.up)):
+                if module is not None:
+                    module.register_forward_hook(self._keep(number, layer))
 
     @classmethod
     def of(cls, model: Any, dtype: str = "float16", batch_tokens: int = 4096) -> PreActivations:
@@ -93,33 +104,53 @@ class PreActivations:
         self._prepare(model, dtype, batch_tokens)
         return self
 
-    def _keep(self, layer: int) -> Any:
+    def _keep(self, number: int, layer: int) -> Any:
+        import torch
+
         def hook(module: Any, inputs: Any, output: torch.Tensor) -> None:
             low, high = output.aminmax()
-            largest = max(abs(float(low)), abs(float(high)))
-            if not largest <= self._limit:
-                raise UserError(
-                    f"layer {layer}: a pre-activation of {largest:g} is beyond {self.dtype};"
-                    " set neurons.dump.dtype to float32, or check the model's weights where it is nan or inf"
-                )
-            self._out[layer, self._at] = output.reshape(-1, self.width)
+            here = torch.maximum(-low, high).float()
+            self._largest[number, layer] = torch.maximum(self._largest[number, layer], here)
+            self._out[number][layer, self._at] = output.reshape(-1, self.width)
 
         return hook
 
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """Pre-activations ``[layers, rows * context, width]`` of ``rows`` (``int [rows, context]``)."""
+    def __call__(self, rows: np.ndarray) -> list[torch.Tensor]:
+        """What is kept of ``rows`` (``int [rows, context]``): ``[layers, rows * context, width]`` each.
+
+        On the model's device. In the order of ``names``.
+
+        Raises:
+            UserError: a value is beyond what is kept, or not a number.
+        """
         import torch
 
         context = rows.shape[1]
-        self._out = torch.empty((self.layers, rows.size, self.width), dtype=getattr(torch, self.dtype))
+        shape, dtype = (self.layers, rows.size, self.width), getattr(torch, self.dtype)
+        self._out = [torch.empty(shape, dtype=dtype, device=self.device) for _ in self.names]
+        self._largest.zero_()
         batch = max(1, self._batch_tokens // context)
-        device = next(self.model.parameters()).device
+        ids = torch.from_numpy(rows).long().to(self.device)
         with torch.inference_mode():
             for start in range(0, len(rows), batch):
-                part = torch.from_numpy(rows[start : start + batch]).long().to(device)
+                part = ids[start : start + batch]
                 self._at = slice(start * context, start * context + part.numel())
                 self.model(part, use_cache=False)
-        return self._out.numpy()
+        self._require_finite()
+        out, self._out = self._out, []
+        return out
+
+    def _require_finite(self) -> None:
+        limit = 65504.0 if self.dtype == "float16" else 3.4e38  # infinite ones are refused too
+        for name, largest in zip(self.names, self._largest.tolist(), strict=True):
+            for layer, value in enumerate(largest):
+                if not value <= limit:
+                    what = "pre-activation" if name == "pre" else "factor of the gate"
+                    raise UserError(
+                        f"layer {layer}: a {what} of {value:g} is beyond {self.dtype};"
+                        " set neurons.dump.dtype to float32, or check the model's weights where it is nan"
+                        " or inf"
+                    )
 
 
 def weights_fingerprint(model: Folder) -> str:
@@ -177,7 +208,7 @@ def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings
     weights = Folder(model, "language_model")
     made_from = {
         "model": weights_fingerprint(weights),
-        "tokens": fingerprint([context, tokens.tolist(), tokenizer_folder.fingerprint]),
+        "tokens": fingerprint([context, _digest(tokens), tokenizer_folder.fingerprint]),
         "exclude": exclude,
         "settings": settings.model_dump(mode="json", exclude={"tokens", "exclude_bos", "exclude_tokens"}),
         "code": code_digest("neurons.dump"),
@@ -204,6 +235,7 @@ def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings
             "batch_tokens": settings.batch_tokens,
             "device": settings.device,
             "activation": source.activation,
+            "gated": len(source.names) > 1,
             "kept": int(keep.sum()),
             "model_ledger": os.path.relpath(model, out.parent),
         }
@@ -213,7 +245,7 @@ def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings
 def write_blocks(
     ledger: Ledger, source: PreActivations, rows: np.ndarray, block_rows: int, codec: str
 ) -> None:
-    """Write the blocks of ``pre`` that are not there yet.
+    """Write the blocks of activations that are not there yet.
 
     Raises:
         UserError: the store would not fit on the disk.
@@ -223,29 +255,38 @@ def write_blocks(
     context = rows.shape[1]
     itemsize = np.dtype(source.dtype).itemsize
     block = block_rows * context
-    there = sum(name.startswith("pre/c/") for name in ledger.files)
-    bytes_left = (source.layers * rows.size - there * block) * source.width * itemsize
+    there = sum(name.startswith(("pre/c/", "up/c/")) for name in ledger.files)
+    bytes_left = (len(source.names) * source.layers * rows.size - there * block) * source.width * itemsize
     require_space(ledger.folder, bytes_left, "lower neurons.dump.tokens or set neurons.dump.source to model")
-    array = ArrayWriter(
-        ledger,
-        "pre",
-        (source.layers, rows.size, source.width),
-        (1, block, source.width),
-        source.dtype,
-        codec,
-        chunk=(1, _largest_divisor(block, max(1, CHUNK_BYTES // (itemsize * source.width))), source.width),
-    )
+    chunk = _largest_divisor(block, max(1, CHUNK_BYTES // (itemsize * source.width)))
+    arrays = [
+        ArrayWriter(
+            ledger,
+            name,
+            (source.layers, rows.size, source.width),
+            (1, block, source.width),
+            source.dtype,
+            codec,
+            chunk=(1, chunk, source.width),
+        )
+        for name in source.names
+    ]
+    places = [(array, layer) for array in range(len(arrays)) for layer in range(source.layers)]
     blocks = range(-(-len(rows) // block_rows))
-    missing = [k for k in blocks if any((layer, k, 0) not in array for layer in range(source.layers))]
+    missing = [k for k in blocks if any((layer, k, 0) not in arrays[array] for array, layer in places)]
     for k in progress(missing, len(missing), f"{ledger.folder.name}: blocks dumped"):
-        pre = source(rows[k * block_rows : (k + 1) * block_rows])
-        for layer in range(source.layers):
-            if (layer, k, 0) not in array:
-                array.write((layer, k, 0), pre[layer : layer + 1])
+        kept = source(rows[k * block_rows : (k + 1) * block_rows])
+        for array, layer in places:
+            if (layer, k, 0) not in arrays[array]:
+                arrays[array].write((layer, k, 0), kept[array][layer : layer + 1].cpu().numpy())
 
 
 def _largest_divisor(number: int, limit: int) -> int:
     return next(d for d in range(min(number, limit), 0, -1) if number % d == 0)
+
+
+def _digest(tokens: np.ndarray) -> str:
+    return hashlib.sha256(tokens.astype("<i4").tobytes()).hexdigest()
 
 
 def _isin(tokens: np.ndarray, ids: list[int]) -> np.ndarray:

@@ -21,7 +21,7 @@ array            shape, dtype              sums over the range
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -40,6 +40,9 @@ GEMM_TILE = 512
 """Side of the part of a product that is computed at once: its float32 sums are added to the float64
 totals while still in the cache, and it bounds the memory for them and inside the product's kernel."""
 
+DEVICE_ROWS = 4096
+"""Rows of a product that an accelerator computes at once, which bounds the memory of its float32 sums."""
+
 STRIP = 128
 """Rows of a symmetric product that are computed at once, from the diagonal on: 0.7 of the whole's time."""
 
@@ -55,6 +58,7 @@ class Settings(BaseSettings):
 
     precision: Precision = Field("float32", description="of products; totals are float64 in either case")
     examples: int = Field(20, ge=1, description="top examples kept per neuron")
+    device: str = Field("cpu", description="where sums are formed")
     threads: int = Field(1, ge=1, description="arithmetic threads")
 
 
@@ -69,6 +73,9 @@ def add_products(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
     """
     import torch
 
+    if a.device.type != "cpu" or a.dtype.itemsize < 4:
+        _add_whole_products(total, a, b)
+        return
     symmetric = a is b
     rows, columns = (STRIP, b.shape[1]) if symmetric else (GEMM_TILE, GEMM_TILE)
     scratch = torch.empty(rows * min(columns, b.shape[1]), dtype=a.dtype, device=a.device)
@@ -79,6 +86,21 @@ def add_products(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
             out = scratch[: left.shape[0] * right.shape[1]].view(left.shape[0], right.shape[1])
             torch.mm(left, right, out=out)
             total[i : i + rows, j : j + columns] += out
+
+
+def _add_whole_products(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
+    """The same for accelerators and 16-bit values, whose products are accumulated in float32."""
+    import torch
+
+    half = a.dtype.itemsize < 4
+    for i in range(0, a.shape[1], DEVICE_ROWS):
+        left = a[:, i : i + DEVICE_ROWS].T
+        if not half:
+            total[i : i + DEVICE_ROWS] += left @ b
+        elif a.device.type == "cpu":
+            total[i : i + DEVICE_ROWS] += left.float() @ b.float()
+        else:
+            total[i : i + DEVICE_ROWS] += torch.mm(left, b, out_dtype=torch.float32)
 
 
 def mirror(total: torch.Tensor) -> None:
@@ -105,27 +127,30 @@ def range_blocks(blocks: int, ranges: int, index: int) -> range:
 class WithinLayers:
     """Sums ``total [neurons]`` and ``second [layers, width, width]`` of shifted post-activations."""
 
-    def __init__(self, layers: int, width: int) -> None:
+    def __init__(self, layers: int, width: int, device: str | torch.device = "cpu") -> None:
         import torch
 
         self.count = 0
-        self.total = torch.zeros(layers * width, dtype=torch.float64)
-        self.second = torch.zeros((layers, width, width), dtype=torch.float64)
+        self.total = torch.zeros(layers * width, dtype=torch.float64, device=device)
+        self.second = torch.zeros((layers, width, width), dtype=torch.float64, device=device)
 
     def add(self, values: torch.Tensor) -> None:
         """Add a block ``[tokens, layers * width]``."""
         import torch
 
         self.count += len(values)
-        # numpy's sum takes a tenth of the time of torch's.
-        self.total += torch.from_numpy(values.numpy().sum(0, dtype="float64"))
+        if values.device.type != "cpu" or values.dtype.itemsize < 4:
+            self.total += values.sum(0, dtype=torch.float64)
+        else:  # numpy's sum takes a tenth of the time of torch's
+            self.total += torch.from_numpy(values.numpy().sum(0, dtype="float64"))
         width = self.second.shape[1]
         for layer, second in enumerate(self.second):
             part = values[:, layer * width : (layer + 1) * width]
             add_products(second, part, part)
 
     def finish(self) -> None:
-        """Complete the symmetric products, of which :meth:`add` computes the upper half."""
+        """Complete the symmetric products, of which :meth:`add` may compute the upper half only."""
+        self.total, self.second = self.total.cpu(), self.second.cpu()
         for second in self.second:
             mirror(second)
 
@@ -189,10 +214,11 @@ def main(activations: Path, ranges: int, index: int, settings: Settings, out: Ou
     import numpy as np
 
     source = Activations(activations)
-    post = PostActivations(source, settings.precision)
+    post = PostActivations(source, settings.precision, device=settings.device)
     blocks = range_blocks(source.blocks, ranges, index)
-    within = WithinLayers(source.layers, source.width)
-    single = SingleNeurons(source, settings.examples)
+    within = WithinLayers(source.layers, source.width, post.device)
+    kind = SingleNeurons if post.device.type == "cpu" else SingleNeuronsOnDevice
+    single = kind(source, settings.examples, post.device)
     for k in progress(blocks, len(blocks), f"{source.name}: blocks summed"):
         single.begin(k)
         within.add(post.block(k, single.add))
@@ -203,9 +229,9 @@ def main(activations: Path, ranges: int, index: int, settings: Settings, out: Ou
         "total": within.total.numpy(),
         "square": within.second.diagonal(dim1=1, dim2=2).reshape(-1).numpy(),
         "second": within.second.numpy(),
-        "pre_pilot": single.pilot.numpy(),
-        "pre_powers": single.powers.numpy(),
-        "positive": single.positive.numpy(),
+        "pre_pilot": single.pilot.cpu().numpy(),
+        "pre_powers": single.powers.cpu().numpy(),
+        "positive": single.positive.cpu().numpy(),
         **single.top(),
     }
     facts = {
@@ -219,7 +245,7 @@ def main(activations: Path, ranges: int, index: int, settings: Settings, out: Ou
 class SingleNeurons:
     """Power sums of pre-activations and the top examples of every neuron, block by block."""
 
-    def __init__(self, source: Activations, examples: int) -> None:
+    def __init__(self, source: Activations, examples: int, device: str | torch.device = "cpu") -> None:
         import torch
 
         self.source = source
@@ -227,14 +253,14 @@ class SingleNeurons:
         first = slice(0, min(PILOT_TOKENS, source.block_slice(0).stop))
         self.pilot = torch.cat(
             [torch.from_numpy(source.pre(layer, first)).double().mean(0) for layer in range(source.layers)]
-        )
-        self.powers = torch.zeros((4, source.neurons), dtype=torch.float64)
-        self.positive = torch.zeros(source.neurons, dtype=torch.int64)
+        ).to(device)
+        self.powers = torch.zeros((4, source.neurons), dtype=torch.float64, device=device)
+        self.positive = torch.zeros(source.neurons, dtype=torch.int64, device=device)
         self._examples = examples
         missing = _ranking(torch.tensor([-torch.inf]), torch.tensor([0xFFFFFFFF]))
-        self._top = missing.repeat(source.neurons, examples).numpy()  # in no order
+        self._top: Any = missing.repeat(source.neurons, examples).numpy()  # in no order
         longest = -(-source.most_kept // RUN_TOKENS) * RUN_TOKENS
-        self._values = torch.empty((longest, source.width))
+        self._values = torch.empty((longest if torch.device(device).type == "cpu" else 0, source.width))
 
     def begin(self, block: int) -> None:
         """Begin a block, whose parts are then added."""
@@ -247,7 +273,7 @@ class SingleNeurons:
         self._token = torch.nn.functional.pad(kept, (0, -len(kept) % RUN_TOKENS))
         self._values[len(kept) : len(self._token)] = -torch.inf
 
-    def add(self, columns: slice, rows: slice, pre: np.ndarray, post: np.ndarray) -> None:
+    def add(self, columns: slice, rows: slice, pre: Any, post: Any) -> None:
         """Add a part of the block, as :meth:`PostActivations.block` shows it: layer by layer."""
         import numpy as np
 
@@ -308,6 +334,34 @@ class SingleNeurons:
         value = np.where(high < 0, high ^ 0x7FFFFFFF, high).astype(np.int32).view(np.float32)
         token = np.where(value == -np.inf, -1, 0xFFFFFFFF - (keys & 0xFFFFFFFF))
         return {"top_value": value, "top_token": token}
+
+
+class SingleNeuronsOnDevice(SingleNeurons):
+    """The same where activations lie on an accelerator, a layer of the block at once."""
+
+    def __init__(self, source: Activations, examples: int, device: str | torch.device) -> None:
+        import torch
+
+        super().__init__(source, examples, device)
+        self._top = torch.from_numpy(self._top).to(device)
+
+    def add(self, columns: slice, rows: slice, pre: Any, post: Any) -> None:
+        """Add the block's part of a layer."""
+        import torch
+
+        self.positive[columns] += (pre > 0).sum(0)
+        shifted = pre.double() - self.pilot[columns]
+        square = shifted * shifted
+        for order, power in enumerate((shifted, square, square * shifted, square * square)):
+            self.powers[order, columns] += power.sum(0)
+        token = self._token[: len(post)].to(post.device)
+        keys = torch.cat([self._top[columns], _ranking(post.float().T + 0.0, token)], dim=1)
+        self._top[columns] = keys.topk(self._examples, dim=1, sorted=False).values
+
+    def top(self) -> dict[str, np.ndarray]:
+        """As in the base class."""
+        self._top = self._top.cpu().numpy()
+        return super().top()
 
 
 def _largest(keys: np.ndarray, count: int) -> np.ndarray:

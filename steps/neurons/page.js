@@ -48,7 +48,7 @@
   // The table
   const state = { list: [], page: 0, sort: null, down: true, at: null };
   const heads = [
-    { label: "neuron", kind: "name", of: (at) => at },
+    { label: "neuron", kind: "name", of: (at) => { const [m, l, n] = data.neurons[at]; return (m * 1e4 + l) * 1e7 + n; } },
     { label: "fires on", kind: "on", of: (at) => peaks(at)[0] ?? null },
     ...(data.families ? [{ label: "family", kind: "family", of: (at) => family(at)?.[0] ?? null }] : []),
     ...data.statistics.filter(([, , inTable]) => inTable).map(([name, label]) => ({
@@ -83,7 +83,11 @@
       return el("td", { class: "name" }, link, ...(universal ? [el("span", { class: "badge", text: "U", title: "universal" })] : []));
     }
     if (head.kind === "n") return el("td", { class: "n", text: shown(head.name, head.of(at)) });
-    const text = head.kind === "on" ? peaks(at).slice(0, 6).join("  ") : head.of(at) ?? "–";
+    if (head.kind === "on") {
+      const tokens = peaks(at).slice(0, 6);
+      return el("td", { class: "on", title: tokens.join("  ") }, ...tokens.map((text) => el("span", { text })));
+    }
+    const text = head.of(at) ?? "–";
     return el("td", { class: head.kind, text, title: text });
   };
   const fill = () => {
@@ -203,7 +207,7 @@
     data.statistics.forEach(([name, label], which) => {
       const value = data.values[which][at], rank = data.percentiles[which]?.[at] ?? null;
       if (value === null) return;
-      const fact = el("dd", { text: shown(name, value) });
+      const fact = el("dd", { text: shown(name, value), title: name });
       if (rank !== null) fact.append(el("small", { text: `P${rank}`, title: "percentile within its layer" }));
       facts.append(el("div", {}, el("dt", { text: label }), fact));
     });
@@ -218,10 +222,12 @@
       partners.append(el("li", {}, other(partner), el("span", { class: "c", text: `correlation ${number(partner[3])}` }),
         ...(partner[4] ? [el("span", { text: "each other's best match" })] : [])));
     parts.push(data.partners[at].length ? partners : el("p", { class: "none", text: "none known: no mutual best match" }));
-    const mates = (clusters.get(data.clusters[at]) ?? []).filter((mate) => mate !== at);
+    const listedPartners = new Set(data.partners[at].map((partner) => key(...partner)));
+    const mates = (clusters.get(data.clusters[at]) ?? []).map((mate) => data.neurons[mate])
+      .filter((mate) => key(...mate) !== key(m, l, n) && !listedPartners.has(key(...mate)));
     if (mates.length) {
-      const list = el("ul", { class: "partners" }, ...mates.map((mate) => el("li", {}, other(data.neurons[mate]))));
-      parts.push(el("h3", { text: `Cluster ${data.clusters[at]}` }), list);
+      const list = el("ul", { class: "partners" }, ...mates.map((mate) => el("li", {}, other(mate))));
+      parts.push(el("h3", { text: `Also in cluster ${data.clusters[at]}` }), list);
     }
     byId("neuron").setAttribute("aria-label", title(m, l, n));
     byId("neuron").replaceChildren(...parts);

@@ -22,7 +22,7 @@ from pydantic import Field
 from steps.core.errors import size
 from steps.core.runner import Output, logger, progress, run
 from steps.core.text import visible
-from steps.neurons.activations import Activations, activation_function
+from steps.neurons.activations import Activations, post_activations
 from steps.neurons.histograms import Histograms, bin_edges
 from steps.neurons.table import KEYS
 from steps.neurons.universal import UniversalSettings, chosen, describe
@@ -51,11 +51,14 @@ STATISTICS = {
     "vocab_var": "W_U variance",
     "vocab_skew": "W_U skew",
     "vocab_kurt": "W_U kurtosis",
+    "null_space_fraction": "null space of W_U",
+    "w_in_max_cos": "input, largest cosine",
+    "w_out_max_cos": "output, largest cosine",
 }
 """Columns of the neuron table that the page shows where they are there, and what it calls them."""
 
-IN_TABLE = ("excess_corr", "activation_frequency", "skew", "kurt", "l2_penalty", "in_out_sim", "vocab_kurt")
-"""Those that can be sorted by."""
+IN_TABLE = ("excess_corr", "activation_frequency", "kurt", "l2_penalty", "vocab_kurt")
+"""Those that can be sorted by; more would leave no room for what a neuron fires on."""
 
 
 class Settings(UniversalSettings):
@@ -94,21 +97,20 @@ def strengths(source: Activations, number: np.ndarray, token: np.ndarray, around
         shown; -1 where the row begins or ends.
     """
     import numpy as np
-    import torch
 
     places = token[:, None] + np.arange(-around, around + 1)
     inside = places // source.context == token[:, None] // source.context
-    pre = np.zeros(places.shape, np.float32)
+    stored = np.zeros((1 + source.gated, *places.shape), np.float32)
     block, layer = token // source.block_tokens, number // source.width
     for k in progress(np.unique(block), len(np.unique(block)), f"{source.name}: blocks with examples"):
         start = source.block_slice(int(k)).start
         for this in np.unique(layer[block == k]):
             here = np.flatnonzero((block == k) & (layer == this))
-            whole = np.concatenate([part for _, part in source.pieces(int(this), int(k))])
-            at = np.clip(places[here] - start, 0, len(whole) - 1)
-            pre[here] = whole[at, number[here, None] % source.width]
-    post = activation_function(source.activation)(torch.from_numpy(pre)).numpy()
-    post = np.where(inside, post, 0)
+            whole = source.stored(int(this), source.block_slice(int(k)))
+            at = np.clip(places[here] - start, 0, len(whole[0]) - 1)
+            for kind, values in enumerate(whole):
+                stored[kind, here] = values[at, number[here, None] % source.width]
+    post = np.where(inside, post_activations(source.activation, *stored), 0)
     largest = np.maximum(post.max(1, keepdims=True), 1e-12)
     return np.where(inside, np.rint(LEVELS * (post / largest).clip(0, 1)), -1).astype(int)
 
@@ -216,7 +218,7 @@ def content(
         "everything": everything,
         "set": describe(settings.universal_set, settings.top_share, universal),
         "statistics": [[name, STATISTICS[name], int(name in IN_TABLE)] for name in shown],
-        "sources": labels,
+        "sources": [visible(name) for name in labels],
         "edge": float(bin_edges()[0]),
         "bar": float(2 * (bin_edges()[1] - bin_edges()[0])),
         "neurons": [
@@ -249,9 +251,13 @@ def logit_lists(effects: pd.DataFrame, rows: pd.DataFrame) -> list[list[list[lis
 
 def family_lists(families: pd.DataFrame, rows: pd.DataFrame) -> list[list[str] | None]:
     """For each of ``rows`` ``[family, evidence]``, or nothing."""
-    joined = rows[KEYS].merge(families, on=KEYS, how="left", validate="one_to_one")
+    joined = rows[KEYS].merge(
+        families[[*KEYS, "family", "evidence"]], on=KEYS, how="left", validate="one_to_one"
+    )
     return [
-        None if family is None or family != family else [str(family), "" if why != why else str(why)]
+        None
+        if family is None or family != family
+        else [visible(str(family)), "" if why != why else visible(str(why))]
         for family, why in zip(joined["family"], joined["evidence"], strict=True)
     ]
 

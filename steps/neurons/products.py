@@ -25,6 +25,7 @@ class Settings(BaseSettings):
 
     precision: Precision = Field("float32", description="of products; totals are float64 in either case")
     allow_self: bool = Field(False, description="let a model be compared with itself")
+    device: str = Field("cpu", description="where products are formed")
     threads: int = Field(1, ge=1, description="arithmetic threads")
 
 
@@ -36,8 +37,9 @@ def main(
 
     first, second = Activations(a), Activations(b)
     require_comparable(first, second, settings.allow_self)
-    left = PostActivations(first, settings.precision, tile_rows(first.neurons, tiles, tile))
-    right = PostActivations(second, settings.precision)
+    rows = tile_rows(first.neurons, tiles, tile)
+    left = PostActivations(first, settings.precision, rows, device=settings.device)
+    right = PostActivations(second, settings.precision, device=settings.device)
     count, total = sum_products(left, right, range_blocks(first.blocks, ranges, index))
     facts = {
         "a": first.store.fingerprint,

@@ -21,6 +21,9 @@ name                        meaning
                             reduces variance by more than 0.5 on held-out tokens; 0 where there are none
 ``family_count_FAMILY``     neurons whose best explanation puts them into a family: ``unigram``, ``alphabet``,
                             ``previous_token``, ``position``, ``syntax``, ``context``, ``bos``
+``prediction suppression``  neurons of each role by the paper's rule, ``partition``, too; and, with
+                            ``_width_free`` behind the name, by the rule that does not depend on width
+``entropy_candidates``      candidates of the configured entropy query
 ==========================  =========================================================================
 """
 
@@ -34,9 +37,11 @@ from pydantic import Field
 from steps.core.provenance import card, provenance
 from steps.core.runner import Output, run
 from steps.core.stores import write_json
-from steps.neurons.activations import Activations, activation_function
+from steps.neurons import roles as roles_step
+from steps.neurons.activations import Activations, post_activations
 from steps.neurons.families import FAMILIES, family_counts
 from steps.neurons.gallery import TITLES
+from steps.neurons.logit_histograms import CAPTIONS as LOGIT_CAPTIONS
 from steps.neurons.pairs import Pair, load_pairs
 from steps.neurons.statistic_figures import CAPTIONS as STATISTIC_CAPTIONS
 from steps.neurons.universal import UniversalSettings, chosen
@@ -62,6 +67,8 @@ CAPTIONS = {
     "clusters": "Clusters of neurons that are each other's best match across models, and how often they come"
     " back when blocks of tokens are resampled.",
     **STATISTIC_CAPTIONS,
+    **roles_step.CAPTIONS,
+    **LOGIT_CAPTIONS,
 }
 
 
@@ -109,12 +116,9 @@ def snippet(
     source: Activations, layer: int, neuron: int, token: int, around: int, texts: dict[int, str]
 ) -> list[list[Any]]:
     """Tokens around ``token`` in its row, each with the neuron's post-activation there over the largest."""
-    import torch
-
     row = token // source.context * source.context
     span = slice(max(row, token - around), min(row + source.context, token + around + 1))
-    pre = source.pre(layer, span)[:, neuron].astype("float32")
-    post = activation_function(source.activation)(torch.from_numpy(pre)).numpy()
+    post = post_activations(source.activation, *source.stored(layer, span))[:, neuron]
     strength = (post / max(float(post.max()), 1e-12)).clip(0, 1)
     return [
         [texts.get(int(number), f"[{number}]"), round(float(value), 3)]
@@ -169,6 +173,43 @@ def cluster_table(
             "correlation",
             "stability",
             *(f"example {n + 1}" for n in range(settings.snippets)),
+        ],
+        "rows": rows,
+    }
+
+
+def model_table(models: dict[str, Path]) -> dict[str, Any]:
+    """The models' hyperparameters (the paper's first table), from the ledger of each."""
+    from steps.language_models.models import config
+
+    rows = []
+    for name, ledger in models.items():
+        found = config(ledger)
+        width = getattr(found, "intermediate_size", None) or getattr(found, "n_inner", None)
+        width = width or 4 * found.hidden_size
+        positions = "learned" if found.model_type == "gpt2" else "rotary"
+        rotary = getattr(found, "rotary_pct", None) or (getattr(found, "rope_parameters", None) or {}).get(
+            "partial_rotary_factor"
+        )
+        if positions == "rotary" and rotary not in (None, 1):
+            positions += f", {100 * rotary:g} % of each head"
+        rows.append(
+            [
+                *(name, found.model_type, found.num_hidden_layers, found.num_attention_heads),
+                *(found.hidden_size, width, found.num_hidden_layers * width, found.vocab_size),
+                found.max_position_embeddings,
+                getattr(found, "hidden_act", None) or found.activation_function,
+                positions,
+                "yes" if found.tie_word_embeddings else "no",
+                str(found.dtype).removeprefix("torch."),
+            ]
+        )
+    return {
+        "title": "Models",
+        "caption": "The models that are compared, the reference first, as their configurations say.",
+        "columns": [
+            *("model", "family", "layers", "heads", "d_model", "d_mlp", "neurons", "vocabulary"),
+            *("context", "activation", "positions", "tied embeddings", "precision"),
         ],
         "rows": rows,
     }
@@ -233,6 +274,7 @@ def headline_cards(
 def main(
     study: str,
     section: str,
+    models: list[Path],
     tokenizer: Path,
     activations: list[Path],
     correlations: list[Path],
@@ -243,11 +285,15 @@ def main(
     figures: list[Path],
     galleries: list[Path],
     page: Path,
+    roles: Path,
     settings: Settings,
     metrics_out: Output,
     report: Output,
 ) -> None:
-    """Write the metrics and the report; ``section`` is the chapter's configuration as JSON."""
+    """Write the metrics and the report; ``section`` is the chapter's configuration as JSON.
+
+    ``models`` are the ledgers of the models in the order of ``activations``.
+    """
     import json
 
     import pandas as pd
@@ -260,13 +306,14 @@ def main(
         explained[explained["model"] == pairs[0].a],
         chosen(excess_table, settings.universal_set, settings.top_share),
     )
+    numbers |= roles_step.metrics(pd.read_parquet(roles))
     tokens = next(iter(sources.values())).tokens
     write_json(metrics_out, numbers)
     table = cluster_table(
         cluster_members, pd.read_parquet(examples), sources, token_texts(tokenizer, tokens), settings
     )
     steps = ["dump", "moments", "correlate", "baseline", "clusters", "histograms", "table", "figure"]
-    steps += ["explain", "gallery", "page", "report"]
+    steps += ["explain", "gallery", "weights", "roles", "page", "report"]
     content = {
         "chapter": "neurons",
         "study": study,
@@ -284,7 +331,7 @@ def main(
             }
             for path in [*figures, *galleries]
         ],
-        "tables": [table],
+        "tables": [table, model_table(dict(zip(sources, models, strict=True)))],
         "pages": [
             {
                 "file": page.name,

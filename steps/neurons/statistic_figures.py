@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 LACKING = "needs the weights of the models, which this study's table does not have"
 
 DENSITY_BINS = 200
+"""The paper's; fewer where a model has too few neurons to fill them."""
+
+FILLED = 16
+"""Neurons per bin, on average, that densities need."""
 
 
 def reference_rows(neurons: pd.DataFrame) -> pd.DataFrame:
@@ -157,10 +161,12 @@ def metric_densities(neurons: pd.DataFrame, universal: np.ndarray, label: str) -
     columns = min(4, len(metrics))
     figure, grid = new_figure(-(-len(metrics) // columns), columns, width=3.3, height=2.5, squeeze=False)
     data: dict[str, Any] = {}
+    fewest = int(neurons["model"].value_counts().min())
+    bins = min(DENSITY_BINS, max(10, fewest // FILLED))
     for axes, metric in zip(grid.flat, metrics, strict=False):
         whole = neurons[metric].dropna().to_numpy(float)
         low, high = np.quantile(whole, [0.001, 0.999]) if len(whole) else (0.0, 1.0)
-        edges = np.linspace(low, high if high > low else low + 1, DENSITY_BINS + 1)
+        edges = np.linspace(low, high if high > low else low + 1, bins + 1)
         data[metric] = {"edges": edges.tolist()}
         for place, (name, part) in enumerate(neurons.groupby("model", sort=False)):
             counts, _ = np.histogram(part[metric].dropna(), edges)
@@ -239,8 +245,8 @@ CAPTIONS = {
     "universal_percentiles": "Universal neurons among the neurons of their own layer: half of them lie in the"
     " darkest box, and each wider box halves what is left over; the line is the median, the dotted line"
     " where it would lie if they were like all others.",
-    "frequency_cosine": "Neurons whose output weights point against their input weights fire most. The paper"
-    " found correlations of -0.69 (GPT-2 small), -0.63 (medium) and -0.58 (Pythia-160m).",
+    "frequency_cosine": "In the paper, neurons whose output weights point against their input weights fire"
+    " most: it found correlations of -0.69 (GPT-2 small), -0.63 (medium) and -0.58 (Pythia-160m).",
     "redundancy": "For each neuron, the largest cosine of its weights with those of another neuron of the"
     " same model.",
     "metric_densities": "Densities over all neurons of each model, from the 0.1st to the 99.9th percentile.",

@@ -252,12 +252,12 @@ def test_a_missing_ledger_is_named(tmp_path: Path) -> None:
 
 
 def test_an_optional_part_may_be_absent_as_a_whole_only(whole: Path) -> None:
-    assert not Folder(whole / "ledger.json", "things", optional="deep").absent
+    assert not Folder(whole / "ledger.json", "things", optional=("deep",)).absent
     (whole / "deep/b.txt").unlink()
     with pytest.raises(UserError, match="b.txt: missing"):
-        Folder(whole / "ledger.json", "things", optional="deep")
+        Folder(whole / "ledger.json", "things", optional=("deep",))
     shutil.rmtree(whole / "deep")
-    folder = Folder(whole / "ledger.json", "things", optional="deep")
+    folder = Folder(whole / "ledger.json", "things", optional=("deep",))
     assert folder.absent
     assert folder.check("a.txt").is_file()
     with pytest.raises(UserError, match="b.txt: missing"):
@@ -265,7 +265,7 @@ def test_an_optional_part_may_be_absent_as_a_whole_only(whole: Path) -> None:
     with pytest.raises(UserError, match="missing"):
         Folder(whole / "ledger.json", "things")
     with pytest.raises(UserError, match="missing"):
-        Folder(whole / "ledger.json", "things", optional="dee")
+        Folder(whole / "ledger.json", "things", optional=("dee",))
 
 
 # Arrays

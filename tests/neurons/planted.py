@@ -32,8 +32,12 @@ def write_activations(
     context: int = 16,
     tokens: np.ndarray | None = None,
     codec: str = "zstd",
+    up: np.ndarray | None = None,
 ) -> Path:
-    """Write pre-activations ``[tokens, neurons]`` as ``neurons.dump`` would; returns the ledger."""
+    """Write pre-activations ``[tokens, neurons]`` as ``neurons.dump`` would; returns the ledger.
+
+    ``up``, of the same shape, makes it a gated MLP.
+    """
     count, neurons = pre.shape
     width = neurons // layers
     dtype = pre.dtype.name
@@ -48,11 +52,14 @@ def write_activations(
     ledger = Ledger(folder / "ledger.json", "activations", made_from)
     write_array(ledger, "tokens", tokens)
     write_array(ledger, "keep", keep.astype("uint8"))
-    array = ArrayWriter(ledger, "pre", (layers, count, width), (1, block_tokens, width), dtype, codec)
-    for layer in range(layers):
-        for k in range(-(-count // block_tokens)):
-            part = pre[k * block_tokens : (k + 1) * block_tokens, layer * width : (layer + 1) * width]
-            array.write((layer, k, 0), part[None])
+    for kind, values in {"pre": pre, "up": up}.items():
+        if values is None:
+            continue
+        array = ArrayWriter(ledger, kind, (layers, count, width), (1, block_tokens, width), dtype, codec)
+        for layer in range(layers):
+            for k in range(-(-count // block_tokens)):
+                part = values[k * block_tokens : (k + 1) * block_tokens, layer * width : (layer + 1) * width]
+                array.write((layer, k, 0), part[None])
     ledger.finish(
         {
             "model": name,
@@ -66,6 +73,7 @@ def write_activations(
             "batch_tokens": 4096,
             "device": "cpu",
             "activation": activation,
+            "gated": up is not None,
             "kept": int(keep.sum()),
             "model_ledger": "",
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -194,3 +195,49 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         (tmp_path / "b" / "ledger.json").write_text(json.dumps(changed))
         with pytest.raises(UserError, match=said):
             require_comparable(a, Activations(tmp_path / "b" / "ledger.json"), allow_self=True)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_gated_neurons_are_the_activated_gate_times_its_factor(tmp_path: Path, dtype: str) -> None:
+    rng = np.random.default_rng(1)
+    gate, up = rng.normal(0, 2, (2, 150, 21)).astype(dtype)
+    ledger = write_activations(
+        tmp_path, gate, layers=3, activation="gelu", keep=KEEP, block_tokens=32, context=10, up=up
+    )
+    source = Activations(ledger)
+    expected = stored_post(ledger, "gelu", KEEP) * up[KEEP]
+    np.testing.assert_allclose(whole(PostActivations(source, "float64")), expected, rtol=0, atol=1e-13)
+    found = activations.post_activations("gelu", *source.stored(2, slice(70, 77)))
+    wanted = activate("gelu", gate[70:77, 14:]) * up[70:77, 14:]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("gated", [False, True])
+def test_accelerators_read_the_same_values(
+    tmp_path: Path, gated: bool, precision: activations.Precision
+) -> None:
+    """Their path, on the CPU: a whole block of a layer at once, with plain tensor operations."""
+    rng = np.random.default_rng(1)
+    pre, up = rng.normal(0, 2, (2, 150, 21)).astype(np.float16)
+    ledger = write_activations(
+        tmp_path, pre, layers=3, activation="gelu_new", keep=KEEP, block_tokens=32, up=up if gated else None
+    )
+    post = PostActivations(Activations(ledger), precision, slice(3, 18))
+    for k in range(post.source.blocks):
+        seen: list[tuple[Any, ...]] = []
+        expected = post.block(k).clone()
+        found = post._block_on_device(k, lambda *part, seen=seen: seen.append(part))
+        assert found.dtype == getattr(torch, precision)
+        torch.testing.assert_close(found, expected, rtol=2**-7 if "16" in precision else 1e-5, atol=1e-6)
+        rows = slice(0, len(expected))
+        assert [part[:2] for part in seen] == [
+            (slice(0, 4), rows),
+            (slice(4, 11), rows),
+            (slice(11, 15), rows),
+        ]
+
+
+def test_no_such_device(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="device: found 'cuda:99'"):
+        PostActivations(Activations(planted(tmp_path)), "float32", device="cuda:99")

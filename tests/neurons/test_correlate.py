@@ -15,6 +15,7 @@ from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.core.stores import read_tensors, write_tensors
 from steps.neurons import correlate
+from steps.neurons.activations import Activations, PostActivations
 from steps.neurons.pairs import Pair, load_pairs
 from tests.neurons.planted import correlate_pair, pearson, stored_post, write_activations, write_moments
 
@@ -378,3 +379,29 @@ def test_damaged_inputs_are_named(tmp_path: Path) -> None:
     write_tensors(tmp_path / "other", {"x": np.zeros(3)}, {})
     with pytest.raises(UserError, match="other"):
         call(a, b, own, partner, [tmp_path / "other"], tmp_path / "out")
+
+
+@pytest.mark.parametrize(("precision", "share"), [("float16", 2**-11), ("bfloat16", 2**-8)])
+@pytest.mark.parametrize("mean", [0, 6])
+def test_rounded_values_stay_within_the_stated_bound(
+    tmp_path: Path, mean: float, precision: str, share: float
+) -> None:
+    """Exact for the rounded values, and as far from the stored ones as ``Precision`` says."""
+    sides = [values.astype(np.float32) for values in coupled(600, 60, 60, mean)]
+    ledgers = [
+        write_activations(tmp_path / name, values, name=name)
+        for name, values in zip("ab", sides, strict=True)
+    ]
+    pair = load_pairs(correlate_pair(tmp_path, *ledgers, precision=precision, top=60))[0]
+    found = np.empty((60, 60))
+    np.put_along_axis(found, pair.row_top_index, pair.row_top_value, 1)
+    shifted = [
+        values - PostActivations(Activations(path), "float32").pilot.astype(np.float32)
+        for values, path in zip(sides, ledgers, strict=True)
+    ]
+    rounded = [torch.from_numpy(values).to(getattr(torch, precision)).double().numpy() for values in shifted]
+    np.testing.assert_allclose(found, pearson(*rounded), rtol=0, atol=1e-5)
+    k = [np.sqrt((values.astype(np.float64) ** 2).mean(0)) / values.std(0) for values in shifted]
+    difference = np.abs(found - pearson(*(values.astype(np.float64) for values in shifted)))
+    assert (difference <= 2 * share * k[0][:, None] * k[1] + 1e-5).all()
+    assert difference.max() > share / 100  # it does round

@@ -352,7 +352,7 @@ def test_only_missing_blocks_are_computed(
     computed = []
     forward = PreActivations.__call__
 
-    def counting(self: PreActivations, rows: np.ndarray) -> np.ndarray:
+    def counting(self: PreActivations, rows: np.ndarray) -> object:
         computed.append(len(rows))
         return forward(self, rows)
 

@@ -153,7 +153,7 @@ def test_redundancy_tells_universal_neurons_from_others(
 def test_densities_hold_every_model_and_layers_every_universal_neuron(planted: Study, tmp_path: Path) -> None:
     _, densities = draw(planted, "metric_densities", tmp_path)
     assert set(densities["mean"]) == {"edges", "a", "b", "c"}
-    assert len(densities["mean"]["edges"]) == 201
+    assert len(densities["mean"]["edges"]) == 11
     assert sum(densities["mean"]["a"]) >= 94
     _, data = draw(planted, "metrics_by_layer", tmp_path, **PLANTED_SET)
     table = pd.read_parquet(planted.folder / "neurons.parquet")

@@ -15,7 +15,7 @@ from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.core.stores import read_tensors
 from steps.neurons import moments
-from steps.neurons.activations import Activations
+from steps.neurons.activations import Activations, PostActivations
 from steps.neurons.moments import Moments
 from steps.neurons.table import power_moments
 from tests.neurons.planted import stored_post, stored_pre, write_activations, write_moments
@@ -201,3 +201,21 @@ def test_facts_name_their_origin(tmp_path: Path) -> None:
     facts = read_tensors(file)[1]
     assert facts["activations"] == Activations(ledger).store.fingerprint
     assert facts["precision"] == "float64"
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_accelerators_find_the_same_of_single_neurons(tmp_path: Path, count: int) -> None:
+    source = Activations(planted(tmp_path))
+    found = []
+    for kind, whole_blocks in ((moments.SingleNeurons, False), (moments.SingleNeuronsOnDevice, True)):
+        post = PostActivations(source, "float32")
+        single = kind(source, count, "cpu")
+        for k in range(source.blocks):
+            single.begin(k)
+            (post._block_on_device if whole_blocks else post.block)(k, single.add)
+        found.append(single)
+    one, other = found
+    torch.testing.assert_close(torch.as_tensor(one.powers), other.powers, rtol=1e-13, atol=1e-9)
+    assert torch.equal(one.positive, other.positive)
+    for mine, theirs in zip(one.top().values(), other.top().values(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)

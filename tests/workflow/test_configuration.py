@@ -154,3 +154,17 @@ def test_the_drawn_workflow_is_the_real_one(tmp_path: Path) -> None:
     drawn = arrows(snakemake(tmp_path, "--rulegraph", "mermaid-js", config=None).stdout)
     assert ("neurons_dump", "neurons_correlate") in drawn
     assert arrows((ROOT / "docs" / "workflow.md").read_text(encoding="utf-8")) == drawn
+
+
+@pytest.mark.parametrize(
+    ("source", "with_gpu"),
+    [
+        ("dump", {"dump", "moments", "products", "correlate", "clusters"}),
+        ("model", {"moments", "products", "correlate", "clusters", "report"}),
+    ],
+)
+def test_a_gpu_is_asked_for_where_one_is_used(source: str, with_gpu: set[str]) -> None:
+    config = workflow.configure({"device": "cuda", "neurons": {"dump": {"source": source}}})
+    steps = ("dump", "moments", "products", "correlate", "clusters", "tables", "report")
+    assert {step for step in steps if "gpu" in workflow.neuron_resources(config, step)} == with_gpu
+    assert not any("gpu" in workflow.neuron_resources(workflow.configure({}), step) for step in steps)

@@ -1,0 +1,112 @@
+"""How fast an accelerator correlates two models: ``python -m benchmarks --only device``.
+
+Two GPT-2 models of the small size with random weights, computed anew for every block of tokens
+(``source: model``), all neurons of the one with all of the other's (``tiles: 1``). The models run in
+bfloat16, post-activations are rounded to float16, products are accumulated in float32.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import made
+from benchmarks.measure import Figure
+
+DEVICE = "cuda"
+PRECISION = "float16"
+SMALL = {"layers": 12, "d_model": 768, "heads": 12, "context": 512}
+RUNS = 5
+
+
+def figures(folder: Path, quick: bool) -> Iterator[Figure]:
+    """Tokens per second, products as a share of the matrix peak, and the time over that of bare products.
+
+    ``quick`` is the same on the processor, at a tiny size.
+    """
+    import torch
+
+    from steps.neurons.activations import Activations, PostActivations
+    from steps.neurons.moments import add_products
+
+    device = "cpu" if quick else DEVICE
+    shape = {"layers": 2, "d_model": 16, "heads": 2, "context": 64} if quick else SMALL
+    block, blocks, runs = (512, 2, 2) if quick else (32_768, 4, RUNS)
+    ledgers = [
+        made.computed_activations(folder / f"model-{seed}", shape, block * blocks, block, seed, device)
+        for seed in (1, 2)
+    ]
+    first, second = map(Activations, ledgers)
+    left = PostActivations(first, PRECISION, device=device)
+    right = PostActivations(second, PRECISION, device=device)
+    total = torch.zeros((left.count, right.count), dtype=torch.float64, device=device)
+    kept = [int(first.keep[first.block_slice(k)].sum()) for k in range(blocks)]
+
+    def ours() -> None:
+        for k in range(blocks):
+            add_products(total, left.block(k), right.block(k))
+
+    a, b = left.block(0).clone(), right.block(0).clone()
+    sums = torch.empty((left.count, right.count), dtype=a.dtype, device=device)
+
+    def matmul() -> None:
+        for count in kept:
+            torch.mm(a[:count].T, b[:count], out=sums)
+
+    side = 512 if quick else 8192
+    square = [torch.randn((side, side), device=device).to(a.dtype) for _ in range(2)]
+    times = 1 if quick else 20
+
+    def peak() -> None:
+        for _ in range(times):
+            torch.mm(*square)
+
+    def forward() -> None:
+        for k in range(blocks):
+            second._computed = None
+            second.on_device(0, k, right.device)
+
+    measured = _in_turn({"ours": ours, "matmul": matmul, "peak": peak, "forward": forward}, runs, device)
+    tokens, flop = sum(kept), 2.0 * sum(kept) * left.count * right.count
+    ratios = [x / y for x, y in zip(measured["ours"], measured["matmul"], strict=True)]
+    rates = [tokens / x for x in measured["ours"]]
+    shares = [
+        (flop / x) / (2.0 * times * side**3 / y)
+        for x, y in zip(measured["ours"], measured["peak"], strict=True)
+    ]
+    dumped = [block * blocks / x for x in measured["forward"]]
+    sides = {name: statistics.median(seconds) for name, seconds in measured.items()}
+    for name, unit, values, chosen in (
+        ("neurons.device_products_over_matmul", "ratio", ratios, ("ours", "matmul")),
+        ("neurons.device_products_tokens_per_second", "tokens/s", rates, ("ours",)),
+        ("neurons.device_products_share_of_peak", "share", shares, ("ours", "peak")),
+        ("neurons.device_activations_tokens_per_second", "tokens/s", dumped, ("forward",)),
+    ):
+        yield Figure(
+            name,
+            statistics.median(values),
+            unit,
+            (min(values), max(values)),
+            {side: sides[side] for side in chosen},
+            runs,
+            device=device,
+        )
+
+
+def _in_turn(sides: dict[str, Callable[[], Any]], runs: int, device: str) -> dict[str, list[float]]:
+    """As ``benchmarks.measure.in_turn``, waiting for the accelerator before each reading of the clock."""
+    import torch
+
+    wait = torch.cuda.synchronize if device != "cpu" else lambda: None
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(runs + 1):
+        for name, work in sides.items():
+            wait()
+            start = time.perf_counter()
+            work()
+            wait()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: values[1:] for name, values in seconds.items()}

@@ -1,0 +1,251 @@
+"""The neuron page: what it holds, its limit, its policy, and hostile names and tokens."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html.parser
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from tokenizers import Tokenizer, models
+
+from steps.core.runner import Output
+from steps.core.stores import Ledger
+from steps.core.text import visible
+from steps.neurons import page
+from steps.neurons.activations import Activations
+from steps.neurons.histograms import Histograms
+from tests.neurons.conftest import Study
+from tests.neurons.planted import write_activations
+
+FOLDER = Path(__file__).resolve().parents[2] / "steps"
+HOSTILE = "</script><script>alert('x')</script>\"'><img src=x onerror=alert(1)>\u2028\u202e"
+
+
+class Parsed(html.parser.HTMLParser):
+    """Elements and the contents of scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.inside = False
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self.inside = tag == "script"
+        if self.inside:
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.scripts[-1] += data
+
+
+def tokenizer(folder: Path) -> Path:
+    """Fifty tokens; number 7 is hostile."""
+    words = {f"w{number}": number for number in range(50) if number != 7} | {HOSTILE: 7}
+    ledger = Ledger(folder / "ledger.json", "tokenizer", {"words": 50})
+    Tokenizer(models.WordLevel(words, unk_token="w0")).save(str(folder / "tokenizer.json"))
+    ledger.record("tokenizer.json")
+    ledger.finish({})
+    return folder / "ledger.json"
+
+
+def build(planted: Study, folder: Path, study: str = "default", **changes: Any) -> str:
+    """The page of the planted study; ``changes`` are settings, or tables as ``logits`` and ``families``."""
+    tables = {name: changes.pop(name, None) for name in ("logits", "families")}
+    files: dict[str, list[Path]] = {}
+    for name, table in tables.items():
+        files[name] = [] if table is None else [folder / f"{name}.parquet"]
+        if table is not None:
+            table.to_parquet(files[name][0])
+    page.main(
+        study,
+        tokenizer(folder / "tokenizer"),
+        planted.activations,
+        planted.folder / "neurons.parquet",
+        planted.folder / "examples.parquet",
+        planted.folder / "edges.parquet",
+        planted.folder / "histograms" / "ledger.json",
+        files["logits"],
+        files["families"],
+        FOLDER / "neurons/page.html",
+        [FOLDER / "report/page.css", FOLDER / "neurons/page.css"],
+        FOLDER / "neurons/page.js",
+        page.Settings(**changes),
+        Output(folder / "neurons.html"),
+    )
+    return (folder / "neurons.html").read_text("utf-8")
+
+
+def held(text: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(Parsed(text).scripts[0])
+    return loaded
+
+
+def test_the_page_holds_what_the_tables_say(planted: Study, tmp_path: Path) -> None:
+    settings = {"universal_set": "top_share", "top_share": 0.2, "examples": 3, "context": 4}
+    data = held(build(planted, tmp_path, **settings))
+    table = pd.read_parquet(planted.folder / "neurons.parquet").set_index(["model", "layer", "neuron"])
+    assert (len(data["neurons"]), data["everything"]) == (288, 288)
+    assert data["set"] == "19 universal neurons: the 20 % of largest excess"
+    assert [flag for *_, flag in data["neurons"]] == [1] * 19 + [0] * 269
+    places = {name: at for at, (name, _, _) in enumerate(data["statistics"])}
+    for at in (0, 18, 19, 200, 287):
+        model, layer, neuron, _ = data["neurons"][at]
+        row = table.loc[("abc"[model], layer, neuron)]
+        for name in ("mean", "kurt", "activation_frequency"):
+            assert data["values"][places[name]][at] == pytest.approx(row[name], rel=1e-3)
+        assert data["percentiles"][places["mean"]][at] == round(row["percentile[mean]"])
+        assert sum(data["histograms"][at][1]) == 6400
+        assert data["by_source"][1][at] is None  # there is no text of the second source
+        assert data["by_source"][0][at] == pytest.approx(row["activation_frequency[code]"], rel=1e-3)
+    excess = data["values"][places["excess_corr"]]
+    assert excess[:19] == sorted(excess[:19], reverse=True)
+    assert excess[96:] == [None] * 192
+
+
+def test_bars_end_at_zero(planted: Study, tmp_path: Path) -> None:
+    data = held(build(planted, tmp_path))
+    first, counts = data["histograms"][0]
+    start = data["edge"] + (first - 1) * data["bar"]
+    ends = start + data["bar"] * np.arange(1, len(counts) + 1)
+    zero = int(np.argmin(np.abs(ends)))
+    assert ends[zero] == pytest.approx(0, abs=1e-9)
+    whole = Histograms(planted.folder / "histograms/ledger.json").counts("abc"[data["neurons"][0][0]])
+    number = data["neurons"][0][1] * 48 + data["neurons"][0][2]
+    assert sum(counts[zero + 1 :]) == whole[:, number, 103:].sum()
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_strengths_are_post_activations_over_the_largest_shown(tmp_path: Path, gated: bool) -> None:
+    pre, up = np.random.default_rng(1).standard_normal((2, 8 * 16, 6)).astype(np.float16)
+    kinds = {"activation": "relu", "up": up if gated else None}
+    source = Activations(write_activations(tmp_path / "a", pre, block_tokens=48, **kinds))
+    number, token = np.array([0, 4, 4, 5]), np.array([20, 0, 50, 127])
+    found = page.strengths(source, number, token, 3)
+    for n, t, levels in zip(number, token, found, strict=True):
+        places = np.arange(t - 3, t + 4)
+        inside = places // 16 == t // 16
+        post = np.maximum(pre[places[inside], n].astype(float), 0)
+        if gated:
+            post *= up[places[inside], n]
+        np.testing.assert_array_equal(levels[inside], np.rint(9 * (post / max(post.max(), 1e-12)).clip(0, 1)))
+        assert (levels[~inside] == -1).all()
+
+
+def test_examples_show_their_tokens_with_the_strongest_in_place(planted: Study, tmp_path: Path) -> None:
+    data = held(build(planted, tmp_path, examples=2, context=5))
+    examples = pd.read_parquet(planted.folder / "examples.parquet")
+    source = Activations(planted.activations[0])
+    model, layer, neuron, _ = data["neurons"][0]
+    mine = examples[(examples["model"] == "abc"[model]) & (examples["layer"] == layer)]
+    mine = mine[mine["neuron"] == neuron].sort_values("rank").head(2)
+    assert len(data["examples"][0]) == 2
+    for (value, strongest, ids, digits), row in zip(data["examples"][0], mine.itertuples(), strict=True):
+        assert value == pytest.approx(row.value, rel=1e-3)
+        assert ids[strongest] == source.tokens[row.token]
+        assert digits[strongest] == "9"
+        first = row.token - strongest
+        assert ids == source.tokens[first : first + len(ids)].tolist()
+        assert first // 16 == (first + len(ids) - 1) // 16 == row.row
+
+
+def test_partners_are_the_best_matches_and_edges_go_both_ways(planted: Study, tmp_path: Path) -> None:
+    data = held(build(planted, tmp_path))
+    place = {tuple(key): at for at, (*key, _) in enumerate(data["neurons"])}
+    excess = pd.read_parquet(planted.folder / "excess.parquet")
+    row = excess.iloc[12]
+    partners = {(m, layer, n): corr for m, layer, n, corr, _ in data["partners"][place[0, 0, 12]]}
+    assert partners[1, row["layer[b]"], row["neuron[b]"]] == pytest.approx(row["max_corr[b]"], rel=1e-3)
+    edges = pd.read_parquet(planted.folder / "edges.parquet")
+    assert len(edges) > 20
+    for edge in edges.itertuples():
+        a = ("abc".index(edge.model_a), edge.layer_a, edge.neuron_a)
+        b = ("abc".index(edge.model_b), edge.layer_b, edge.neuron_b)
+        for one, other in ((a, b), (b, a)):
+            assert [*other, 1] in [[*key, mutual] for *key, _, mutual in data["partners"][place[one]]]
+
+
+def test_the_limit_keeps_the_best_and_says_how_many_there_are(planted: Study, tmp_path: Path) -> None:
+    data = held(build(planted, tmp_path, neurons=10, universal_set="top_share", top_share=0.05))
+    assert (len(data["neurons"]), data["everything"]) == (10, 288)
+    assert [flag for *_, flag in data["neurons"]] == [1] * 5 + [0] * 5
+    best = pd.read_parquet(planted.folder / "excess.parquet").nlargest(10, "excess_corr")
+    assert [n for _, _, n, _ in data["neurons"]] == best["neuron"].tolist()
+    assert len(data["examples"]) == len(data["partners"]) == len(data["histograms"]) == 10
+
+
+def test_no_universal_neuron_and_no_optional_table(planted: Study, tmp_path: Path) -> None:
+    data = held(build(planted, tmp_path, universal_set="half"))
+    assert data["set"] == "no universal neurons here (excess correlation above 0.5)"
+    assert data["logits"] is None
+    assert data["families"] is None
+    assert "l2_penalty" not in [name for name, _, _ in data["statistics"]]
+
+
+def test_logit_effects_and_families(planted: Study, tmp_path: Path) -> None:
+    key = {"model": "a", "layer": 0, "neuron": 12}
+    logits = pd.DataFrame(
+        [
+            {**key, "side": side, "rank": rank, "token": 10 * rank + len(side), "value": 1.5 - rank}
+            for rank in (1, 0)
+            for side in ("promoted", "suppressed")
+        ]
+    )
+    families = pd.DataFrame([{**key, "family": "unigram", "evidence": HOSTILE}])
+    data = held(build(planted, tmp_path, logits=logits, families=families))
+    at = [tuple(place[:3]) for place in data["neurons"]].index((0, 0, 12))
+    assert data["logits"][at] == [[[8, 1.5], [18, 0.5]], [[10, 1.5], [20, 0.5]]]
+    assert data["families"][at] == ["unigram", visible(HOSTILE)]
+    assert data["families"].count(None) == 287
+    assert {"8", "18", "10", "20"} <= set(data["tokens"])
+
+
+def test_hostile_texts_stay_texts_and_only_our_script_may_run(planted: Study, tmp_path: Path) -> None:
+    families = pd.DataFrame([{"model": "a", "layer": 0, "neuron": 1, "family": HOSTILE, "evidence": HOSTILE}])
+    text = build(planted, tmp_path, study=HOSTILE, families=families)
+    found = Parsed(text)
+    scripts = [attributes for tag, attributes in found.elements if tag == "script"]
+    assert scripts == [{"type": "application/json", "id": "data"}, {}]
+    assert "</script><script>" in json.loads(found.scripts[0])["tokens"]["7"]
+    assert not re.search(r"[<>&\u2028\u2029]", found.scripts[0])
+    (policy,) = [a["content"] for tag, a in found.elements if tag == "meta" and "http-equiv" in a]
+    style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
+    assert style is not None
+    for kind, content in (("script", found.scripts[1]), ("style", style[1])):
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in str(policy)
+    assert str(policy).startswith("default-src 'none';")
+    assert "unsafe" not in str(policy)
+    for tag, attributes in found.elements:
+        assert tag not in ("img", "iframe", "object", "embed", "base", "form")
+        assert not [name for name in attributes if name.startswith("on") or name == "style"]
+        assert str(attributes.get("href", "data:")).startswith("data:")
+    assert text.count("</script") == 2
+    assert "<img" not in text
+
+
+def test_the_script_writes_texts_as_texts() -> None:
+    script = (FOLDER / "neurons/page.js").read_text()
+    for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function("):
+        assert word not in script
+    # the only address is the namespace of SVG, which is fetched by nobody
+    assert re.findall(r"https?://[^\"']+", script) == ["http://www.w3.org/2000/svg"]
+
+
+def test_twice_the_same_bytes(planted: Study, tmp_path: Path) -> None:
+    (tmp_path / "again").mkdir()
+    assert build(planted, tmp_path) == build(planted, tmp_path / "again")
