@@ -20,6 +20,7 @@ PARTS = {
     "correlate": "correlating.over_matmul",
     "growth": "correlating.growth",
     "two_pass": "two_pass.figures",
+    "explain": "explaining.figures",
     "memory": "memory.figures",
     "training": "training.figures",
     "device": "device.figures",

@@ -4,7 +4,8 @@ Inputs: the models, tokenizer and packed rows of the language_models chapter. St
 dump activations, sum their moments; for each pair of models: correlate all neurons, cut into tiles of
 the reference and, where ranges > 1, into token ranges whose products are merged; then the excess over
 the rotated baseline, clusters, tables, figures and the report.
-Outputs: results/neurons/STUDY/{neurons,examples,excess,clusters,edges}.parquet, figures, metrics.json.
+Outputs: results/neurons/STUDY/{neurons,examples,excess,clusters,edges,explanations,tokens}.parquet, figures,
+galleries, metrics.json.
 """
 
 
@@ -24,6 +25,11 @@ rule neurons:
             + [
                 f"figures/{figure}.{kind}"
                 for figure in chapters.NEURON_FIGURES + chapters.ROLE_FIGURES
+                for kind in ("svg", "json")
+            ]
+            + [
+                f"galleries/{family}.{kind}"
+                for family in chapters.GALLERIES
                 for kind in ("svg", "json")
             ],
         ),
@@ -412,6 +418,64 @@ rule neurons_figure:
         " --settings {params.settings:q} --out {output.figure:q} --data {output.data:q} --log {log:q}"
 
 
+rule neurons_explain:
+    """Explain what neurons fire on."""
+    input:
+        activations=chapters.activation_ledgers(settings),
+        moments=chapters.moment_files(settings),
+        models=expand(
+            f"data/models/{settings.language_models.study}/{{model}}/ledger.json",
+            model=chapters.compared_models(settings),
+        ),
+        rows=chapters.rows_ledger(settings),
+        tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
+        words=f"{workflow.basedir}/steps/neurons/word_lists.json",
+        topics=chapters.topic_files(settings),
+    output:
+        explanations="results/neurons/{study}/explanations.parquet",
+        tokens="results/neurons/{study}/tokens.parquet",
+        profiles="results/neurons/{study}/profiles.safetensors",
+    log:
+        "logs/neurons/explain/{study}/explain.log",
+    benchmark:
+        "logs/neurons/explain/{study}/explain.tsv"
+    threads: settings.neurons.explain.threads
+    resources:
+        **chapters.neuron_resources(settings, "explain"),
+    params:
+        **step("neurons.explain"),
+    shell:
+        "python -m steps.neurons.explain --activations {input.activations:q} --moments {input.moments:q}"
+        " --models {input.models:q} --rows {input.rows:q} --tokenizer {input.tokenizer:q}"
+        " --words {input.words:q} --settings {params.settings:q} --explanations {output.explanations:q}"
+        " --tokens {output.tokens:q} --profiles {output.profiles:q} --log {log:q}"
+
+
+rule neurons_gallery:
+    """Draw the gallery of a family of neurons."""
+    input:
+        excess="results/neurons/{study}/excess.parquet",
+        explanations="results/neurons/{study}/explanations.parquet",
+        profiles="results/neurons/{study}/profiles.safetensors",
+        histograms="results/neurons/{study}/histograms/ledger.json",
+    output:
+        figure="results/neurons/{study}/galleries/{family}.svg",
+        data="results/neurons/{study}/galleries/{family}.json",
+    log:
+        "logs/neurons/gallery/{study}/{family}.log",
+    benchmark:
+        "logs/neurons/gallery/{study}/{family}.tsv"
+    resources:
+        **chapters.neuron_resources(settings, "tables"),
+    params:
+        **step("neurons.gallery"),
+    shell:
+        "python -m steps.neurons.gallery --family {wildcards.family:q} --excess {input.excess:q}"
+        " --explanations {input.explanations:q} --profiles {input.profiles:q}"
+        " --histograms {input.histograms:q} --settings {params.settings:q} --out {output.figure:q}"
+        " --data {output.data:q} --log {log:q}"
+
+
 rule neurons_page:
     """Lay out all neurons on a page to search in."""
     input:
@@ -459,10 +523,16 @@ rule neurons_report:
         clusters="results/neurons/{study}/clusters.parquet",
         examples="results/neurons/{study}/examples.parquet",
         page="results/neurons/{study}/neurons.html",
+        explanations="results/neurons/{study}/explanations.parquet",
         roles="results/neurons/{study}/roles.parquet",
         figures=expand(
             "results/neurons/{study}/figures/{figure}.svg",
             figure=chapters.NEURON_FIGURES + chapters.ROLE_FIGURES,
+            allow_missing=True,
+        ),
+        galleries=expand(
+            "results/neurons/{study}/galleries/{family}.svg",
+            family=chapters.GALLERIES,
             allow_missing=True,
         ),
     output:
@@ -481,9 +551,9 @@ rule neurons_report:
         "python -m steps.neurons.report --study {wildcards.study:q} --section {params.section:q}"
         " --models {input.models:q} --tokenizer {input.tokenizer:q} --activations {input.activations:q}"
         " --correlations {input.correlations:q} --excess {input.excess:q} --clusters {input.clusters:q}"
-        " --examples {input.examples:q} --figures {input.figures:q} --page {input.page:q}"
-        " --roles {input.roles:q} --settings {params.settings:q} --metrics-out {output.metrics:q}"
-        " --report {output.report:q} --log {log:q}"
+        " --examples {input.examples:q} --explanations {input.explanations:q} --figures {input.figures:q}"
+        " --galleries {input.galleries:q} --page {input.page:q} --roles {input.roles:q}"
+        " --settings {params.settings:q} --metrics-out {output.metrics:q} --report {output.report:q} --log {log:q}"
 
 
 # Rules that are no part of the chapter's target, and are targets themselves: without wildcards.

@@ -33,7 +33,9 @@ from steps.neurons import composition as neurons_composition
 from steps.neurons import correlate as neurons_correlate
 from steps.neurons import cosines as neurons_cosines
 from steps.neurons import dump as neurons_dump
+from steps.neurons import explain as neurons_explain
 from steps.neurons import figure as neurons_figure
+from steps.neurons import gallery as neurons_gallery
 from steps.neurons import histograms as neurons_histograms
 from steps.neurons import moments as neurons_moments
 from steps.neurons import plan as neurons_plan
@@ -157,6 +159,10 @@ class Neurons(UniversalSettings):
     checkpoints: neurons_checkpoints.Settings = pydantic.Field(
         neurons_checkpoints.Settings(), description="universality over training"
     figure: neurons_figure.Settings = pydantic.Field(neurons_figure.Settings(), description="figures")
+    explain: neurons_explain.Settings = pydantic.Field(
+        neurons_explain.Settings(), description="explanations and families"
+    )
+    gallery: neurons_gallery.Settings = pydantic.Field(neurons_gallery.Settings(), description="galleries")
     page: neurons_page.Settings = pydantic.Field(neurons_page.Settings(), description="the neuron page")
     weights: neurons_weights.Settings = pydantic.Field(
         neurons_weights.Settings(), description="what weights alone say"
@@ -278,7 +284,10 @@ NEURONS = "results/neurons/{study}"
 MANY_SOURCES = 32
 """How many sources of text the estimates of memory assume."""
 
-COMPUTING = ("moments", "histograms", "products", "correlate", "clusters", "page", "report")
+GALLERIES = list(neurons_gallery.GALLERIES)
+"""The galleries of families of neurons."""
+
+COMPUTING = ("moments", "histograms", "explain", "products", "correlate", "clusters", "page", "report")
 """The steps of the neurons chapter that run models where no activations are kept."""
 
 NEURON_FIGURES = [*neurons_figure.FIGURES, *STATISTICS]
@@ -490,7 +499,13 @@ def logit_effects(config: Config) -> list[str]:
 
 def family_tables(config: Config) -> list[str]:
     """Tables of the family of each neuron and the evidence for it, for the neuron page."""
-    return []
+    return [f"{NEURONS}/explanations.parquet"]
+
+
+def topic_files(config: Config) -> list[str]:
+    """The user's topic sets, to be declared as input; none where they are learned."""
+    topics = config.neurons.explain.topics
+    return [] if topics is None else _declarable([topics])
 
 
 def published_table(config: Config) -> str:
@@ -534,7 +549,7 @@ def _further_job(config: Config, study: neurons_plan.Study, step: str) -> neuron
     largest = max(study.models, key=lambda model: model.neurons)
     width, layers, count, d_model = largest.width, largest.layers, largest.neurons, largest.d_model
     models, tokens, context = len(study.models), study.tokens, study.context
-    vocabulary = 150_000 if layers > 4 else 1000  # rarely above
+    vocabulary = neurons.plan.vocabulary
     block = 4.0 * study.block_tokens * count
     anew = largest.forward(context) if study.source == "model" else 10.0 * count  # per token
     explained = min(neurons.explain.tokens or tokens, tokens)
@@ -566,7 +581,7 @@ def _further_job(config: Config, study: neurons_plan.Study, step: str) -> neuron
         ),
         # Five tables by token and the labels by code, and what a token's labels take while they are made.
         "explain": (
-            48.0 * neurons.plan.vocabulary * at_once + 6 * block + 400.0 * explained,
+            48.0 * vocabulary * at_once + 6 * block + 400.0 * explained,
             models * (2 * -(-count // at_once) * anew + 60.0 * count) * explained,
         ),
         # All weights, the kept residual streams of a batch, and a batch's logits (three copies).

@@ -26,6 +26,8 @@ UNITS = {
     "neurons.pairs_slope": "exponent",
     "neurons.two_pass_over_ours": "ratio",
     "neurons.two_pass_over_ours_20_draws": "ratio",
+    "neurons.dense_labels_over_ours": "ratio",
+    "neurons.groupby_over_ours": "ratio",
     "neurons.correlate_memory_ratio": "ratio",
     "neurons.correlate_memory_ratio_2000": "ratio",
     "neurons.correlate_memory_ratio_20000": "ratio",

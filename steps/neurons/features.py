@@ -155,17 +155,21 @@ def token_features(
     Args:
         texts: of each token (:func:`vocabulary_texts`).
         lists: :func:`read_word_lists`.
-        embedding_norms: ``[vocabulary]``; gives the feature ``small_norm``.
+        embedding_norms: ``[vocabulary]``; gives the feature ``small_norm`` too.
     """
     import numpy as np
 
     predicates = token_predicates(lists)
     matrix = np.array([[function(text) for _, _, function in predicates] for text in texts], bool)
-    names, groups = [name for _, name, _ in predicates], [group for group, _, _ in predicates]
+    found = Features([name for _, name, _ in predicates], [group for group, _, _ in predicates], matrix)
     if embedding_norms is not None:
-        names, groups = [*names, "small_norm"], [*groups, "small_norm"]
-        matrix = np.column_stack([matrix, embedding_norms < SMALL_NORM])
-    return Features(names, groups, matrix).without_empty()
+        found = join([found, small_norm(embedding_norms)])
+    return found.without_empty()
+
+
+def small_norm(embedding_norms: np.ndarray) -> Features:
+    """Tokens whose embedding is short, which training hardly moved."""
+    return Features(["small_norm"], ["small_norm"], (embedding_norms < SMALL_NORM)[:, None])
 
 
 def unigram_key(text: str) -> str:

@@ -81,6 +81,7 @@ class Settings(BaseSettings):
 
     layers: int = Field(2, ge=1, description="MLP layers of listed models whose config.json is not here")
     width: int = Field(256, ge=1, description="neurons per layer of the same")
+    vocabulary: int = Field(512, ge=1, description="tokens of the vocabulary")
     hardware: Literal["cpu_core", "v100", "a100", "h100"] = Field(
         "cpu_core", description="whose peak and memory the planner takes"
     )

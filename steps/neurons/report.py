@@ -17,6 +17,10 @@ name                        meaning
 ``same_layer_match_share``  share of best matches that lie in the layer of the same number
 ``clusters``                clusters over all models
 ``clustered_neurons``       neurons of all models that are in one
+``explained_above_half``    share of the universal neurons (setting ``universal_set``) whose best explanation
+                            reduces variance by more than 0.5 on held-out tokens; 0 where there are none
+``family_count_FAMILY``     neurons whose best explanation puts them into a family: ``unigram``, ``alphabet``,
+                            ``previous_token``, ``position``, ``syntax``, ``context``, ``bos``
 ``prediction suppression``  neurons of each role by the paper's rule, ``partition``, too; and, with
                             ``_width_free`` behind the name, by the rule that does not depend on width
 ``entropy_candidates``      candidates of the configured entropy query
@@ -32,13 +36,15 @@ from pydantic import Field
 
 from steps.core.provenance import card, provenance
 from steps.core.runner import Output, run
-from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import write_json
 from steps.neurons import roles as roles_step
 from steps.neurons.activations import Activations, post_activations
+from steps.neurons.families import FAMILIES, family_counts
+from steps.neurons.gallery import TITLES
 from steps.neurons.logit_histograms import CAPTIONS as LOGIT_CAPTIONS
 from steps.neurons.pairs import Pair, load_pairs
 from steps.neurons.statistic_figures import CAPTIONS as STATISTIC_CAPTIONS
+from steps.neurons.universal import UniversalSettings, chosen
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,6 +56,14 @@ CAPTIONS = {
     " dotted line. Right: of a layer's neurons, the share whose best match lies in each layer.",
     "excess": "Left: excess of all neurons beside what a further random rotation in place of the real partner"
     " would give. Right: the same, sorted; blue where the calibrated test calls it privileged basis.",
+    "all": "How many neurons of the reference belong to each family, by layer: of all neurons, and of the"
+    " universal ones. A family needs a best explanation that holds up on held-out tokens.",
+    **{
+        name: f"{TITLES[name]}: universal neurons of the reference whose best explanation, chosen on other"
+        " tokens, is of this family, those that it explains best first. The number is the held-out variance"
+        " reduction."
+        for name in FAMILIES
+    },
     "clusters": "Clusters of neurons that are each other's best match across models, and how often they come"
     " back when blocks of tokens are resampled.",
     **STATISTIC_CAPTIONS,
@@ -58,7 +72,7 @@ CAPTIONS = {
 }
 
 
-class Settings(BaseSettings):
+class Settings(UniversalSettings):
     """What the report shows."""
 
     clusters: int = Field(12, ge=0, description="clusters shown with their snippets")
@@ -89,6 +103,13 @@ def metrics(excess: pd.DataFrame, clusters: pd.DataFrame, pairs: list[Pair], mod
         "clusters": int(clusters["cluster"].nunique()),
         "clustered_neurons": len(clusters),
     }
+
+
+def explanation_metrics(explanations: pd.DataFrame, universal: np.ndarray) -> dict[str, Any]:
+    """Figures about the reference's rows of ``explanations``; ``universal`` says which are universal."""
+    held_out = explanations["variance_reduction_held_out"].to_numpy()[universal]
+    share = float((held_out > 0.5).mean()) if len(held_out) else 0.0
+    return {"explained_above_half": share, **family_counts(explanations["family"].tolist())}
 
 
 def snippet(
@@ -260,7 +281,9 @@ def main(
     excess: Path,
     clusters: Path,
     examples: Path,
+    explanations: Path,
     figures: list[Path],
+    galleries: list[Path],
     page: Path,
     roles: Path,
     settings: Settings,
@@ -278,7 +301,11 @@ def main(
     pairs = load_pairs(correlations)
     sources = {source.name: source for source in map(Activations, activations)}
     excess_table, cluster_members = pd.read_parquet(excess), pd.read_parquet(clusters)
-    numbers = metrics(excess_table, cluster_members, pairs, len(sources))
+    explained = pd.read_parquet(explanations)
+    numbers = metrics(excess_table, cluster_members, pairs, len(sources)) | explanation_metrics(
+        explained[explained["model"] == pairs[0].a],
+        chosen(excess_table, settings.universal_set, settings.top_share),
+    )
     numbers |= roles_step.metrics(pd.read_parquet(roles))
     tokens = next(iter(sources.values())).tokens
     write_json(metrics_out, numbers)
@@ -286,7 +313,7 @@ def main(
         cluster_members, pd.read_parquet(examples), sources, token_texts(tokenizer, tokens), settings
     )
     steps = ["dump", "moments", "correlate", "baseline", "clusters", "histograms", "table", "figure"]
-    steps += ["weights", "roles", "page", "report"]
+    steps += ["explain", "gallery", "weights", "roles", "page", "report"]
     content = {
         "chapter": "neurons",
         "study": study,
@@ -298,11 +325,11 @@ def main(
         "cards": headline_cards(numbers, study, correlations, activations),
         "figures": [
             {
-                "file": f"figures/{path.name}",
+                "file": f"{path.parent.name}/{path.name}",
                 "caption": CAPTIONS[path.stem],
-                "data": f"figures/{path.with_suffix('.json').name}",
+                "data": f"{path.parent.name}/{path.with_suffix('.json').name}",
             }
-            for path in figures
+            for path in [*figures, *galleries]
         ],
         "tables": [table, model_table(dict(zip(sources, models, strict=True)))],
         "pages": [
@@ -315,7 +342,7 @@ def main(
         "provenance": provenance(
             [f"neurons.{step}" for step in steps],
             json.loads(section),
-            [*activations, *correlations, excess, clusters, examples],
+            [*activations, *correlations, excess, clusters, examples, explanations],
         ),
     }
     write_json(report, content)

@@ -1,0 +1,200 @@
+"""A figure for each family of neurons, and one of all families (the paper's F4 and F15 to F21).
+
+Reads the excess table, the explanations with their profiles, and the histograms. Draws the universal neurons
+of the reference (``universal_set``), those whose explanation holds up best on held-out tokens first: for most
+families how pre-activations are distributed on tokens with the feature and on others, for position the mean
+post-activation with its spread at every position. ``all``: how many neurons each family has, by layer, over
+all neurons and over the universal ones. Where there are none, the figure says so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from steps.core.errors import UserError
+from steps.core.figures import COLOURS, new_figure, save_figure, say
+from steps.core.runner import Output, run
+from steps.core.stores import read_tensors, write_json
+from steps.neurons.families import FAMILIES
+from steps.neurons.histograms import Histograms, bin_edges
+from steps.neurons.universal import UniversalSettings, chosen, describe
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    _Drawn = tuple[Figure, dict[str, Any]]
+
+GALLERIES = ("all", *FAMILIES)
+
+TITLES = {
+    "bos": "BOS neurons",
+    "position": "Position neurons",
+    "previous_token": "Previous-token neurons",
+    "alphabet": "Alphabet neurons",
+    "unigram": "Unigram neurons",
+    "syntax": "Syntax neurons",
+    "context": "Context and topic neurons",
+    "none": "Others",
+}
+
+COLUMNS = 4
+
+
+class Settings(UniversalSettings):
+    """What the galleries show."""
+
+    panels: int = Field(12, ge=1, description="neurons in each gallery")
+
+
+def gallery(
+    name: str, table: pd.DataFrame, profiles: dict[str, np.ndarray], counts: np.ndarray, label: str
+) -> _Drawn:
+    """Panels of the neurons in ``table``, whose ``number`` is their place in ``profiles`` and ``counts``."""
+    title = f"{TITLES[name]}: {label}"
+    data: dict[str, Any] = {"set": label, "neurons": []}
+    if not len(table):
+        figure, axes = new_figure(width=6.4, height=2.0)
+        say(axes, f"{TITLES[name]}: none among {label}")
+        return figure, data
+    rows = -(-len(table) // COLUMNS)
+    figure, grid = new_figure(rows, COLUMNS, width=3.0, height=2.2, squeeze=False)
+    for axes in grid.flat[len(table) :]:
+        axes.set_visible(False)
+    for axes, row in zip(grid.flat, table.itertuples(), strict=False):
+        known = {
+            "layer": int(row.layer),
+            "neuron": int(row.neuron),
+            "feature": row.feature,
+            "variance_reduction": float(row.variance_reduction),
+            "variance_reduction_held_out": float(row.variance_reduction_held_out),
+        }
+        draw = _draw_position if name == "position" else _draw_bins
+        data["neurons"].append(known | draw(axes, row.number, profiles, counts))
+        shown = "" if name == "position" else f" {_short(row.feature)},"
+        axes.set_title(f"L{row.layer}.{row.neuron}{shown} {row.variance_reduction_held_out:.2f}", fontsize=8)
+    figure.suptitle(f"{title} (held-out variance reduction)", fontsize=9)
+    return figure, data
+
+
+def _short(text: str, most: int = 26) -> str:
+    # Names may hold blanks and signs of any kind.
+    plain = text.replace("\n", " ")
+    return plain if len(plain) <= most else f"{plain[: most - 1]}…"
+
+
+def _draw_position(
+    axes: Any, number: int, profiles: dict[str, np.ndarray], counts: np.ndarray
+) -> dict[str, Any]:
+    import numpy as np
+
+    mean, std = profiles["position_mean"][number], profiles["position_std"][number]
+    places = np.arange(len(mean))
+    axes.fill_between(places, mean - std, mean + std, color=COLOURS[0], alpha=0.25, linewidth=0)
+    axes.plot(places, mean, color=COLOURS[0], linewidth=1)
+    axes.set(xlabel="position", ylabel="post-activation")
+    return {"mean": mean.tolist(), "std": std.tolist()}
+
+
+def _draw_bins(axes: Any, number: int, profiles: dict[str, np.ndarray], counts: np.ndarray) -> dict[str, Any]:
+    import numpy as np
+
+    on = profiles["bins_on"][number].astype(int)
+    # Histograms may cover other tokens than explanations did.
+    off = np.maximum(counts[number].astype(int) - on, 0)
+    edges = bin_edges()
+    step = edges[1] - edges[0]
+    outer = np.concatenate([[edges[0] - step], edges, [edges[-1] + step]])
+    used = np.flatnonzero(on + off)
+    for values, label, colour in ((off, "other tokens", COLOURS[6]), (on, "with the feature", COLOURS[1])):
+        axes.stairs(values / max(1, values.sum()), outer, label=label, color=colour, linewidth=1)
+    axes.set(xlim=(outer[used[0]], outer[used[-1] + 1]), xlabel="pre-activation", ylabel="share")
+    axes.set_yticks([])
+    if axes.get_subplotspec().is_first_row() and axes.get_subplotspec().is_first_col():
+        axes.legend(fontsize=6)
+    return {"on": on.tolist(), "off": off.tolist()}
+
+
+def overview(table: pd.DataFrame, universal: np.ndarray, label: str) -> _Drawn:
+    """How many neurons each family has, by layer."""
+    import numpy as np
+
+    names = [*FAMILIES, "none"]
+    layers = range(int(table["layer"].max()) + 1)
+    figure, panels = new_figure(1, 2, width=4.6)
+    data: dict[str, Any] = {"set": label, "families": names, "neurons": {}}
+    for axes, title, rows in (
+        (panels[0], "all neurons of the reference", table),
+        (panels[1], label, table[universal]),
+    ):
+        counts = np.array(
+            [[((rows["family"] == f) & (rows["layer"] == k)).sum() for k in layers] for f in names]
+        )
+        data["neurons"]["universal" if axes is panels[1] else "all"] = counts.tolist()
+        if not len(rows):
+            say(axes, label)
+            continue
+        left = np.zeros(len(names))
+        for layer in layers:
+            shade = 0.3 + 0.7 * (layer + 1) / len(layers)
+            axes.barh(
+                range(len(names)),
+                counts[:, layer],
+                left=left,
+                color=COLOURS[0],
+                alpha=shade,
+                label=f"layer {layer}",
+            )
+            left += counts[:, layer]
+        axes.set_yticks(range(len(names)), [TITLES[name] for name in names])
+        axes.set(xlabel="neurons", xscale="symlog", ylim=(len(names) - 0.4, -0.6))
+        axes.set_title(title, fontsize=8)
+        if len(layers) <= 6 and axes is panels[0]:
+            axes.legend(fontsize=6)
+    return figure, data
+
+
+def main(
+    family: str,
+    excess: Path,
+    explanations: Path,
+    profiles: Path,
+    histograms: Path,
+    settings: Settings,
+    out: Output,
+    data: Output,
+) -> None:
+    """Draw the gallery of ``family``, or of ``all``."""
+    import numpy as np
+    import pandas as pd
+
+    if family not in GALLERIES:
+        raise UserError(f"--family: found {family!r}, expected one of {', '.join(GALLERIES)}")
+    table = pd.read_parquet(explanations)
+    reference = str(table["model"].iloc[0])
+    table = table[table["model"] == reference].reset_index(drop=True)
+    universal = chosen(pd.read_parquet(excess), settings.universal_set, settings.top_share)
+    label = describe(settings.universal_set, settings.top_share, int(universal.sum()))
+    if family == "all":
+        drawn, shown = overview(table, universal, label)
+    else:
+        table["number"] = np.arange(len(table))
+        members = table[universal & (table["family"] == family).to_numpy()]
+        best = members.sort_values("variance_reduction_held_out", ascending=False, kind="stable")
+        arrays = {
+            name.removeprefix(f"{reference}."): values
+            for name, values in read_tensors(profiles)[0].items()
+            if name.startswith(f"{reference}.")
+        }
+        counts = Histograms(histograms).counts(reference).sum(0)
+        drawn, shown = gallery(family, best.head(settings.panels), arrays, counts, label)
+    save_figure(drawn, out)
+    write_json(data, shown)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,391 @@
+"""Explanations: identities on random data, and planted neurons of every family among decoys and noise."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from steps.core.errors import UserError
+from steps.core.runner import Output
+from steps.core.stores import Ledger, read_tensors, write_array
+from steps.neurons import explain, features, labels, moments
+from steps.neurons.families import letter
+from steps.neurons.features import WORD_LISTS, Features
+from tests.neurons.planted import write_activations
+
+TEXTS = [
+    *["", " to", "to", " of", "of", " b", "b", " bed", " box", ",", " (", ")", " 7", " 19", " wal", "king"],
+    *[" red", " blue", " sun", "moon", ".", ";", " x", "y", " cat", " dog", "=", "+", " tree", " The", "\n"],
+]
+TO, OF, B, LATER_B, COMMA, WALK, KING = (1, 2), (3, 4), (5, 6), (7, 8), 9, 14, 15
+CONTEXT, ROWS, WIDTH = 16, 320, 24
+PLANTED = ["unigram", "alphabet", "previous_token", "position", "syntax", "context", "bos"]
+SILENCED = len(PLANTED)
+"""A decoy: a neuron that one word silences."""
+
+
+def draw_tokens(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of tokens and their sources; ``to`` is four times as common in source 1 (a decoy)."""
+    sources = rng.integers(0, 3, ROWS)
+    chance = np.ones((3, len(TEXTS)))
+    chance[:, 0] = 0
+    chance[1, list(TO)] = 4
+    chance /= chance.sum(1, keepdims=True)
+    tokens = np.stack([rng.choice(len(TEXTS), CONTEXT, p=chance[source]) for source in sources])
+    walks = rng.random(tokens.shape) < 0.08  # "walking"; "wal" and "king" occur by themselves too
+    walks[:, [0, -1]] = False
+    tokens[walks] = WALK
+    tokens[np.roll(walks, 1, axis=1)] = KING
+    tokens[:, 0] = 0
+    return tokens, sources
+
+
+def plant(rng: np.random.Generator, tokens: np.ndarray, sources: np.ndarray) -> np.ndarray:
+    """Pre-activations ``[tokens, 2 * WIDTH]``: planted neurons, the silenced one, and noise."""
+    walking = np.zeros(tokens.shape, bool)
+    pairs = (tokens[:, :-1] == WALK) & (tokens[:, 1:] == KING)
+    walking[:, :-1] |= pairs
+    walking[:, 1:] |= pairs
+    before = np.full_like(tokens, -1)
+    before[:, 1:] = tokens[:, :-1]
+    wave = np.sin(2 * np.pi * np.arange(CONTEXT) / CONTEXT)
+    signals = [
+        3 * np.isin(tokens, TO),
+        3 * np.isin(tokens, B) + 1.0 * np.isin(tokens, LATER_B),
+        3 * (before == COMMA),
+        np.broadcast_to(1.5 * wave, tokens.shape),
+        2.5 * walking,
+        np.broadcast_to(2.0 * (sources == 1)[:, None], tokens.shape),
+        5 * (tokens == 0),
+        -3 * np.isin(tokens, OF),
+    ]
+    noise = 0.7 * rng.standard_normal((*tokens.shape, 2 * WIDTH))
+    noise[..., SILENCED + 1 :] += rng.standard_normal((ROWS, 1, 2 * WIDTH - SILENCED - 1))  # alike in a row
+    for number, signal in enumerate(signals):
+        noise[..., number] += signal
+    return noise.reshape(-1, 2 * WIDTH).astype(np.float16)
+
+
+@dataclasses.dataclass
+class Inputs:
+    """Files of a planted study."""
+
+    folder: Path
+    activations: Path
+    moments: Path
+    rows: Path
+    tokenizer: Path
+
+    def explain(self, **settings: object) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, np.ndarray]]:
+        out = [Output(self.folder / name) for name in ("explanations", "tokens", "profiles")]
+        chosen = explain.Settings.model_validate({"topic_sets": 0, "code_sources": [], **settings})
+        ledgers = [self.activations]
+        explain.main(ledgers, [self.moments], ledgers, self.rows, self.tokenizer, WORD_LISTS, chosen, *out)
+        return pd.read_parquet(out[0]), pd.read_parquet(out[1]), read_tensors(out[2])[0]
+
+
+def write_inputs(
+    folder: Path, tokens: np.ndarray, sources: np.ndarray, pre: np.ndarray, **more: object
+) -> Inputs:
+    from tokenizers import AddedToken, Tokenizer, models
+
+    vocabulary = Tokenizer(
+        models.WordLevel({text or "<bos>": n for n, text in enumerate(TEXTS)}, unk_token=".")
+    )
+    vocabulary.add_special_tokens([AddedToken("<bos>", special=True)])
+    words = Ledger(folder / "tokenizer" / "ledger.json", "tokenizer", {})
+    vocabulary.save(str(folder / "tokenizer" / "tokenizer.json"))
+    words.record("tokenizer.json")
+    words.finish({})
+    rows = Ledger(folder / "rows" / "ledger.json", "rows", {})
+    write_array(rows, "held_out", tokens.astype(np.int32))
+    write_array(rows, "held_out_source", sources.astype(np.uint16))
+    facts = {"context": CONTEXT, "bos": 0, "vocabulary": len(TEXTS), "sources": ["code", "names", "prose"]}
+    rows.finish(facts)
+    keep = tokens.reshape(-1) != 0  # explanations count all tokens all the same
+    ledger = write_activations(
+        folder / "a",
+        pre,
+        keep=keep,
+        block_tokens=40 * CONTEXT,
+        context=CONTEXT,
+        tokens=tokens.reshape(-1),
+        **more,
+    )
+    moments.main(ledger, 1, 0, moments.Settings(), Output(folder / "moments"))
+    return Inputs(
+        folder, ledger, folder / "moments", folder / "rows/ledger.json", folder / "tokenizer/ledger.json"
+    )
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Inputs, pd.DataFrame]]:
+    found = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        tokens, sources = draw_tokens(rng)
+        pre = plant(rng, tokens, sources)
+        inputs = write_inputs(tmp_path_factory.mktemp(f"seed-{seed}"), tokens, sources, pre)
+        found.append((inputs, inputs.explain(minimum_reduction=0.2)[0]))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_planted_families_are_found(studies: list[tuple[Inputs, pd.DataFrame]], seed: int) -> None:
+    table = studies[seed][1]
+    assert table["family"][: len(PLANTED)].tolist() == PLANTED
+    expected = ["unigram 'to'", "unigram 'b'", "unigram ','", "position", None, "source names", "bos"]
+    for found, name in zip(table["feature"], expected, strict=False):
+        assert name is None or found == name
+    assert "progressive" in table["feature"][4]
+    assert (table["variance_reduction_held_out"][: len(PLANTED)] > 0.2).all()
+
+
+def test_a_neuron_that_a_word_silences_is_in_no_family(studies: list[tuple[Inputs, pd.DataFrame]]) -> None:
+    for _, table in studies:
+        row = table.loc[SILENCED]
+        assert row["feature"] == "unigram 'of'"
+        assert row["difference"] < -2
+        assert row["p_adjusted"] < 1e-6
+        assert row["family"] == "none"
+        assert "silenced by it" in row["evidence"]
+
+
+def test_noise_is_explained_at_most_at_the_false_discovery_rate(
+    studies: list[tuple[Inputs, pd.DataFrame]],
+) -> None:
+    """Noise that is alike within rows, which a test that took tokens for independent would fail."""
+    found = pd.concat([table.iloc[SILENCED + 1 :] for _, table in studies])
+    discoveries = sum((table["p_adjusted"] <= 0.05).sum() for _, table in studies)
+    false = (found["p_adjusted"] <= 0.05).sum()
+    assert discoveries >= 20 * (SILENCED + 1)
+    assert false / discoveries <= 0.05
+    assert 0.02 < (found["p"] <= 0.05).mean() < 0.08
+    assert (found["family"] == "none").all()
+
+
+def test_explanations_agree_with_numpy_on_the_stored_values(
+    studies: list[tuple[Inputs, pd.DataFrame]],
+) -> None:
+    table = studies[0][1]
+    rng = np.random.default_rng(0)
+    tokens, sources = draw_tokens(rng)
+    v = plant(rng, tokens, sources).astype(float)
+    inside = np.arange(ROWS) % 40 < 20  # half of every block of 40 rows
+    y = np.isin(tokens, TO).reshape(-1)
+    for column, rows in (("variance_reduction", inside), ("variance_reduction_held_out", ~inside)):
+        part = np.repeat(rows, CONTEXT)
+        labelled, value = y[part], v[part, 0]
+        beta = labelled.mean()
+        within = (1 - beta) * value[~labelled].var(ddof=1) + beta * value[labelled].var(ddof=1)
+        assert table[column][0] == pytest.approx(1 - within / value.var(ddof=1), abs=1e-6)
+    part = np.repeat(inside, CONTEXT)
+    assert table["difference"][0] == pytest.approx(v[part & y, 0].mean() - v[part & ~y, 0].mean(), abs=1e-6)
+    fires = (v.reshape(ROWS, CONTEXT, -1) > 0).mean(0)
+    p = fires.mean(0)
+    terms = [
+        sum(f * math.log(f / q) for f, q in ((s, p[3]), (1 - s, 1 - p[3])) if f > 0) for s in fires[:, 3]
+    ]
+    assert table["position_mi"][3] == pytest.approx(np.mean(terms), abs=1e-9)
+    curve, spread = v.reshape(ROWS, CONTEXT, -1).mean(0), v.reshape(ROWS, CONTEXT, -1).std(0)
+    np.testing.assert_allclose(table["position_std"], curve.std(0), atol=1e-5)
+    np.testing.assert_allclose(table["within_position_std"], spread.mean(0), atol=1e-5)
+    kurt = ((v - v.mean(0)) ** 4).mean(0) / v.var(0) ** 2
+    assert (table["position_candidate"] == (kurt < 2)).all()
+
+
+def test_the_letter_neuron_responds_to_tokens_that_begin_with_it(
+    studies: list[tuple[Inputs, pd.DataFrame]],
+) -> None:
+    for _, table in studies:
+        assert 0.3 < table["letter_response"][1] < 1.3  # 3 of b itself are among the rest
+        letters = [letter(name, group) for name, group in zip(table["feature"], table["group"], strict=True)]
+        about = (table["which"] == "current") & np.array([item is not None for item in letters])
+        assert not (table["letter_response"].notna() & ~about).any()
+
+
+def test_profiles_and_top_tokens(studies: list[tuple[Inputs, pd.DataFrame]]) -> None:
+    inputs = studies[0][0]
+    rng = np.random.default_rng(0)
+    tokens, sources = draw_tokens(rng)
+    v = plant(rng, tokens, sources).astype(float)
+    table, top, profiles = inputs.explain(top_tokens=3, neurons_at_once=13)
+    pd.testing.assert_frame_equal(table, studies[0][1], rtol=1e-6)
+    np.testing.assert_allclose(profiles["a.position_mean"], v.reshape(ROWS, CONTEXT, -1).mean(0).T, atol=1e-5)
+    assert profiles["a.bins_on"][0].sum() == np.isin(tokens, TO).sum()
+    assert profiles["a.bins_on"][3].sum() == 0
+    assert len(top) == 2 * WIDTH * 2 * 3
+    flat = tokens.reshape(-1)
+    for number in (0, 20, 30, 47):
+        rows = top[(top["layer"] == number // WIDTH) & (top["neuron"] == number % WIDTH)]
+        for by, function in (("mean", np.mean), ("max", np.max)):
+            values = {t: function(v[flat == t, number]) for t in np.unique(flat) if (flat == t).sum() >= 5}
+            order = sorted(values, key=lambda t: -values[t])[:3]
+            mine = rows[rows["by"] == by]
+            assert mine["token"].tolist() == order
+            np.testing.assert_allclose(mine["value"], [values[t] for t in order], atol=1e-4)
+            assert mine["text"].tolist() == [TEXTS[t] for t in order]
+            assert mine["count"].tolist() == [(flat == t).sum() for t in order]
+
+
+def test_constant_neurons_and_few_tokens(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    tokens, sources = draw_tokens(rng)
+    pre = plant(rng, tokens, sources)
+    pre[:, 9] = 0.3
+    inputs = write_inputs(tmp_path, tokens, sources, pre, activation="gelu_new")
+    table = inputs.explain(tokens=1000)[0]  # two blocks
+    assert table["feature"][9] == "none"
+    assert table["family"][9] == "none"
+    assert table["p"][9] == 1
+    assert table["variance_reduction"][9] == 0
+    assert table.drop(columns=["letter_response", "role", "role_share"]).notna().all().all()
+    assert len(table) == 2 * WIDTH
+
+
+def test_roles_are_of_features_of_the_token_itself(studies: list[tuple[Inputs, pd.DataFrame]]) -> None:
+    table = studies[0][1]
+    assert table["role"][0] in ("whole word", "later piece", "first piece")
+    assert 0.25 < table["role_share"][0] <= 1
+    assert table["role"].isna()[2]
+    assert math.isnan(table["role_share"][2])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_variance_reduction_is_the_squared_point_biserial_correlation(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    tokens, neurons, codes, count = 500, 7, 40, 6
+    code = rng.integers(0, codes, tokens)
+    matrix = rng.random((codes, count)) < 0.3
+    matrix[:, 0], matrix[:, 1] = False, True
+    v = rng.gamma(1.0, size=(tokens, neurons)) * rng.random(neurons)
+    v[:, 6] = 2.0
+    sums = torch.zeros((codes, neurons), dtype=torch.float64)
+    labels.add_by_code(sums, torch.from_numpy(v), code)
+    counts = np.bincount(code, minlength=codes)
+    centred = torch.from_numpy(((v - v.mean(0)) ** 2).sum(0)) * torch.tensor([1.0] * 6 + [0.0])
+    squares, difference = labels.squared_correlations(
+        sums, counts, matrix, torch.from_numpy(v.sum(0)), centred
+    )
+    y = matrix[code]
+    for f in range(2, count):
+        label = y[:, f]
+        for i in range(6):
+            r = np.corrcoef(label, v[:, i])[0, 1]
+            assert squares[f, i] == pytest.approx(r**2, abs=1e-12)
+            beta, value = label.mean(), v[:, i]
+            population = (1 - beta) * value[~label].var() + beta * value[label].var()
+            assert squares[f, i] == pytest.approx(1 - population / value.var(), abs=1e-10)
+            sample = (1 - beta) * value[~label].var(ddof=1) + beta * value[label].var(ddof=1)
+            found = labels.variance_reduction(
+                *(np.array([x]) for x in (label.sum(), value[label].sum(), (value[label] ** 2).sum())),
+                tokens,
+                *(np.array([x]) for x in (value.sum(), (value**2).sum())),
+            )
+            assert found[0] == pytest.approx(1 - sample / value.var(ddof=1), abs=1e-10)
+            assert abs(found[0] - r**2) < 5 / min(label.sum(), (~label).sum())
+            assert difference[f, i] == pytest.approx(value[label].mean() - value[~label].mean(), abs=1e-10)
+    assert (squares[:2] == 0).all()
+    assert (squares[:, 6] == 0).all()
+
+
+def test_previous_labels_stay_in_their_row() -> None:
+    tokens = np.array([0, 1, 2, 0, 2, 1])
+    own = labels.by_token(
+        tokens, Features(["one", "bos"], ["x", "bos"], np.array([[0, 1], [1, 0], [0, 0]], bool))
+    )
+    before = labels.previous(own, 3, without=("bos",))
+    assert before.features.names == ["one"]
+    assert before.features.matrix[before.codes][:, 0].tolist() == [False, False, True, False, False, False]
+
+
+def test_combinations_of_labels_become_codes() -> None:
+    rng = np.random.default_rng(0)
+    matrix = rng.random((300, 20)) < 0.1
+    matrix[:, 4] = False
+    names = [str(number) for number in range(20)]
+    found = labels.by_combination(matrix, names, names)
+    assert found.features.names == [name for name in names if name != "4"]
+    kept = [number for number in range(20) if number != 4]
+    np.testing.assert_array_equal(found.features.matrix[found.codes], matrix[:, kept])
+
+
+def test_other_rows_and_other_tokens_are_refused(
+    studies: list[tuple[Inputs, pd.DataFrame]], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(99)
+    tokens, sources = draw_tokens(rng)
+    other = write_inputs(tmp_path, tokens, sources, plant(rng, tokens, sources))
+    with pytest.raises(UserError, match="not made from"):
+        dataclasses.replace(other, rows=studies[0][0].rows).explain()
+    out = [Output(tmp_path / name) for name in ("x", "y", "z")]
+    inputs = studies[0][0]
+    both = [inputs.activations, other.activations]
+    settings = explain.Settings(topic_sets=0)
+    with pytest.raises(UserError, match="other tokens"):
+        explain.main(
+            both,
+            [inputs.moments, other.moments],
+            both,
+            inputs.rows,
+            inputs.tokenizer,
+            WORD_LISTS,
+            settings,
+            *out,
+        )
+
+
+def test_the_split_holds_out_the_last_rows_of_every_block(studies: list[tuple[Inputs, pd.DataFrame]]) -> None:
+    from steps.neurons.activations import Activations
+    from steps.neurons.passes import Split
+
+    source = Activations(studies[0][0].activations)
+    split = Split(source, len(source.tokens), 0.25)
+    assert split.blocks == 8
+    assert split.parts(0) == (slice(0, 30 * CONTEXT), slice(30 * CONTEXT, 40 * CONTEXT))
+    assert split.source.keep.all()
+    assert not source.keep.all()  # the original is as it was
+
+
+def test_learned_topics_need_the_embedding_of_each_model(tmp_path: Path) -> None:
+    from tests.neurons.planted import write_model
+
+    model = write_model(tmp_path / "model")
+    embedding = explain.embedding_matrix(model, 48)
+    assert embedding.shape == (48, 16)
+    with pytest.raises(UserError, match="embeds 48 tokens"):
+        explain.embedding_matrix(model, 49)
+
+
+def test_features_of_an_embedding_are_topics_and_small_norms(
+    studies: list[tuple[Inputs, pd.DataFrame]],
+) -> None:
+    from steps.neurons.activations import Activations
+
+    inputs = studies[0][0]
+    settings = explain.Settings(topic_sets=4, topic_tokens=3, small_norm=True, code_sources=["code"])
+    text = explain.read_text(
+        Activations(inputs.activations), inputs.rows, inputs.tokenizer, WORD_LISTS, settings
+    )
+    assert any(name.startswith("python ") for name in text.surroundings.features.names)
+    embedding = np.random.default_rng(0).standard_normal((len(TEXTS), 8))
+    embedding[5] = 0.1
+    small, topics = explain.model_features(text, embedding, settings)
+    assert np.flatnonzero(small.matrix).tolist() == [5]
+    assert topics.matrix.sum(0).tolist() == [3] * 4
+    found = explain.labellings(text, features.join([explain.shared_features(text, settings), small, topics]))
+    assert [labelling.which for labelling in found] == ["current", "current", "previous", "previous"]
+    assert "bos" in found[0].features.groups
+    assert "topic" in found[2].features.groups
+    assert not {"bos", "source"} & {*found[2].features.groups, *found[3].features.groups}
+
+
+def test_word_lists_are_those_shipped() -> None:
+    assert WORD_LISTS.name == "word_lists.json"
+    assert features.read_word_lists(WORD_LISTS)["syntax_words"]["article"] == ["a", "an", "the"]
