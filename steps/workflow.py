@@ -35,6 +35,7 @@ from steps.neurons import products as neurons_products
 from steps.neurons import report as neurons_report
 from steps.neurons.activations import Precision
 from steps.neurons.figure import FIGURES
+from steps.neurons.universal import UniversalSettings
 from steps.report import page as report_page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -119,7 +120,7 @@ class NeuronPlan(Settings):
     width: int = pydantic.Field(256, ge=1, description="neurons per layer")
 
 
-class Neurons(Settings):
+class Neurons(UniversalSettings):
     """Universal neurons."""
 
     study: Name = pydantic.Field("default", description="name of the study, its folder in results/neurons")
