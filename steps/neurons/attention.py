@@ -30,7 +30,6 @@ the largest score; null where no head has one.
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -161,6 +160,16 @@ def head_table(
     return table.astype({"layer": "int32", "head": "int32", "skipped": "str", **whole, **real})
 
 
+def plain(values: Any) -> list[Any]:
+    """Values as JSON knows them: what is missing or infinite becomes null."""
+    import math
+
+    return [
+        None if isinstance(value, float) and not math.isfinite(value) else value
+        for value in (getattr(value, "item", lambda value=value: value)() for value in values)
+    ]
+
+
 def draw(
     heads: pd.DataFrame,
     pairs: pd.DataFrame,
@@ -177,10 +186,18 @@ def draw(
     figure, axes = new_figure(2, 4, width=3.6)
     a, b, c, d = axes[0]
     data: dict[str, Any] = {
-        "norm_ratio": heads["norm_ratio"].tolist(),
-        "median_norm_ratio": float(heads["norm_ratio"].median()),
-        "correlations": pairs.iloc[:, 1:].to_dict("list"),
-        "pairs": [dataclasses.asdict(pair) | {"points": points[pair].tolist()} for pair in shown],
+        "norm_ratio": plain(heads["norm_ratio"]),
+        "median_norm_ratio": plain([heads["norm_ratio"].median()])[0],
+        "correlations": {column: plain(pairs[column]) for column in pairs.columns[1:]},
+        "pairs": [
+            {
+                "pair": [pair.layer, pair.neuron, pair.head_layer, pair.head],
+                "activation": points[pair][0].tolist(),
+                "bos_change": points[pair][1].tolist(),
+                "norm_change": points[pair][2].tolist(),
+            }
+            for pair in shown
+        ],
     }
     if scores.size:
         limit = 1.05 * max(np.abs(scores).max(), np.abs(random).max(), 1e-6)
@@ -198,7 +215,7 @@ def draw(
     ends = [0.0, float(max(heads["other_norm"].max(), heads["bos_norm"].max()))]
     b.plot(ends, ends, color=COLOURS[6], linewidth=0.8, linestyle=":")
     b.set(xlabel="mean norm at other tokens", ylabel="norm at BOS")
-    b.set_title(f"Head outputs, median ratio {data['median_norm_ratio']:.1f}")
+    b.set_title(f"Head outputs, median ratio {heads['norm_ratio'].median():.1f}")
     panels = [c, d, *axes[1]]
     if not shown:
         say(c, "no pairs were ablated")
