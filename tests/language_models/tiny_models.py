@@ -27,7 +27,7 @@ grouped heads, heads of another size than d_model / heads, biases."""
 def tiny_model(
     shape: str = "gpt2", vocabulary: int = 300, context: int = 16, seed: int = 0, **config: Any
 ) -> Any:
-    """A model of ``SHAPES`` in evaluation mode, float32: three blocks, d_model 16, four heads, 24 neurons each.
+    """A float32 model of ``SHAPES``: 3 blocks, d_model 16, 24 neurons each, 4 heads (GPT-NeoX 2).
 
     All weights are random and large enough for every part to matter, gains and biases too.
 
@@ -55,6 +55,9 @@ def tiny_model(
     else:
         sizes = {"max_position_embeddings": context, "hidden_size": 16, "num_hidden_layers": 3}
         sizes |= {"num_attention_heads": 4, "intermediate_size": 24}
+    if family == "gpt_neox":  # heads large enough to be turned in part
+        rotary = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}
+        sizes |= {"num_attention_heads": 2, "rope_parameters": rotary}
     made_of = {
         "gpt2": (transformers.GPT2LMHeadModel, transformers.GPT2Config),
         "gpt_neox": (transformers.GPTNeoXForCausalLM, transformers.GPTNeoXConfig),
