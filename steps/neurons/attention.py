@@ -148,7 +148,7 @@ def head_table(
                     record[f"score_{what}"] = float(values[place, head])
                     record[f"score_{what}_layer"], record[f"score_{what}_neuron"] = divmod(int(place), width)
                 record |= {"random_max": drawn[:, head].max(), "random_min": drawn[:, head].min()}
-            rotary = sums.heads.parts.rotary
+            rotary = sums.heads.facts.rotary
             record["skipped"] = ROTARY if rotary else None if layer else "no earlier layer"
             records.append(record)
     columns = ["model", "layer", "head", "bos_norm", "other_norm", "norm_ratio", "bos_attention"]
@@ -253,7 +253,7 @@ def main(
     source = Activations(activations)
     forward = open_model(model, source, settings.device, settings.dtype)
     rows = first_rows(source, settings.rows)
-    parts, context = forward.parts, source.context
+    parts, context = forward.facts, source.context
     with torch.inference_mode():
         layers = [Heads(forward, layer) for layer in range(parts.layers)]
         empty = [np.empty((0, parts.heads), np.float32)] * parts.layers

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from steps.core.errors import UserError
 from steps.core.stores import Folder
 from steps.language_models.architectures import Architecture, architecture
+from steps.neurons.transformer import Reader, processed_ends
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy as np
     import torch
-    from torch import nn
 
     from steps.neurons.activations import Activations
 
@@ -49,6 +49,8 @@ class Forward:
         """Listen to ``model``, a causal language model in evaluation mode."""
         self.model = model
         self.parts: Architecture = architecture(model)
+        self.reader = Reader(model)
+        self.facts = self.reader.facts
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self._clean: Clean | None = None
@@ -108,51 +110,33 @@ class Forward:
 
     def written(self, layer: int, neurons: list[int]) -> torch.Tensor:
         """What neurons of a layer write per unit of their value (``w_out``, as stored): ``[n, d_model]``."""
-        return matrix(self.parts.blocks[layer].down)[neurons]
-
-
-def matrix(module: nn.Module) -> torch.Tensor:
-    """The weight of a linear module as ``[inputs, outputs]``, whichever way it is stored."""
-    from torch import nn
-
-    weight: torch.Tensor = module.weight  # type: ignore[assignment]
-    return weight.T if isinstance(module, nn.Linear) else weight
-
-
-def centre(parts: Architecture, vectors: torch.Tensor) -> torch.Tensor:
-    """Vectors of the residual stream as a norm sees them: LayerNorm takes their mean away."""
-    return vectors - vectors.mean(-1, keepdim=True) if parts.norm == "layer" else vectors
+        return self.reader.layer(layer).w_out[neurons]
 
 
 class Readout:
     """The final norm and the unembedding, as ``centred residual @ weight / scale + bias``.
 
-    Changes by ``delta * w_out`` are then changes of rank one: neither is multiplied out again.
+    Logits are those of the model minus their mean over the vocabulary. Changes by ``delta * w_out`` are
+    changes of rank one: nothing is multiplied out again for them.
     """
 
-    def __init__(self, parts: Architecture) -> None:
+    def __init__(self, forward: Forward) -> None:
         """Fold the final norm's gain and bias into the unembedding."""
-        import torch
+        self.facts = forward.facts
+        ends = processed_ends(forward.reader.ends(), self.facts)
+        self.weight, self.bias = ends.w_u.contiguous(), ends.b_u
 
-        norm: Any = parts.final_norm
-        unembedding: Any = parts.unembedding
-        stored: torch.Tensor = unembedding.weight
-        self.parts = parts
-        self.weight = (stored * norm.weight).T.contiguous()
-        self.bias = torch.zeros(len(stored), dtype=stored.dtype, device=stored.device)
-        if getattr(norm, "bias", None) is not None:
-            self.bias = self.bias + stored @ norm.bias
-        if getattr(unembedding, "bias", None) is not None:
-            self.bias = self.bias + unembedding.bias
-        self.epsilon = float(getattr(norm, "eps", None) or norm.variance_epsilon)
+    def centre(self, residual: torch.Tensor) -> torch.Tensor:
+        """The residual stream as the final norm sees it: LayerNorm takes its mean away."""
+        return residual - residual.mean(-1, keepdim=True) if self.facts.norm == "layer" else residual
 
     def scale(self, residual: torch.Tensor) -> torch.Tensor:
         """What the final norm divides by, ``[..., 1]``: root of the variance plus epsilon."""
-        return (centre(self.parts, residual).square().mean(-1, keepdim=True) + self.epsilon).sqrt()
+        return (self.centre(residual).square().mean(-1, keepdim=True) + self.facts.norm_eps).sqrt()
 
     def directions(self, residual: torch.Tensor) -> torch.Tensor:
         """Logits before the division and the bias, ``[..., vocabulary]``; linear in the residual stream."""
-        return centre(self.parts, residual) @ self.weight
+        return self.centre(residual) @ self.weight
 
     def measure(
         self, directions: torch.Tensor, scale: torch.Tensor, target: torch.Tensor

@@ -1,15 +1,16 @@
 """Attention heads of any family, from their parts: queries, keys, values, and what reaches the stream.
 
-Values are taken without their constant part (the value bias and what the norm's bias adds), which reaches
-the residual stream at every token alike, since attention sums to 1 (dossier section 1, folded value
-biases); so the norm of a head's output says what the head moves.
+Weights are the preprocessed ones (``steps.neurons.transformer``). So values come without their constant
+part, the value bias and what the norm's bias adds: it reaches the residual stream at every token alike, as
+attention sums to 1, and the norm of a head's output says what the head moves.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from steps.neurons.forward import Forward, centre, matrix
+from steps.neurons.forward import Forward
+from steps.neurons.transformer import normalise, processed_layer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,8 +24,7 @@ class Heads:
 
     Attributes:
         count: number of query heads.
-        query_weight: ``[d_model, heads, head_size]``, applied to what the norm returns.
-        query_bias: ``[heads, head_size]``.
+        weights: of the layer, preprocessed.
         output: ``[heads, head_size, head_size]``; a value times it has the norm of what the head writes
             into the residual stream, of which LayerNorm models do not see the mean.
         scaling: what products of queries and keys are multiplied by.
@@ -36,51 +36,32 @@ class Heads:
         """The heads of layer ``layer``."""
         import torch
 
-        self.parts, self.layer = forward.parts, layer
-        self.block = forward.parts.blocks[layer]
-        self.count, self.size = self.parts.heads, self.parts.head_size
-        d_model = self.parts.d_model
-        identity = torch.eye(d_model, dtype=forward.dtype, device=forward.device)
-        self.query_bias = self._project(identity[:1] * 0)[0][0]
-        self.query_weight = self._project(identity)[0] - self.query_bias
-        gain_free = getattr(self.block.attention_norm, "bias", None)
-        constant = identity[0] * 0 if gain_free is None else gain_free
-        self._value_constant = self._project(constant[None])[2][0]
-        written = matrix(self.block.heads_out).unflatten(0, (self.count, self.size))
+        self.facts, self.layer = forward.facts, layer
+        self.count, self.size = self.facts.heads, self.facts.head_size
+        self.weights = processed_layer(forward.reader.layer(layer), self.facts)
         # The triangle of a QR decomposition keeps norms and is small.
-        self.output = torch.linalg.qr(centre(self.parts, written).transpose(-1, -2)).R.transpose(-1, -2)
-        self.scaling = float(self.block.attention.scaling)  # type: ignore[arg-type]
-        by_layer = bool(getattr(forward.model.config, "scale_attn_by_inverse_layer_idx", False))
-        self.layer_factor = 1 / (layer + 1) if by_layer else 1.0
-
-    def _project(self, normed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries, keys and values ``[..., heads, head_size]``; heads of a group have the same keys."""
-        attention, size = self.block.attention, self.size
-        if self.parts.family == "gpt2":
-            parts = attention.c_attn(normed).unflatten(-1, (3, self.count, size)).unbind(-3)  # type: ignore[operator]
-            return parts[0], parts[1], parts[2]
-        if self.parts.family == "gpt_neox":
-            parts = attention.query_key_value(normed).unflatten(-1, (self.count, 3, size)).unbind(-2)  # type: ignore[operator]
-            return parts[0], parts[1], parts[2]
-        group = self.count // self.parts.key_value_heads
-        query = attention.q_proj(normed).unflatten(-1, (self.count, size))  # type: ignore[operator]
-        key, value = (
-            project(normed).unflatten(-1, (self.parts.key_value_heads, size)).repeat_interleave(group, -2)  # type: ignore[operator]
-            for project in (attention.k_proj, attention.v_proj)
-        )
-        return query, key, value
+        self.output = torch.linalg.qr(self.weights.w_o.transpose(-1, -2)).R.transpose(-1, -2)
+        self.scaling = self.facts.attention_scale(layer)
+        self.layer_factor = 1 / (layer + 1) if self.facts.scale_attention_by_layer else 1.0
 
     def of(self, clean: Clean) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries, keys (both turned by their positions) and values without their constant part.
 
         All ``[rows, context, heads, head_size]``.
         """
-        query, key, value = self._project(self.block.attention_norm(clean.residual[self.layer]))
+        import torch
+
+        own = self.weights
+        normed = normalise(clean.residual[self.layer], self.facts)
+        query, key, value = (
+            torch.einsum("rtd,hds->rths", normed, w) + b
+            for w, b in ((own.w_q, own.b_q), (own.w_k, own.b_k), (own.w_v, own.b_v))
+        )
         turn = self.turn(clean)
         if turn is not None:
             cos, sin = (part[:, :, None] for part in turn)
             query, key = turned(query, cos, sin), turned(key, cos, sin)
-        return query, key, value - self._value_constant
+        return query, key, value
 
     def turn(self, clean: Clean) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Cosines and sines ``[1 or rows, context, turned]`` of rotary positions, or None."""
@@ -89,14 +70,9 @@ class Heads:
         )
         return found
 
-    def directions(self, vectors: torch.Tensor) -> torch.Tensor:
-        """What vectors ``[n, d_model]`` of the residual stream add to each query: ``[n, heads, head_size]``.
-
-        The norm's gain is applied and its centring, not its division (dossier section 1).
-        """
-        gain: torch.Tensor = self.block.attention_norm.weight  # type: ignore[assignment]
-        seen = centre(self.parts, vectors) * gain
-        return (seen @ self.query_weight.flatten(1)).unflatten(-1, (self.count, self.size))
+    def query(self, residual: torch.Tensor, head: int) -> torch.Tensor:
+        """Queries of one head ``[..., head_size]`` that read ``residual``, not turned."""
+        return normalise(residual, self.facts) @ self.weights.w_q[head] + self.weights.b_q[head]
 
 
 def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -162,7 +138,7 @@ def bos_keys(forward: Forward, heads: list[Heads], bos: int) -> list[torch.Tenso
 
 def unit_directions(forward: Forward, layer: int) -> torch.Tensor:
     """``w_out`` of all neurons of a layer, centred as norms see them, of unit norm: ``[width, d_model]``."""
-    written = centre(forward.parts, forward.written(layer, list(range(forward.parts.width))))
+    written = processed_layer(forward.reader.layer(layer), forward.facts).w_out
     return written / written.norm(dim=-1, keepdim=True).clamp_min(1e-30)
 
 
@@ -171,7 +147,7 @@ def random_directions(forward: Forward, count: int, seed: int) -> torch.Tensor:
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn((count, forward.parts.d_model), generator=generator, dtype=torch.float64)
+    drawn = torch.randn((count, forward.facts.d_model), generator=generator, dtype=torch.float64)
     drawn = drawn / drawn.norm(dim=-1, keepdim=True)
     return drawn.to(forward.device, forward.dtype)
 
@@ -187,15 +163,14 @@ def head_scores(heads: Heads, key: torch.Tensor, directions: torch.Tensor) -> to
     import torch
 
     # The keys first: [d_model, heads] is small, and what is left is one product.
-    read = heads.directions(torch.eye(directions.shape[1], dtype=key.dtype, device=key.device))
-    return directions @ ((read * key).sum(-1) / heads.size**0.5)
+    return directions @ torch.einsum("hds,hs->dh", heads.weights.w_q, key) / heads.size**0.5
 
 
 def all_scores(forward: Forward, heads: list[Heads], keys: list[torch.Tensor]) -> list[np.ndarray]:
     """Scores ``float32 [neurons of earlier layers, heads]`` of each layer's heads, neurons layer by layer."""
     import numpy as np
 
-    count = forward.parts.heads
+    count = forward.facts.heads
     earlier: list[torch.Tensor] = []
     found = []
     for layer, (own, key) in enumerate(zip(heads, keys, strict=True)):

@@ -53,7 +53,7 @@ def named_pairs(
     Raises:
         UserError: there is no such neuron or head, or the head's layer is not a later one.
     """
-    parts, pairs = forward.parts, []
+    parts, pairs = forward.facts, []
     for layer, neuron, head_layer, head in named:
         if not (
             0 <= layer < head_layer < parts.layers and 0 <= neuron < parts.width and 0 <= head < parts.heads
@@ -86,7 +86,6 @@ def destinations(
 
 
 def ablate(
-    forward: Forward,
     heads: Heads,
     head: int,
     residual: torch.Tensor,
@@ -99,7 +98,6 @@ def ablate(
     """Attention to BOS and norm of a head's output, with parts of what its query reads taken out.
 
     Args:
-        forward: the model.
         heads: those of the layer.
         head: which of them.
         residual: ``[destinations, d_model]``, before the layer.
@@ -114,8 +112,7 @@ def ablate(
     """
     import torch
 
-    normed = heads.block.attention_norm(residual - written)
-    query = normed @ heads.query_weight[:, head] + heads.query_bias[head]
+    query = heads.query(residual - written, head)
     if turn is not None:
         query = turned(query, *turn)
     weights = attend(torch.einsum("ndi,dsi->nds", query, keys) * heads.scaling, position)
@@ -172,7 +169,6 @@ def path_ablation(
                 if turn is not None:
                     turn = tuple(part.expand(len(batch), -1, -1)[row, position] for part in turn)  # type: ignore[assignment]
                 bos, norm = ablate(
-                    forward,
                     heads,
                     head,
                     clean.residual[layer][row, position],

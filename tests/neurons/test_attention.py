@@ -13,6 +13,7 @@ import torch
 
 from steps.core.errors import UserError
 from steps.core.runner import Output
+from steps.language_models.architectures import compute_in_float64
 from steps.neurons import attention, dump
 from steps.neurons.attention import Settings
 from steps.neurons.forward import Forward
@@ -39,8 +40,9 @@ def rows_of(count: int = 6, vocabulary: int = 300, context: int = CONTEXT, seed:
 
 
 def eager(shape: str) -> Any:
-    """A model in float64 that shows its attention, which is float32 in all families but GPT-2."""
+    """A model in float64 that shows its attention."""
     model = tiny_model(shape).double()
+    compute_in_float64(model)
     model.set_attn_implementation("eager")
     return model
 
@@ -74,17 +76,17 @@ def test_heads_and_a_constant_are_what_attention_writes(shape: str) -> None:
         query, key, value = heads.of(clean)
         weights = attend(torch.einsum("rdhi,rshi->rhds", query, key) * heads.scaling, torch.arange(CONTEXT))
         mixed = torch.einsum("rhds,rshi->rdhi", weights, value)
-        if forward.parts.norm == "layer":
+        if forward.facts.norm == "layer":
             written[0] -= written[0].mean(-1, keepdim=True)
         # What single heads write adds up to the whole but for a constant, so differences between tokens do.
         single = mixed.clone()
         single[:, :, 1:] = 0
         whole = block.heads_out(single.flatten(2)) - block.heads_out(single.flatten(2) * 0)
-        if forward.parts.norm == "layer":
+        if forward.facts.norm == "layer":
             whole -= whole.mean(-1, keepdim=True)
         norms = (mixed[:, :, 0] @ heads.output[0]).norm(dim=-1)
         everything = block.heads_out(mixed.flatten(2))
-        if forward.parts.norm == "layer":
+        if forward.facts.norm == "layer":
             everything -= everything.mean(-1, keepdim=True)
     np.testing.assert_allclose(norms, whole.norm(dim=-1), atol=1e-9)
     apart = (written[0] - everything).flatten(0, 1)
@@ -126,11 +128,12 @@ def test_path_ablation_changes_one_query_of_the_model(shape: str) -> None:
     """Against hooks on the model that replace the query of one head at one token."""
     model = eager(shape)
     forward = Forward(model)
-    rows, pair = rows_of(3), Pair(0, 5, 2, 3)
+    head = forward.facts.heads - 1
+    rows, pair = rows_of(3), Pair(0, 5, 2, head)
     where = np.array([4, CONTEXT + 7, 2 * CONTEXT + 11])
     with torch.inference_mode():
         layers = [Heads(forward, layer) for layer in range(3)]
-        other = Pair(1, 2, 2, 3)  # batched with another neuron of the same head
+        other = Pair(1, 2, 2, head)  # batched with another neuron of the same head
         points = path_ablation(forward, layers, [pair, other], rows, where, 2 * CONTEXT)[pair]
         clean = forward.run(rows, {0})
         block, parts = forward.parts.blocks[2], forward.parts
@@ -141,9 +144,10 @@ def test_path_ablation_changes_one_query_of_the_model(shape: str) -> None:
         def look() -> tuple[torch.Tensor, torch.Tensor]:
             inside.clear()
             seen = model(torch.from_numpy(rows).long(), output_attentions=True, use_cache=False)
-            constant = layers[2]._value_constant[3]
-            own = inside[0][..., 3 * size : 4 * size] - constant
-            return seen.attentions[2][:, 3, :, 0], (own @ layers[2].output[3]).norm(dim=-1)
+            raw = forward.reader.layer(2)
+            constant = raw.attention_bias @ raw.w_v[head] + raw.b_v[head]
+            own = inside[0][..., head * size : (head + 1) * size] - constant
+            return seen.attentions[2][:, head, :, 0], (own @ layers[2].output[head]).norm(dim=-1)
 
         bos, norm = look()
         attended = block.attention
@@ -152,7 +156,8 @@ def test_path_ablation_changes_one_query_of_the_model(shape: str) -> None:
             row, position = divmod(int(token), CONTEXT)
             activation = clean.post[0][row, position, 5]
             less = clean.residual[2][row, position] - activation * forward.written(0, [5])[0]
-            place = slice(9 * size, 10 * size) if parts.family == "gpt_neox" else slice(3 * size, 4 * size)
+            first = (3 * head if parts.family == "gpt_neox" else head) * size
+            place = slice(first, first + size)
             new = getattr(attended, reader)(block.attention_norm(less[None]))[0, place]
 
             def replace(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
@@ -219,7 +224,7 @@ def test_a_planted_neuron_that_steers_a_head_is_found_and_its_decoy_is_not(seed:
         heads = [Heads(forward, layer) for layer in range(2)]
         keys = bos_keys(forward, heads, 0)
         scores = all_scores(forward, heads, keys)
-        first = strongest_pairs(scores, forward.parts.width, 1)[0]
+        first = strongest_pairs(scores, forward.facts.width, 1)[0]
         assert (first.layer, first.neuron, first.head_layer, first.head) == (0, 7, 1, 2)
         assert np.sign(first.score) == sign
         beside = head_scores(heads[1], keys[1], random_directions(forward, 500, seed)).numpy()
