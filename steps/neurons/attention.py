@@ -43,6 +43,7 @@ from steps.core.stores import write_json
 from steps.neurons.activations import Activations
 from steps.neurons.forward import first_rows, open_model, row_batches
 from steps.neurons.heads import HeadNorms, Heads, all_scores, bos_keys, head_scores, random_directions
+from steps.neurons.intervention_figure import plain
 from steps.neurons.steering import Pair, destinations, named_pairs, path_ablation, strongest_pairs
 
 if TYPE_CHECKING:
@@ -158,16 +159,6 @@ def head_table(
     whole = {column: "Int32" for column in columns if column.endswith(("_layer", "_neuron"))}
     real = {column: "float64" for column in columns[3:] if column not in whole and column != "skipped"}
     return table.astype({"layer": "int32", "head": "int32", "skipped": "str", **whole, **real})
-
-
-def plain(values: Any) -> list[Any]:
-    """Values as JSON knows them: what is missing or infinite becomes null."""
-    import math
-
-    return [
-        None if isinstance(value, float) and not math.isfinite(value) else value
-        for value in (getattr(value, "item", lambda value=value: value)() for value in values)
-    ]
 
 
 def draw(
