@@ -7,6 +7,9 @@ of the paper: :func:`fold` norms into what they feed, centre what reads the resi
 (:func:`centre_unembedding`), and :func:`fold_value_biases`. An RMSNorm does not remove the mean, so with it
 nothing that reads or writes is centred. Logits stay the same up to a constant per position.
 
+The final norm feeds the unembedding, so :func:`centre_reading` takes from it the mean over d_model, too, as
+the authors' library does; the all-ones direction is then in its null space.
+
 :class:`Reader` gives one layer at a time, so that a large model need not be in memory as a whole.
 """
 
@@ -15,10 +18,20 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Literal
 
-from steps.language_models.architectures import Architecture, Block, architecture
+from steps.core.devices import torch_dtype
+from steps.core.stores import Folder, read_json
+from steps.language_models.architectures import (
+    Architecture,
+    Block,
+    architecture,
+    config_class,
+    model_class,
+)
+from steps.language_models.models import family
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     import torch
     from torch import nn
@@ -284,6 +297,48 @@ def read(model: Any, dtype: torch.dtype | None = None) -> Weights:
     return Weights(reader.facts, reader.ends(), tuple(reader.layers()))
 
 
+def open_reader(ledger: Path, dtype: str = "float32", checkpoint: str | None = None) -> Reader:
+    """Open a model's weights on disk, to read them layer by layer; nothing else is held in memory.
+
+    Args:
+        ledger: the model's ledger (``data/models/STUDY/MODEL/ledger.json``).
+        dtype: what the weights are converted to.
+        checkpoint: such as ``checkpoints/step-000100``; the finished model by default.
+
+    Raises:
+        UserError: a file is missing or differs from its hash, or the model is of an unknown family.
+    """
+    import torch
+    from safetensors import safe_open
+
+    folder = Folder(ledger, "language_model")
+    prefix = f"{checkpoint}/" if checkpoint else ""
+    content = read_json(folder.check(f"{prefix}config.json"))
+    kind = family(content, ledger)
+    with torch.device("meta"):
+        model = model_class(kind)(config_class(kind).from_dict(content))
+    names = {module: name for name, module in model.named_modules()}
+    unembedding = model.get_output_embeddings()
+    file = safe_open(folder.check(f"{prefix}model.safetensors"), framework="pt")
+    kept = set(file.keys())
+
+    def get(module: nn.Module, name: str) -> torch.Tensor | None:
+        full = f"{names[module]}.{name}"
+        if full in kept:
+            tensor: torch.Tensor = file.get_tensor(full)
+            return tensor
+        if module is unembedding and name == "weight":
+            if model.config.tie_word_embeddings:
+                return get(model.get_input_embeddings(), name)  # only the embedding is kept
+            # transformers keeps GPT-NeoX's under the name that other families use.
+            full = next((other for other in ("lm_head.weight", "embed_out.weight") if other in kept), full)
+        if name == "weight":
+            return file.get_tensor(full)
+        return None
+
+    return Reader(model, get, torch_dtype(dtype))
+
+
 def fold_layer(layer: Layer) -> Layer:
     """Put the gains and biases of a block's norms into what they feed."""
     import torch
@@ -333,6 +388,11 @@ def centre_layer_writing(layer: Layer) -> Layer:
     return dataclasses.replace(layer, **{name: _centred(getattr(layer, name), -1) for name in names})
 
 
+def centre_ends_reading(ends: Ends) -> Ends:
+    """Take from each token's unembedding the mean over d_model, which the final norm removed."""
+    return dataclasses.replace(ends, w_u=_centred(ends.w_u, -2))
+
+
 def centre_ends_writing(ends: Ends) -> Ends:
     """Take from each embedding, of tokens and positions, its mean over d_model."""
     w_pos = None if ends.w_pos is None else _centred(ends.w_pos, -1)
@@ -368,7 +428,7 @@ def processed_ends(ends: Ends, facts: Facts) -> Ends:
     """Embedding and unembedding after all preprocessing."""
     ends = fold_ends(ends)
     if facts.norm == "layer":
-        ends = centre_ends_writing(ends)
+        ends = centre_ends_writing(centre_ends_reading(ends))
     return centre_ends_unembedding(ends)
 
 
@@ -381,7 +441,8 @@ def centre_reading(weights: Weights) -> Weights:
     """Centre what reads the residual stream; only after folding, and only where norms remove the mean."""
     if weights.facts.norm != "layer":
         return weights
-    return dataclasses.replace(weights, layers=tuple(map(centre_layer_reading, weights.layers)))
+    ends = centre_ends_reading(weights.ends)
+    return Weights(weights.facts, ends, tuple(map(centre_layer_reading, weights.layers)))
 
 
 def centre_writing(weights: Weights) -> Weights:
@@ -423,9 +484,10 @@ def turn(x: torch.Tensor, facts: Facts) -> torch.Tensor:
     frequencies = facts.rotary_frequencies
     if frequencies is None:
         return x
-    # Angles in float32, as in transformers.
-    positions = torch.arange(x.shape[-2], dtype=torch.float32, device=x.device)
-    angles = positions[:, None] * frequencies.to(x.device)
+    # Angles in float32 at least, as in transformers.
+    kind = torch.promote_types(x.dtype, torch.float32)
+    positions = torch.arange(x.shape[-2], dtype=kind, device=x.device)
+    angles = positions[:, None] * frequencies.to(x.device, kind)
     cos, sin = (f(angles).to(x.dtype) * facts.rotary_scale for f in (torch.cos, torch.sin))
     half = frequencies.shape[0]
     first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
