@@ -26,12 +26,14 @@ from steps.language_models import rows as language_models_rows
 from steps.language_models import sources as language_models_sources
 from steps.language_models import tokenizer as language_models_tokenizer
 from steps.language_models import train as language_models_train
+from steps.neurons import attention as neurons_attention
 from steps.neurons import baseline as neurons_baseline
 from steps.neurons import clusters as neurons_clusters
 from steps.neurons import correlate as neurons_correlate
 from steps.neurons import dump as neurons_dump
 from steps.neurons import figure as neurons_figure
 from steps.neurons import histograms as neurons_histograms
+from steps.neurons import intervene as neurons_intervene
 from steps.neurons import moments as neurons_moments
 from steps.neurons import page as neurons_page
 from steps.neurons import products as neurons_products
@@ -159,6 +161,12 @@ class Neurons(UniversalSettings):
     roles: neurons_roles.Settings = pydantic.Field(
         neurons_roles.Settings(), description="roles from the effect on the vocabulary"
     )
+    attention: neurons_attention.Settings = pydantic.Field(
+        neurons_attention.Settings(), description="neurons that steer attention heads"
+    )
+    intervene: neurons_intervene.Settings = pydantic.Field(
+        neurons_intervene.Settings(), description="interventions on single neurons"
+    )
     published: neurons_published.Settings = pydantic.Field(
         neurons_published.Settings(), description="neuron tables of others"
     )
@@ -271,8 +279,8 @@ NEURON_FIGURES = [*neurons_figure.FIGURES, *STATISTICS]
 """The figures of the neurons chapter."""
 
 
-ROLE_FIGURES = ["roles", "roles_by_depth"]
-"""The figures of the step ``roles``."""
+STEP_FIGURES = ["roles", "roles_by_depth", "attention", "interventions"]
+"""The figures that other steps than ``figure`` draw, beside their tables."""
 
 
 def listed_model_files(config: Config) -> dict[str, list[str]]:
@@ -456,6 +464,10 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
     anew = count * width / 4 if neurons.dump.source == "model" else 10.0 * count  # per token
     block, within = 4.0 * block_tokens * count, 8.0 * layers * width**2
     summaries = 12.0 * count * (2 * neurons.correlate.top + 110) + 8.0 * neurons.correlate.draws * count
+    model = 12.0 * count * width / 4 * 1.5 + 4.0 * 150_000 * width / 4 * (layers > 4)  # bytes
+    context = config.language_models.rows.context
+    tried = 3 * (len(neurons.intervene.values) + 3) + 10 * neurons.intervene.controls
+    tried += 2 * neurons.intervene.ablated
     held = {
         "dump": 3 * block + 4e9 * (neurons.plan.layers > 4),
         "moments": 3 * within + 2 * block,
@@ -468,6 +480,9 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
         # a quarter of the width and the vocabulary rarely above 150,000.
         "weights": 4.0 * (2 * count + 12 * width + 5 * 150_000 * (layers > 4)) * width / 4 + 1e9,
         "histograms": 4.0 * MANY_SOURCES * count * neurons_histograms.BINS + 2 * block,
+        # All weights, the kept residual streams of a batch, and a batch's logits (three copies).
+        "attention": 1.5 * model + 16.0 * neurons.attention.batch_tokens * (count + 12 * width),
+        "intervene": 1.5 * model + 12.0 * neurons.intervene.batch_tokens * (count + 150_000 * (layers > 4)),
     }[step]
     work = {
         "dump": tokens * count * width / 4,
@@ -477,12 +492,14 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
         + 2.0 * neurons.correlate.draws * (rows + width) * count * width,
         "weights": models * count * width * (count * 0.75 * neurons.weights.redundancy + 25_000),
         "page": models * anew * min(tokens, neurons.page.neurons * neurons.page.examples * block_tokens),
+        "attention": 6.0 * neurons.attention.rows * context * count * width,
+        "intervene": tried * neurons.intervene.rows * context * (anew + 10.0 * 50_000),
         "histograms": models * anew * min(neurons.histograms.tokens or tokens, tokens),
     }.get(step, 1e9)
     minutes = 10 + work / (20e9 * config.threads * 60) * 2
     megabytes = 1000 + held / 1e6
     resources = _growing(megabytes, minutes)
-    devices = {"dump": neurons.dump.device, "weights": neurons.weights.device}
+    devices = {name: getattr(neurons, name).device for name in ("dump", "weights", "attention", "intervene")}
     if devices.get(step, "cpu") != "cpu":
         resources["gpu"] = 1
     return resources

@@ -54,6 +54,14 @@ if TYPE_CHECKING:
 ROTARY = "rotary positions: the query turns with the position, so no one key of BOS stands for all"
 """Why a head has no heuristic score."""
 
+CAPTION = (
+    "First: heuristic scores of all neurons and the heads of later layers beside random directions; positive"
+    " ones turn a head towards BOS. Second: what each head writes where it attends to BOS only, beside other"
+    " tokens. The others: the strongest pairs, the neuron's activation taken out of the query at one"
+    " token each; changes are clean minus ablated, titles give correlations."
+)
+"""Of the figure."""
+
 
 class Settings(BaseSettings):
     """Which heads, neurons and tokens are looked at."""
@@ -66,7 +74,7 @@ class Settings(BaseSettings):
     destinations: int = Field(2000, ge=3, description="destination tokens drawn for path ablation")
     random: int = Field(1000, ge=1, description="random directions beside the neurons")
     strongest: int = Field(20, ge=0, description="pairs with the largest absolute score that are ablated")
-    pairs: list[tuple[int, int, int, int]] = Field(
+    named: list[tuple[int, int, int, int]] = Field(
         [], description="further pairs: neuron's layer and number, head's layer and number"
     )
     dtype: Literal["float32", "float64"] = Field("float32", description="of the model")
@@ -272,7 +280,7 @@ def main(
             clean = forward.run(batch)
             for own, sums in zip(layers, norms, strict=True):
                 sums.add(*own.of(clean), low, high)
-        chosen = named_pairs(settings.pairs, forward, scores)
+        chosen = named_pairs(settings.named, forward, scores)
         known = {(p.layer, p.neuron, p.head_layer, p.head) for p in chosen}
         chosen += [
             p

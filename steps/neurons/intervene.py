@@ -88,6 +88,15 @@ WHOLE = ("named", "entropy", "nearest", "opposite")
 PARTS = ["scale", "entropy", "loss", "rank", "reciprocal_rank", "entropy_change", "loss_change"]
 PARTS += ["entropy_change_abs", "loss_change_abs", "entropy_lowered", "entropy_raised", "rank_changed"]
 
+CAPTION = (
+    "Neurons that look most like entropy neurons, fixed to one value at every position, beside random neurons"
+    " and the unchanged model (dotted): the scale of the final norm, entropy, loss and reciprocal rank of the"
+    " true token. Then mean ablation with and without the way through later layers and the final scale, zero"
+    " ablation of universal neurons beside others of their layer that fire as often and write as much, and"
+    " the activation of suppression neurons before the tokens that they suppress."
+)
+"""Of the figure."""
+
 
 class Settings(UniversalSettings):
     """Which neurons are changed, how, and on which tokens."""
@@ -98,9 +107,7 @@ class Settings(UniversalSettings):
         [-0.17, 0, 1, 2, 3, 4, 5, 6], min_length=1, description="fixed values (-0.17: the minimum of GELU)"
     )
     clamps: list[float] = Field([0.0], description="values from which on activations are clamped")
-    neurons: list[tuple[int, int]] = Field(
-        [], description="layer and number of the neurons; none: by weights"
-    )
+    named: list[tuple[int, int]] = Field([], description="layer and number of the neurons; none: by weights")
     candidates: int = Field(2, ge=1, description="entropy neurons by weights, where none are named")
     controls: int = Field(20, ge=0, description="random control neurons")
     ablated: int = Field(16, ge=0, description="universal neurons ablated, and as many matched ones")
@@ -133,13 +140,13 @@ def choose(
     import torch
 
     facts = forward.facts
-    for layer, neuron in settings.neurons:
+    for layer, neuron in settings.named:
         if not (0 <= layer < facts.layers and 0 <= neuron < facts.width):
             raise UserError(
-                f"neurons.intervene.neurons: found {[layer, neuron]}, expected one of {facts.layers} layers"
+                f"neurons.intervene.named: found {[layer, neuron]}, expected one of {facts.layers} layers"
                 f" of {facts.width} neurons"
             )
-    named = np.array([layer * facts.width + neuron for layer, neuron in settings.neurons], int)
+    named = np.array([layer * facts.width + neuron for layer, neuron in settings.named], int)
     first, ranked = (named, True) if len(named) else entropy_candidates(table, settings.candidates)
     role = "named" if len(named) else "entropy" if ranked else "nearest"
     picked: list[tuple[int, str, int | None]] = [(int(number), role, None) for number in first]

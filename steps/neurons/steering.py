@@ -59,7 +59,7 @@ def named_pairs(
             0 <= layer < head_layer < parts.layers and 0 <= neuron < parts.width and 0 <= head < parts.heads
         ):
             raise UserError(
-                f"neurons.attention.pairs: found {[layer, neuron, head_layer, head]}, expected a neuron of"
+                f"neurons.attention.named: found {[layer, neuron, head_layer, head]}, expected a neuron of"
                 f" {parts.width} and a head of {parts.heads} of a later layer, of {parts.layers} layers"
             )
         known = scores[head_layer]

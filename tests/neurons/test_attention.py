@@ -292,7 +292,7 @@ def step(made: Path, folder: Path, model: str = "a", **settings: Any) -> dict[st
 
 
 def test_the_step_writes_the_same_bytes_twice_and_tables_that_agree(made: Path, tmp_path: Path) -> None:
-    first, second = (step(made, tmp_path / name, pairs=[(0, 3, 1, 1)]) for name in "ab")
+    first, second = (step(made, tmp_path / name, named=[(0, 3, 1, 1)]) for name in "ab")
     for name in first:
         assert first[name].read_bytes() == second[name].read_bytes()
     heads, pairs = (pd.read_parquet(first[f"{name}.parquet"]) for name in ("heads", "pairs"))
@@ -315,8 +315,8 @@ def test_a_smaller_batch_changes_nothing(made: Path, tmp_path: Path, monkeypatch
 
 
 def test_a_pair_that_is_none_is_refused(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="attention.pairs: found .1, 3, 1, 1.*a later layer"):
-        step(made, tmp_path, pairs=[(1, 3, 1, 1)])
+    with pytest.raises(UserError, match="attention.named: found .1, 3, 1, 1.*a later layer"):
+        step(made, tmp_path, named=[(1, 3, 1, 1)])
 
 
 def test_another_model_is_refused(made: Path, tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ def test_rotary_heads_are_skipped_with_the_reason(
 ) -> None:
     model = tiny_model("gpt_neox", vocabulary=48, context=12)
     monkeypatch.setattr(attention, "open_model", lambda *arguments: Forward(model))
-    files = step(made, tmp_path, pairs=[(0, 3, 1, 1)])
+    files = step(made, tmp_path, named=[(0, 3, 1, 1)])
     heads, pairs = (pd.read_parquet(files[f"{name}.parquet"]) for name in ("heads", "pairs"))
     assert heads["skipped"].str.startswith("rotary").all()
     assert heads["score_max"].isna().all()

@@ -423,7 +423,7 @@ def test_named_neurons_and_excluded_tokens(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intervention_figure, "draw", lambda *tables: (new_figure()[0], {}))
-    files = step(made, tmp_path, neurons=[(0, 3)], exclude_tokens=[1], controls=0, ablated=0)
+    files = step(made, tmp_path, named=[(0, 3)], exclude_tokens=[1], controls=0, ablated=0)
     table = pd.read_parquet(files["interventions.parquet"])
     assert set(table["role"]) == {"nominal", "named", "opposite"}
     rows = Activations(made / "dump" / "ledger.json").tokens.reshape(-1, CONTEXT)[:6]
@@ -431,7 +431,7 @@ def test_named_neurons_and_excluded_tokens(
 
 
 def test_mistakes_are_explained(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="intervene.neurons: found .5, 3., expected one of 2 layers of 64"):
-        step(made, tmp_path, neurons=[(5, 3)])
+    with pytest.raises(UserError, match="intervene.named: found .5, 3., expected one of 2 layers of 64"):
+        step(made, tmp_path, named=[(5, 3)])
     with pytest.raises(UserError, match="no token is left after exclusion"):
         step(made, tmp_path, exclude_tokens=list(range(VOCABULARY)))
