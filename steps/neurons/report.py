@@ -17,6 +17,9 @@ name                        meaning
 ``same_layer_match_share``  share of best matches that lie in the layer of the same number
 ``clusters``                clusters over all models
 ``clustered_neurons``       neurons of all models that are in one
+``prediction suppression``  neurons of each role by the paper's rule, ``partition``, too; and, with
+                            ``_width_free`` behind the name, by the rule that does not depend on width
+``entropy_candidates``      candidates of the configured entropy query
 ==========================  =========================================================================
 """
 
@@ -31,8 +34,10 @@ from steps.core.provenance import card, provenance
 from steps.core.runner import Output, run
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import write_json
+from steps.neurons import roles as roles_step
 from steps.neurons.activations import Activations, activation_function
 from steps.neurons.pairs import Pair, load_pairs
+from steps.neurons.statistic_figures import CAPTIONS as STATISTIC_CAPTIONS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,6 +51,8 @@ CAPTIONS = {
     " would give. Right: the same, sorted; blue where the calibrated test calls it privileged basis.",
     "clusters": "Clusters of neurons that are each other's best match across models, and how often they come"
     " back when blocks of tokens are resampled.",
+    **STATISTIC_CAPTIONS,
+    **roles_step.CAPTIONS,
 }
 
 
@@ -217,6 +224,8 @@ def main(
     clusters: Path,
     examples: Path,
     figures: list[Path],
+    page: Path,
+    roles: Path,
     settings: Settings,
     metrics_out: Output,
     report: Output,
@@ -230,12 +239,14 @@ def main(
     sources = {source.name: source for source in map(Activations, activations)}
     excess_table, cluster_members = pd.read_parquet(excess), pd.read_parquet(clusters)
     numbers = metrics(excess_table, cluster_members, pairs, len(sources))
+    numbers |= roles_step.metrics(pd.read_parquet(roles))
     tokens = next(iter(sources.values())).tokens
     write_json(metrics_out, numbers)
     table = cluster_table(
         cluster_members, pd.read_parquet(examples), sources, token_texts(tokenizer, tokens), settings
     )
-    steps = ["dump", "moments", "correlate", "baseline", "clusters", "table", "figure", "report"]
+    steps = ["dump", "moments", "correlate", "baseline", "clusters", "histograms", "table", "figure"]
+    steps += ["weights", "roles", "page", "report"]
     content = {
         "chapter": "neurons",
         "study": study,
@@ -254,6 +265,13 @@ def main(
             for path in figures
         ],
         "tables": [table],
+        "pages": [
+            {
+                "file": page.name,
+                "title": "All neurons, one by one",
+                "note": "Search and sort them; see what each fires on, its histogram and its partners.",
+            }
+        ],
         "provenance": provenance(
             [f"neurons.{step}" for step in steps],
             json.loads(section),

@@ -1,0 +1,134 @@
+"""The paper's rules by which a neuron table tells neurons apart, and their width-free forms.
+
+A rule is a pure function of columns. The paper's limits on the variance of cosines hold for the width of
+its models: a random cosine has variance about 1 / d_model. The width-free forms, ours, multiply by d_model
+(0.005 and 0.001 at the width of GPT-2 medium, 1024, become 5.12 and 1.02), and take the depth of a layer
+relative to the last and percentiles in place of norms.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+EXCESS = 0.5
+"""Excess correlation above which the paper says universal."""
+
+KURTOSIS = 10.0
+"""Kurtosis of cosines above which a neuron predicts or suppresses, by the sign of the skewness."""
+
+PARTITION_VARIANCE = 0.005
+"""Variance of cosines above which any other neuron partitions the vocabulary (authors' code)."""
+
+PARTITION_VARIANCE_TIMES_WIDTH = 5.12
+
+ROLES = ("prediction", "suppression", "partition")
+
+
+@dataclasses.dataclass(frozen=True)
+class EntropyQuery:
+    """Limits for entropy neurons, all inclusive but ``norm_percentile``; None where there is none."""
+
+    layer: int | None = None
+    """Smallest layer, counted from 0."""
+    depth: float | None = None
+    """Smallest layer over the last layer."""
+    l2_penalty: float | None = None
+    """Smallest sum of squared norms."""
+    norm_percentile: float | None = None
+    """Percentile of ``l2_penalty`` among all neurons of the model to be above."""
+    vocab_var: float | None = None
+    vocab_var_times_width: float | None = None
+    vocab_kurt: float | None = None
+    kurt: float | None = None
+
+
+ENTROPY = {
+    "small": EntropyQuery(layer=10, l2_penalty=3, vocab_kurt=10, kurt=10),
+    "medium": EntropyQuery(layer=22, l2_penalty=1, vocab_var=0.001, vocab_kurt=8, kurt=10),
+    "pythia": EntropyQuery(layer=10, l2_penalty=2, vocab_var=0.001, vocab_kurt=7),
+    "width_free": EntropyQuery(
+        depth=0.9, norm_percentile=90, vocab_var_times_width=1.02, vocab_kurt=10, kurt=10
+    ),
+}
+"""The queries of the authors' code for each model set, and ours for models of any size."""
+
+
+def roles(table: pd.DataFrame, times_width: bool = False) -> np.ndarray:
+    """The role of each neuron from ``vocab_kurt``, ``vocab_skew`` and ``vocab_var``.
+
+    Kurtosis decides first, and only those that it leaves may partition; all limits are strict, missing
+    values pass none.
+
+    Args:
+        table: a neuron table.
+        times_width: the width-free rule, which needs the column ``d_model``, too.
+
+    Returns:
+        one of ``ROLES`` or the empty string.
+    """
+    import numpy as np
+
+    skew, var = (table[name].to_numpy(float, na_value=np.nan) for name in ("vocab_skew", "vocab_var"))
+    heavy = table["vocab_kurt"].to_numpy(float, na_value=np.nan) > KURTOSIS
+    limit = PARTITION_VARIANCE
+    if times_width:
+        var, limit = var * table["d_model"].to_numpy(float), PARTITION_VARIANCE_TIMES_WIDTH
+    return np.select(
+        [heavy & (skew > 0), heavy & (skew < 0), ~heavy & (var > limit)], ROLES, default=""
+    ).astype(object)
+
+
+def entropy_columns(query: EntropyQuery) -> list[str]:
+    """The columns that a query needs, ``vocab_var`` among them, by which candidates are sorted."""
+    needs = {
+        "layer": query.layer is not None or query.depth is not None,
+        "l2_penalty": query.l2_penalty is not None or query.norm_percentile is not None,
+        "vocab_var": True,
+        "vocab_kurt": query.vocab_kurt is not None,
+        "kurt": query.kurt is not None,
+        "d_model": query.vocab_var_times_width is not None,
+        "layers": query.depth is not None,
+    }
+    return [name for name, needed in needs.items() if needed]
+
+
+def entropy_ranks(table: pd.DataFrame, query: EntropyQuery) -> pd.Series:
+    """Rank of each candidate of a query within its model, from 1 at the smallest ``vocab_var``.
+
+    Ties go by layer and neuron; a missing value passes no limit. Null where a neuron is no candidate.
+    The table may lack ``model``: then all rows are one model's.
+    """
+    import numpy as np
+    import pandas as pd
+
+    def column(name: str) -> np.ndarray:
+        return table[name].to_numpy(float, na_value=np.nan)
+
+    chosen = ~np.isnan(column("vocab_var"))
+    for name in ("vocab_var", "vocab_kurt", "kurt"):
+        limit = getattr(query, name)
+        if limit is not None:
+            chosen &= column(name) <= limit
+    for name in ("layer", "l2_penalty"):
+        limit = getattr(query, name)
+        if limit is not None:
+            chosen &= column(name) >= limit
+    if query.vocab_var_times_width is not None:
+        chosen &= column("vocab_var") * column("d_model") <= query.vocab_var_times_width
+    if query.depth is not None:
+        last = column("layers") - 1
+        chosen &= column("layer") >= query.depth * last
+    model = table["model"] if "model" in table else pd.Series("", index=table.index)
+    if query.norm_percentile is not None:
+        rank = table["l2_penalty"].astype(float).groupby(model.to_numpy()).rank(pct=True)
+        chosen &= 100 * rank.to_numpy() > query.norm_percentile
+    order = ["vocab_var", *(name for name in ("layer", "neuron") if name in table)]
+    candidates = table.loc[chosen, order].assign(model=model[chosen])
+    candidates = candidates.sort_values(order, kind="stable")
+    ranks = candidates.groupby("model", sort=False).cumcount() + 1
+    return ranks.reindex(table.index).astype("Int32")

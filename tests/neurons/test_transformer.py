@@ -1,0 +1,140 @@
+"""Uniform weights compute what the models compute, and preprocessing does not change it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from steps.language_models.architectures import compute_in_float64
+from steps.neurons import transformer
+from steps.neurons.transformer import Weights
+from tests.language_models.tiny_models import SHAPES, keep, tiny_model
+
+TOKENS = torch.randint(300, (3, 16), generator=torch.Generator().manual_seed(5))
+LAYER_NORM = [shape for shape in SHAPES if shape.startswith("gpt")]
+
+
+def off_by_a_constant(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The largest difference of logits, but for a constant per position."""
+    difference = a - b
+    return float((difference - difference.mean(-1, keepdim=True)).abs().max())
+
+
+def model_logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model(TOKENS).logits
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_logits_are_the_models_own(shape: str) -> None:
+    model = tiny_model(shape).double()
+    compute_in_float64(model)
+    own = model_logits(model)
+    found = transformer.logits(transformer.read(model), TOKENS)
+    assert float((found - own).abs().max()) <= 1e-9
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_weights_on_disk_are_read_as_those_in_memory(shape: str, tmp_path: Path) -> None:
+    model = tiny_model(shape)
+    reader = transformer.open_reader(keep(tmp_path, model), "float64", "checkpoints/step-000001")
+    expected = transformer.read(model, torch.float64)
+    assert {**vars(reader.facts), "rotary_frequencies": 0} == {
+        **vars(expected.facts),
+        "rotary_frequencies": 0,
+    }
+    for found, part in zip((reader.ends(), *reader.layers()), (expected.ends, *expected.layers), strict=True):
+        for name, tensor in vars(part).items():
+            torch.testing.assert_close(getattr(found, name), tensor, rtol=0, atol=0)
+    again = transformer.Weights(reader.facts, reader.ends(), tuple(reader.layers()))
+    torch.testing.assert_close(
+        transformer.logits(again, TOKENS), transformer.logits(expected, TOKENS), rtol=0, atol=0
+    )
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_part_of_the_preprocessing_leaves_the_logits(
+    shape: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    weights = transformer.read(tiny_model(shape), dtype)
+    before = transformer.logits(weights, TOKENS)
+    limit = tolerance * (float(before.abs().max()) if dtype == torch.float32 else 1)
+    step: Any
+    for step in (
+        transformer.fold,
+        transformer.centre_reading,
+        transformer.centre_writing,
+        transformer.centre_unembedding,
+        transformer.fold_value_biases,
+    ):
+        weights = step(weights)
+        assert off_by_a_constant(transformer.logits(weights, TOKENS), before) <= limit, step.__name__
+    same = transformer.processed(transformer.read(tiny_model(shape), dtype))
+    torch.testing.assert_close(
+        transformer.logits(same, TOKENS), transformer.logits(weights, TOKENS), rtol=0, atol=0
+    )
+
+
+def written(weights: Weights) -> list[torch.Tensor]:
+    ends = [weights.ends.w_e, weights.ends.w_u.T] + [weights.ends.w_pos] * (weights.ends.w_pos is not None)
+    return ends + [
+        getattr(layer, name) for layer in weights.layers for name in ("w_o", "b_o", "w_out", "b_out")
+    ]
+
+
+@pytest.mark.parametrize("shape", LAYER_NORM)
+def test_with_a_layer_norm_what_reads_and_writes_has_mean_0(shape: str) -> None:
+    raw = transformer.read(tiny_model(shape), torch.float64)
+    weights = transformer.processed(raw)
+    assert max(float(part.mean(-1).abs().max()) for part in written(weights)) < 1e-12
+    assert min(float(part.mean(-1).abs().max()) for part in written(raw)) > 1e-3
+    for layer in weights.layers:
+        for name in ("w_q", "w_k", "w_v", "w_in"):
+            assert float(getattr(layer, name).mean(-2).abs().max()) < 1e-12
+    products = weights.layers[0].w_out @ weights.ends.w_u
+    assert float(products.mean(-1).abs().max()) < 1e-12
+    assert float(weights.ends.b_u.mean().abs()) < 1e-12
+
+
+@pytest.mark.parametrize("shape", ["llama", "qwen2"])
+def test_with_an_rms_norm_only_the_gain_is_folded(shape: str) -> None:
+    raw = transformer.read(tiny_model(shape), torch.float64)
+    weights = transformer.processed(raw)
+    for before, after in zip(raw.layers, weights.layers, strict=True):
+        torch.testing.assert_close(after.w_in, before.mlp_gain[:, None] * before.w_in)
+        assert before.w_up is not None
+        torch.testing.assert_close(after.w_up, before.mlp_gain[:, None] * before.w_up)
+        torch.testing.assert_close(after.w_out, before.w_out)
+    torch.testing.assert_close(weights.ends.w_e, raw.ends.w_e)
+
+
+@pytest.mark.parametrize("shape", ["gpt2", "gpt_neox_tied", "llama_tied", "qwen2"])
+def test_tied_embeddings_do_not_take_the_final_gain(shape: str) -> None:
+    model = tiny_model(shape).double()
+    raw = transformer.read(model)
+    assert raw.ends.w_u.data_ptr() != raw.ends.w_e.data_ptr()
+    embedded = raw.ends.w_e.clone()
+    folded = transformer.fold(raw)
+    torch.testing.assert_close(folded.ends.w_e, embedded, rtol=0, atol=0)
+    torch.testing.assert_close(folded.ends.w_u, (embedded * raw.ends.final_gain).T)
+
+
+def test_grouped_heads_repeat_keys_and_values() -> None:
+    model = tiny_model("llama")
+    layer = transformer.read(model).layers[0]
+    keys = model.model.layers[0].self_attn.k_proj.weight.detach()
+    assert layer.w_k.shape == (4, 16, 4)
+    for head in range(4):
+        group = head // 2
+        torch.testing.assert_close(layer.w_k[head], keys[4 * group : 4 * group + 4].T, rtol=0, atol=0)
+
+
+def test_reading_changes_no_model() -> None:
+    model = tiny_model("gpt2")
+    before = model_logits(model)
+    transformer.processed(transformer.read(model))
+    torch.testing.assert_close(model_logits(model), before, rtol=0, atol=0)
