@@ -319,12 +319,15 @@ def _declarable(paths: list[Path]) -> list[str]:
 def language_model_resources(config: Config, step: str) -> dict[str, Any]:
     """Megabytes and minutes that a step of the language models asks for, and a GPU where it helps.
 
-    Both grow with each attempt; minutes assume 20 GFLOP/s per thread.
+    Both grow with each attempt; minutes assume 20 GFLOP/s per thread. The size of listed models follows
+    from ``neurons.plan``, MLPs taken to be four times as wide as the residual stream.
     """
     chapter = config.language_models
     train, context = chapter.train, chapter.rows.context
     parameters = 12 * train.layers * train.width**2 + (chapter.tokenizer.vocabulary + context) * train.width
     batch = train.batch_rows * context * (40 * train.layers * train.width + 3 * chapter.tokenizer.vocabulary)
+    plan = config.neurons.plan
+    listed = 1.5e8 + 0.75 * plan.layers * plan.width**2  # embeddings, blocks
     megabytes, work, threads, device = {
         "tokenizer": (3_000, 0.0, chapter.tokenizer.threads, "cpu"),
         "rows": (4_000, 0.0, chapter.rows.threads, "cpu"),
@@ -334,11 +337,11 @@ def language_model_resources(config: Config, step: str) -> dict[str, Any]:
             train.threads,
             train.device,
         ),
-        "import": (6_000, 0.0, 1, "cpu"),
+        "import": (6_000 + 4 * listed / 1e6, 0.0, 1, "cpu"),
         "evaluate": (
-            4_000,
+            4_000 + 5 * listed / 1e6 * bool(chapter.models),
             2.0
-            * (1.5e8 if chapter.models else parameters)
+            * (listed if chapter.models else parameters)
             * chapter.evaluate.rows
             * context
             * len(chapter.names()),
