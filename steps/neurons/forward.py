@@ -53,6 +53,7 @@ class Forward:
         self.facts = self.reader.facts
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
+        self._written: dict[int, torch.Tensor] = {}
         self._clean: Clean | None = None
         self._layers: frozenset[int] = frozenset()
         for number, block in enumerate(self.parts.blocks):
@@ -110,7 +111,9 @@ class Forward:
 
     def written(self, layer: int, neurons: list[int]) -> torch.Tensor:
         """What neurons of a layer write per unit of their value (``w_out``, as stored): ``[n, d_model]``."""
-        return self.reader.layer(layer).w_out[neurons]
+        if layer not in self._written:
+            self._written[layer] = self.reader.layer(layer).w_out  # a view
+        return self._written[layer][neurons]
 
 
 class Readout:

@@ -102,7 +102,7 @@ class Settings(UniversalSettings):
     """Which neurons are changed, how, and on which tokens."""
 
     seed: int = Field(0, ge=0, description="of random neurons")
-    rows: int = Field(64, ge=1, description="rows of tokens, from the start of those of the activations")
+    rows: int = Field(32, ge=1, description="rows of tokens, from the start of those of the activations")
     values: list[float] = Field(
         [-0.17, 0, 1, 2, 3, 4, 5, 6], min_length=1, description="fixed values (-0.17: the minimum of GELU)"
     )
