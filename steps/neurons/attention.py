@@ -43,7 +43,7 @@ from steps.core.stores import write_json
 from steps.neurons.activations import Activations
 from steps.neurons.forward import first_rows, open_model, row_batches
 from steps.neurons.heads import HeadNorms, Heads, all_scores, bos_keys, head_scores, random_directions
-from steps.neurons.intervention_figure import plain
+from steps.neurons.intervention_figure import plain, plain_ticks
 from steps.neurons.steering import Pair, destinations, named_pairs, path_ablation, strongest_pairs
 
 if TYPE_CHECKING:
@@ -207,6 +207,7 @@ def draw(
             data[name.replace(" ", "_")] = counts.tolist()
             a.stairs(counts / counts.sum(), edges, label=name, linewidth=1.4)
         a.set(yscale="log", xlabel="score", ylabel="share of pairs", title="Scores of neurons and heads")
+        plain_ticks(a.yaxis)
         a.legend(fontsize=7)
     else:
         say(a, "no head has a score: " + (heads["skipped"].dropna().iloc[-1] if len(heads) else "no heads"))

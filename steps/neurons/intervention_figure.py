@@ -27,6 +27,15 @@ def plain(values: Any) -> list[Any]:
     ]
 
 
+def plain_ticks(*axes: Any) -> None:
+    """Write the numbers of logarithmic axes out: texts are not typeset as formulas here."""
+    from matplotlib.ticker import NullFormatter
+
+    for axis in axes:
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
+
+
 def effects(interventions: pd.DataFrame) -> list[dict[str, Any]]:
     """Total and direct effects of mean ablation, a record per neuron.
 
@@ -91,6 +100,7 @@ def draw(
         one = last[(last["layer"] == layer) & (last["neuron"] == neuron)]
         weights.scatter(one["l2_penalty"], one["vocab_var"], s=22, color=colours[layer, neuron])
     weights.set(xscale="log", yscale="log", xlabel="l2 penalty", ylabel="variance over the vocabulary")
+    plain_ticks(weights.xaxis, weights.yaxis)
     weights.set_title("Last two layers")
     for axis, (name, label) in zip(sweeps, PANELS, strict=True):
         for number, (_, own) in enumerate(fixed[fixed["role"] == "control"].groupby(["layer", "neuron"])):
@@ -116,6 +126,7 @@ def draw(
         ends = [max(record["total_loss_change_abs"], 1e-12) for record in data["effects"]]
         direct.plot(sorted(ends), sorted(ends), color=COLOURS[6], linewidth=0.8, linestyle=":")
         direct.set(xscale="log", yscale="log")
+        plain_ticks(direct.xaxis, direct.yaxis)
     direct.set(xlabel="total: mean absolute change of loss", ylabel="direct, final scale frozen")
     direct.set_title("Mean ablation")
     pairs = interventions.dropna(subset="pair").pivot(index="pair", columns="role", values="loss_change")
@@ -125,7 +136,7 @@ def draw(
         ends = [float(pairs.min().min()), float(pairs.max().max())]
         ablation.plot(ends, ends, color=COLOURS[6], linewidth=0.8, linestyle=":")
         ablation.set(xlabel="change of loss, matched", ylabel="change of loss, universal")
-        ablation.set_title(f"Zero ablation\n{universal}", fontsize=7)
+        ablation.set_title("Zero ablation\n" + universal.replace(": ", ":\n"), fontsize=7)
     else:
         data["ablation"] = {"universal": [], "matched": []}
         say(ablation, f"nothing to ablate: {universal}")
