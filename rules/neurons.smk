@@ -24,7 +24,7 @@ rule neurons:
             ]
             + [
                 f"figures/{figure}.{kind}"
-                for figure in chapters.NEURON_FIGURES + chapters.ROLE_FIGURES
+                for figure in chapters.NEURON_FIGURES + chapters.STEP_FIGURES
                 for kind in ("svg", "json")
             ]
             + [
@@ -392,6 +392,62 @@ rule neurons_published:
         "python -m steps.neurons.published --table {input:q} --out {output:q} --log {log:q}"
 
 
+rule neurons_attention:
+    """Find neurons that turn attention heads off or on."""
+    input:
+        model=chapters.model_ledgers(settings)[0],
+        activations=chapters.activation_ledgers(settings)[0],
+    output:
+        heads="results/neurons/{study}/attention_heads.parquet",
+        pairs="results/neurons/{study}/attention_pairs.parquet",
+        figure="results/neurons/{study}/figures/attention.svg",
+        data="results/neurons/{study}/figures/attention.json",
+        numbers="results/neurons/{study}/attention.json",
+    log:
+        "logs/neurons/attention/{study}/attention.log",
+    benchmark:
+        "logs/neurons/attention/{study}/attention.tsv"
+    threads: settings.neurons.attention.threads
+    resources:
+        **chapters.neuron_resources(settings, "attention"),
+    params:
+        **step("neurons.attention"),
+    shell:
+        "python -m steps.neurons.attention --model {input.model:q} --activations {input.activations:q}"
+        " --settings {params.settings:q} --heads {output.heads:q} --pairs {output.pairs:q}"
+        " --figure {output.figure:q} --data {output.data:q} --numbers {output.numbers:q} --log {log:q}"
+
+
+rule neurons_intervene:
+    """Change single neurons and measure every prediction."""
+    input:
+        model=chapters.model_ledgers(settings)[0],
+        activations=chapters.activation_ledgers(settings)[0],
+        neurons="results/neurons/{study}/neurons.parquet",
+        roles="results/neurons/{study}/roles.parquet",
+    output:
+        interventions="results/neurons/{study}/interventions.parquet",
+        reversals="results/neurons/{study}/reversals.parquet",
+        suppression="results/neurons/{study}/suppression.parquet",
+        figure="results/neurons/{study}/figures/interventions.svg",
+        data="results/neurons/{study}/figures/interventions.json",
+    log:
+        "logs/neurons/intervene/{study}/intervene.log",
+    benchmark:
+        "logs/neurons/intervene/{study}/intervene.tsv"
+    threads: settings.neurons.intervene.threads
+    resources:
+        **chapters.neuron_resources(settings, "intervene"),
+    params:
+        **step("neurons.intervene"),
+    shell:
+        "python -m steps.neurons.intervene --model {input.model:q} --activations {input.activations:q}"
+        " --neurons {input.neurons:q} --roles {input.roles:q} --settings {params.settings:q}"
+        " --interventions {output.interventions:q} --reversals {output.reversals:q}"
+        " --suppression {output.suppression:q} --figure {output.figure:q} --data {output.data:q}"
+        " --log {log:q}"
+
+
 rule neurons_figure:
     """Draw a figure."""
     input:
@@ -525,9 +581,10 @@ rule neurons_report:
         page="results/neurons/{study}/neurons.html",
         explanations="results/neurons/{study}/explanations.parquet",
         roles="results/neurons/{study}/roles.parquet",
+        attention="results/neurons/{study}/attention.json",
         figures=expand(
             "results/neurons/{study}/figures/{figure}.svg",
-            figure=chapters.NEURON_FIGURES + chapters.ROLE_FIGURES,
+            figure=chapters.NEURON_FIGURES + chapters.STEP_FIGURES,
             allow_missing=True,
         ),
         galleries=expand(
@@ -553,6 +610,7 @@ rule neurons_report:
         " --correlations {input.correlations:q} --excess {input.excess:q} --clusters {input.clusters:q}"
         " --examples {input.examples:q} --explanations {input.explanations:q} --figures {input.figures:q}"
         " --galleries {input.galleries:q} --page {input.page:q} --roles {input.roles:q}"
+        " --attention {input.attention:q}"
         " --settings {params.settings:q} --metrics-out {output.metrics:q} --report {output.report:q} --log {log:q}"
 
 

@@ -26,6 +26,7 @@ from steps.language_models import rows as language_models_rows
 from steps.language_models import sources as language_models_sources
 from steps.language_models import tokenizer as language_models_tokenizer
 from steps.language_models import train as language_models_train
+from steps.neurons import attention as neurons_attention
 from steps.neurons import baseline as neurons_baseline
 from steps.neurons import checkpoints as neurons_checkpoints
 from steps.neurons import clusters as neurons_clusters
@@ -37,14 +38,15 @@ from steps.neurons import explain as neurons_explain
 from steps.neurons import figure as neurons_figure
 from steps.neurons import gallery as neurons_gallery
 from steps.neurons import histograms as neurons_histograms
+from steps.neurons import intervene as neurons_intervene
 from steps.neurons import moments as neurons_moments
-from steps.neurons import plan as neurons_plan
 from steps.neurons import page as neurons_page
+from steps.neurons import plan as neurons_plan
 from steps.neurons import products as neurons_products
 from steps.neurons import published as neurons_published
 from steps.neurons import report as neurons_report
-from steps.neurons import similarity as neurons_similarity
 from steps.neurons import roles as neurons_roles
+from steps.neurons import similarity as neurons_similarity
 from steps.neurons import weights as neurons_weights
 from steps.neurons.activations import Precision
 from steps.neurons.statistic_figures import STATISTICS
@@ -158,6 +160,7 @@ class Neurons(UniversalSettings):
     )
     checkpoints: neurons_checkpoints.Settings = pydantic.Field(
         neurons_checkpoints.Settings(), description="universality over training"
+    )
     figure: neurons_figure.Settings = pydantic.Field(neurons_figure.Settings(), description="figures")
     explain: neurons_explain.Settings = pydantic.Field(
         neurons_explain.Settings(), description="explanations and families"
@@ -175,6 +178,12 @@ class Neurons(UniversalSettings):
     )
     roles: neurons_roles.Settings = pydantic.Field(
         neurons_roles.Settings(), description="roles from the effect on the vocabulary"
+    )
+    attention: neurons_attention.Settings = pydantic.Field(
+        neurons_attention.Settings(), description="neurons that steer attention heads"
+    )
+    intervene: neurons_intervene.Settings = pydantic.Field(
+        neurons_intervene.Settings(), description="interventions on single neurons"
     )
     published: neurons_published.Settings = pydantic.Field(
         neurons_published.Settings(), description="neuron tables of others"
@@ -294,8 +303,8 @@ NEURON_FIGURES = [*neurons_figure.FIGURES, *STATISTICS]
 """The figures of the neurons chapter."""
 
 
-ROLE_FIGURES = ["roles", "roles_by_depth", "logit_histograms"]
-"""The figures of the step ``roles``."""
+STEP_FIGURES = ["roles", "roles_by_depth", "logit_histograms", "attention", "interventions"]
+"""The figures that other steps than ``figure`` draw, beside their tables."""
 
 
 def listed_model_files(config: Config) -> dict[str, list[str]]:
@@ -334,12 +343,15 @@ def _declarable(paths: list[Path]) -> list[str]:
 def language_model_resources(config: Config, step: str) -> dict[str, Any]:
     """Megabytes and minutes that a step of the language models asks for, and a GPU where it helps.
 
-    Both grow with each attempt; minutes assume 20 GFLOP/s per thread.
+    Both grow with each attempt; minutes assume 20 GFLOP/s per thread. The size of listed models follows
+    from ``neurons.plan``, MLPs taken to be four times as wide as the residual stream.
     """
     chapter = config.language_models
     train, context = chapter.train, chapter.rows.context
     parameters = 12 * train.layers * train.width**2 + (chapter.tokenizer.vocabulary + context) * train.width
     batch = train.batch_rows * context * (40 * train.layers * train.width + 3 * chapter.tokenizer.vocabulary)
+    plan = config.neurons.plan
+    listed = 1.5e8 + 0.75 * plan.layers * plan.width**2  # embeddings, blocks
     megabytes, work, threads, device = {
         "tokenizer": (3_000, 0.0, chapter.tokenizer.threads, "cpu"),
         "rows": (4_000, 0.0, chapter.rows.threads, "cpu"),
@@ -349,11 +361,11 @@ def language_model_resources(config: Config, step: str) -> dict[str, Any]:
             train.threads,
             train.device,
         ),
-        "import": (6_000, 0.0, 1, "cpu"),
+        "import": (6_000 + 4 * listed / 1e6, 0.0, 1, "cpu"),
         "evaluate": (
-            4_000,
+            4_000 + 5 * listed / 1e6 * bool(chapter.models),
             2.0
-            * (1.5e8 if chapter.models else parameters)
+            * (listed if chapter.models else parameters)
             * chapter.evaluate.rows
             * context
             * len(chapter.names()),
@@ -487,6 +499,8 @@ def neuron_study(config: Config) -> neurons_plan.Study:
         checkpoints=trained + 1 if trained else 0,
         figures=len(NEURON_FIGURES),
     )
+
+
 def further_columns(config: Config) -> list[str]:
     """Tables whose columns the neuron table takes in."""
     return [f"{NEURONS}/weights.parquet"]
@@ -591,7 +605,7 @@ def _further_job(config: Config, study: neurons_plan.Study, step: str) -> neuron
         ),
         "intervene": (
             1.5 * weights + 12.0 * neurons.intervene.batch_tokens * (count + vocabulary),
-            tried * neurons.intervene.rows * context * (largest.forward(context) + 2.0 * d_model * vocabulary),
+            tried * neurons.intervene.rows * context * (largest.forward(context) + 2 * d_model * vocabulary),
         ),
     }[step]
     return neurons_plan.Job(step, held=held, forward=work)

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from steps.core.errors import UserError, disk_is_full
 from steps.core.settings import Settings as BaseSettings
+from steps.core.stores import read_json
 
 logger = logging.getLogger("reprise")
 
@@ -47,12 +48,36 @@ class Source(BaseSettings):
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The weight files of a model folder, sorted: safetensors where there are some, else ``.bin``."""
-    for names in _WEIGHT_NAMES:
-        found = [path for name in names for path in sorted(folder.glob(name)) if path.suffix != ".json"]
+    """The weight files of a model folder, sorted: safetensors where there are some, else ``.bin``.
+
+    One whole file goes before shards, and of shards those that the index names: others are left from an
+    earlier cut.
+
+    Raises:
+        UserError: the index is damaged, or names a file that is not there.
+    """
+    for index, whole, shards in _WEIGHT_NAMES:
+        if (folder / whole).is_file():
+            return [folder / whole]
+        if (folder / index).is_file():
+            return _indexed(folder / index)
+        found = sorted(folder.glob(shards))
         if found:
             return found
     return []
+
+
+def _indexed(index: Path) -> list[Path]:
+    content = read_json(index)
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    names = set(places.values()) if isinstance(places, dict) else set()
+    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise UserError(f"{index}: not an index of weight files beside it; copy or download it again")
+    files = [index.parent / name for name in sorted(names)]
+    missing = next((path for path in files if not path.is_file()), None)
+    if missing is not None:
+        raise UserError(f"{missing}: missing, though {index.name} names it; copy all weight files")
+    return files
 
 
 def model_files(folder: Path) -> list[Path]:
@@ -71,7 +96,8 @@ def model_files(folder: Path) -> list[Path]:
             f"{folder}: found no weights, expected model.safetensors or pytorch_model.bin;"
             " copy them there or list another folder"
         )
-    return [folder / "config.json", *weights, *tokenizer_files(folder)]
+    indices = [folder / index for index, *_ in _WEIGHT_NAMES if (folder / index).is_file()]
+    return [folder / "config.json", *indices, *weights, *tokenizer_files(folder)]
 
 
 def tokenizer_files(folder: Path) -> list[Path]:

@@ -24,6 +24,8 @@ name                        meaning
 ``prediction suppression``  neurons of each role by the paper's rule, ``partition``, too; and, with
                             ``_width_free`` behind the name, by the rule that does not depend on width
 ``entropy_candidates``      candidates of the configured entropy query
+``attention_score_max``     largest heuristic score of a neuron and a later head, towards BOS; null where
+                            no head has one (rotary positions, one layer)
 ==========================  =========================================================================
 """
 
@@ -36,7 +38,9 @@ from pydantic import Field
 
 from steps.core.provenance import card, provenance
 from steps.core.runner import Output, run
-from steps.core.stores import write_json
+from steps.core.stores import read_json, write_json
+from steps.neurons import attention as attention_step
+from steps.neurons import intervene as intervene_step
 from steps.neurons import roles as roles_step
 from steps.neurons.activations import Activations, post_activations
 from steps.neurons.families import FAMILIES, family_counts
@@ -69,6 +73,8 @@ CAPTIONS = {
     **STATISTIC_CAPTIONS,
     **roles_step.CAPTIONS,
     **LOGIT_CAPTIONS,
+    "attention": attention_step.CAPTION,
+    "interventions": intervene_step.CAPTION,
 }
 
 
@@ -286,6 +292,7 @@ def main(
     galleries: list[Path],
     page: Path,
     roles: Path,
+    attention: Path,
     settings: Settings,
     metrics_out: Output,
     report: Output,
@@ -307,13 +314,14 @@ def main(
         chosen(excess_table, settings.universal_set, settings.top_share),
     )
     numbers |= roles_step.metrics(pd.read_parquet(roles))
+    numbers |= read_json(attention)
     tokens = next(iter(sources.values())).tokens
     write_json(metrics_out, numbers)
     table = cluster_table(
         cluster_members, pd.read_parquet(examples), sources, token_texts(tokenizer, tokens), settings
     )
     steps = ["dump", "moments", "correlate", "baseline", "clusters", "histograms", "table", "figure"]
-    steps += ["explain", "gallery", "weights", "roles", "page", "report"]
+    steps += ["explain", "gallery", "weights", "roles", "attention", "intervene", "page", "report"]
     content = {
         "chapter": "neurons",
         "study": study,

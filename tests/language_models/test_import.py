@@ -86,6 +86,34 @@ def test_every_family_comes_from_every_kind_of_file(
     assert opened.config.model_type == SHAPES[shape][0]
 
 
+def sharded(folder: Path, model: Any) -> Path:
+    model.save_pretrained(folder, max_shard_size="20kB")
+    assert len(list(folder.glob("model-*-of-*.safetensors"))) > 2
+    return folder
+
+
+def test_only_the_shards_that_the_index_names_are_read(prepared: Prepared, tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    theirs = sharded(tmp_path / "theirs", model)
+    stale = {name: tensor + 1 for name, tensor in model.state_dict().items()}
+    save_file(stale, theirs / "model-00099-of-00099.safetensors")
+    opened = models.load(bring(prepared, theirs, tmp_path / "mine").path)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(opened.state_dict()[name], tensor), name
+
+
+def test_a_shard_that_is_missing_or_elsewhere_is_named(prepared: Prepared, tmp_path: Path) -> None:
+    theirs = sharded(tmp_path / "theirs", tiny_model("llama"))
+    path = theirs / "model.safetensors.index.json"
+    sorted(theirs.glob("model-*"))[0].unlink()
+    with pytest.raises(UserError, match=r"model-0000.*missing, though model\.safetensors\.index\.json"):
+        bring(prepared, theirs, tmp_path / "mine")
+    for wrong in ({"weight_map": {"a": "../elsewhere.safetensors"}}, {"weight_map": {}}, []):
+        path.write_text(json.dumps(wrong))
+        with pytest.raises(UserError, match=r"index\.json: not an index of weight files beside it"):
+            bring(prepared, theirs, tmp_path / "mine")
+
+
 def test_pythia_as_its_authors_published_it(prepared: Prepared, tmp_path: Path) -> None:
     """Old names in the configuration, half precision, and masks (infinite ones) among the weights."""
     model = tiny_model("gpt_neox", vocabulary=304).half()

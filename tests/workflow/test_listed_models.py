@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
 
+from steps import workflow
+from steps.core.runner import Output
+from steps.language_models import evaluate as evaluate_step
+from steps.language_models import rows as rows_step
+from steps.language_models import tokenizer as tokenizer_step
+from tests.language_models.conftest import babble, write_corpus
+from tests.language_models.tiny_models import tiny_model
 from tests.workflow.conftest import ROOT, snakemake, write_texts
 
+import_step: Any = importlib.import_module("steps.language_models.import")
 
-def save_models(folder: Path, names: str, context: int) -> Path:
-    """Tiny GPT-2 models with random weights and one byte-level tokenizer, saved by ``save_pretrained``."""
-    import torch
+
+def byte_tokenizer() -> Any:
+    """A tokenizer that knows BOS and the 256 bytes."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -26,9 +37,17 @@ def save_models(folder: Path, names: str, context: int) -> Path:
         vocab_size=257, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator([], trainer)
-    whole = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<|endoftext|>", eos_token="<|endoftext|>"
     )
+
+
+def save_models(folder: Path, names: str, context: int) -> Path:
+    """Tiny GPT-2 models with random weights and one byte-level tokenizer, saved by ``save_pretrained``."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    whole = byte_tokenizer()
     for seed, name in enumerate(names):
         torch.manual_seed(seed)
         config = GPT2Config(
@@ -110,8 +129,64 @@ def test_both_tiles_of_the_pair_are_there(paper: Path) -> None:
     assert sorted(f"{f.parent.parent.name}{f.parent.name}{f.stem}" for f in files) == ["abtile-0", "abtile-1"]
 
 
-def test_dry_run_of_the_papers_configuration_itself(tmp_path: Path) -> None:
-    done = snakemake(tmp_path, "-n", config=ROOT / "config" / "paper.yaml")
-    text = done.stdout + done.stderr
-    assert "neurons_products" in text
+@pytest.mark.parametrize(
+    ("preset", "targets", "jobs"),
+    [
+        (
+            "paper",
+            ["neurons"],
+            {"language_models_import": 5, "neurons_products": 4 * 2 * 16, "neurons_correlate": 4 * 2},
+        ),
+        (
+            "paper_medium",
+            ["neurons"],
+            {"language_models_import": 5, "neurons_products": 4 * 8 * 16, "neurons_correlate": 4 * 8},
+        ),
+        (
+            "paper_pythia",
+            ["neurons"],
+            {"language_models_import": 4, "neurons_products": 3 * 2 * 16, "neurons_correlate": 3 * 2},
+        ),
+        (
+            "paper_pythia_weights",
+            [
+                f"data/models/pythia_sizes/pythia-{size}/ledger.json"
+                for size in ("410m", "1b", "1.4b", "6.9b")
+            ],
+            {"language_models_tokenizer": 1, "language_models_import": 4, "total": 5},
+        ),
+    ],
+)
+def test_dry_run_of_the_papers_configurations_themselves(
+    tmp_path: Path, preset: str, targets: list[str], jobs: dict[str, int]
+) -> None:
+    config = ROOT / "config" / f"{preset}.yaml"
+    done = snakemake(tmp_path, "-n", "--quiet", "rules", "--", *targets, config=config)
+    found = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE))
+    assert {name: int(found[name]) for name in jobs} == jobs
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("shape", ["gpt_neox", "llama"])
+def test_the_steps_of_the_pythia_study_on_stand_ins(tmp_path: Path, shape: str) -> None:
+    """As its rules run them, on tiny models whose embeddings are padded as Pythia's."""
+    values = yaml.safe_load((ROOT / "config" / "paper_pythia.yaml").read_text())["language_models"]
+    folder = tmp_path / "theirs"
+    tiny_model(shape, vocabulary=304, context=512).half().save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    values["models"] = [{"name": "a", "path": str(folder)}]
+    values["tokenizer"] |= {"hub": None, "revision": None, "path": str(folder)}
+    chapter = workflow.configure({"language_models": values}).language_models
+    texts = [("Github", "held_out" if k % 2 else "train", babble(k, 600)) for k in range(4)]
+    corpus = write_corpus(tmp_path / "documents.parquet", texts)
+    shared, packed, model = (tmp_path / part / "ledger.json" for part in ("tokenizer", "rows", "a"))
+    out = tmp_path / "evaluations.json"
+    tokenizer_step.main(chapter.shared_tokenizer(), Output(shared))
+    rows_step.main(corpus, shared, chapter.rows, Output(packed))
+    import_step.main(shared, chapter.rows.context, chapter.source("a"), Output(model))
+    evaluate_step.main([model], packed, chapter.evaluate, Output(out))
+    attributes = json.loads(shared.read_text())["attributes"]
+    assert (attributes["bos"], attributes["vocabulary"]) == (0, 257)
+    (found,) = json.loads(out.read_text())
+    assert found["targets"] == 511 * found["rows"] > 0
+    assert 5 < found["held_out_loss"] < 10

@@ -1,0 +1,307 @@
+"""Neurons that turn attention heads off or on by steering them to BOS (dossier section 9).
+
+Reads the reference model and the tokens of its activations. A head that attends to BOS moves next to
+nothing, so a neuron of an earlier layer that turns its queries to the key of BOS turns it off.
+
+* Each head's output where it attends to one token only, at BOS against other tokens.
+* Heuristic score of all neurons and heads of later layers, ``w_out^T W_Q^T k_BOS / sqrt(head_size)``, with
+  ``w_out`` of unit norm and ``k_BOS`` the head's key at position 0 of an input of BOS only, bias included;
+  beside it what random directions of unit norm get. The layer's factor of GPT-2 with
+  ``scale_attn_by_inverse_layer_idx`` is not in the score and stands in a column of its own. Heads with
+  rotary positions have no score: their queries turn with the position.
+* Path ablation of the strongest pairs, and of named ones: at a destination token ``d``, the neuron's
+  ``a(d) * w_out`` is taken out of the residual stream from which this head's query is computed (its norm
+  computed anew), while keys and values are those of the clean pass.
+
+``heads`` (parquet, a row per head): ``model``, ``layer``, ``head``; ``bos_norm``, ``other_norm`` (mean over
+other tokens), ``norm_ratio`` (other over BOS); ``bos_attention`` (mean over destinations);
+``layer_factor``; ``score_max`` ``score_max_layer`` ``score_max_neuron`` and the same three for
+``score_min``; ``random_max``, ``random_min``; ``skipped``, why there is no score (null where there is one).
+
+``pairs`` (parquet, a row per pair): ``model``, ``layer`` and ``neuron``, ``head_layer``, ``head``,
+``source`` (named, strongest), ``score``, ``layer_factor``, ``destinations``; ``activation_bos``,
+``bos_norm``, ``activation_norm``: correlations over destinations of the neuron's activation, of the change
+of attention to BOS and of the relative change of the norm of the head's output, changes being clean minus
+ablated (positive ``activation_bos``: the neuron turns the head off); ``bos_change``, ``norm_change``: means.
+
+``figure`` and ``data``: SVG and JSON, the paper's F8 and F26. ``numbers``: JSON, ``attention_score_max``,
+the largest score; null where no head has one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from steps.core.digest import seed as derived_seed
+from steps.core.figures import COLOURS, new_figure, save_figure, say
+from steps.core.runner import Output, run
+from steps.core.settings import Settings as BaseSettings
+from steps.core.stores import write_json
+from steps.neurons.activations import Activations
+from steps.neurons.forward import first_rows, open_model, row_batches
+from steps.neurons.heads import HeadNorms, Heads, all_scores, bos_keys, head_scores, random_directions
+from steps.neurons.intervention_figure import plain, plain_ticks
+from steps.neurons.steering import Pair, destinations, named_pairs, path_ablation, strongest_pairs
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+ROTARY = "rotary positions: the query turns with the position, so no one key of BOS stands for all"
+"""Why a head has no heuristic score."""
+
+CAPTION = (
+    "First: heuristic scores of all neurons and the heads of later layers beside random directions; positive"
+    " ones turn a head towards BOS. Second: what each head writes where it attends to BOS only, beside other"
+    " tokens. The others: the strongest pairs, the neuron's activation taken out of the query at one"
+    " token each; changes are clean minus ablated, titles give correlations."
+)
+"""Of the figure."""
+
+
+class Settings(BaseSettings):
+    """Which heads, neurons and tokens are looked at."""
+
+    seed: int = Field(0, ge=0, description="of random directions and destination tokens")
+    rows: int = Field(64, ge=1, description="rows of tokens, from the start of those of the activations")
+    positions: tuple[float, float] = Field(
+        (0.5, 1.0), description="destination tokens: from and up to which share of the context"
+    )
+    destinations: int = Field(2000, ge=3, description="destination tokens drawn for path ablation")
+    random: int = Field(1000, ge=1, description="random directions beside the neurons")
+    strongest: int = Field(20, ge=0, description="pairs with the largest absolute score that are ablated")
+    named: list[tuple[int, int, int, int]] = Field(
+        [], description="further pairs: neuron's layer and number, head's layer and number"
+    )
+    dtype: Literal["float32", "float64"] = Field("float32", description="of the model")
+    device: str = Field("cpu", description="where the model runs")
+    batch_tokens: int = Field(4096, ge=1, description="tokens per forward pass, rounded down to whole rows")
+    threads: int = Field(1, ge=1, description="arithmetic threads")
+
+    @model_validator(mode="after")
+    def _positions_are_a_range(self) -> Settings:
+        if not 0 <= self.positions[0] < self.positions[1] <= 1:
+            raise ValueError("positions from 0 to 1, the first below the second")
+        return self
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's; nan where one does not vary."""
+    import numpy as np
+
+    a, b = a - a.mean(), b - b.mean()
+    scale = float(np.sqrt((a**2).sum() * (b**2).sum()))
+    return float((a * b).sum()) / scale if scale > 0 else float("nan")
+
+
+def pair_table(name: str, points: dict[Pair, np.ndarray], layers: list[Heads]) -> pd.DataFrame:
+    """The table ``pairs`` of the module's docstring."""
+    import pandas as pd
+
+    records = [
+        {
+            "model": name,
+            "layer": pair.layer,
+            "neuron": pair.neuron,
+            "head_layer": pair.head_layer,
+            "head": pair.head,
+            "source": pair.source,
+            "score": pair.score,
+            "layer_factor": layers[pair.head_layer].layer_factor,
+            "destinations": values.shape[1],
+            "activation_bos": correlation(values[0], values[1]),
+            "bos_norm": correlation(values[1], values[2]),
+            "activation_norm": correlation(values[0], values[2]),
+            "bos_change": values[1].mean(),
+            "norm_change": values[2].mean(),
+        }
+        for pair, values in points.items()
+    ]
+    whole = ["layer", "neuron", "head_layer", "head", "destinations"]
+    real = ["score", "layer_factor", "activation_bos", "bos_norm", "activation_norm"]
+    real += ["bos_change", "norm_change"]
+    order = ["model", *whole[:-1], "source", *real[:2], "destinations", *real[2:]]
+    kinds = {"model": "str", "source": "str"} | dict.fromkeys(whole, "int32") | dict.fromkeys(real, "float64")
+    return pd.DataFrame(records, columns=order).astype(kinds)
+
+
+def head_table(
+    name: str, norms: list[HeadNorms], scores: list[np.ndarray], random: list[np.ndarray], width: int
+) -> pd.DataFrame:
+    """The table ``heads`` of the module's docstring."""
+    import numpy as np
+    import pandas as pd
+
+    records = []
+    for layer, (sums, values, drawn) in enumerate(zip(norms, scores, random, strict=True)):
+        other, attention = sums.other / sums.others, sums.attention / sums.seen
+        assert isinstance(other, np.ndarray)
+        assert isinstance(attention, np.ndarray)
+        for head in range(len(other)):
+            record: dict[str, Any] = {
+                "model": name,
+                "layer": layer,
+                "head": head,
+                "bos_norm": sums.bos[head],
+                "other_norm": other[head],
+                "norm_ratio": other[head] / sums.bos[head] if sums.bos[head] > 0 else float("inf"),
+                "bos_attention": attention[head],
+                "layer_factor": sums.heads.layer_factor,
+            }
+            if len(values):
+                for what, place in (("max", values[:, head].argmax()), ("min", values[:, head].argmin())):
+                    record[f"score_{what}"] = float(values[place, head])
+                    record[f"score_{what}_layer"], record[f"score_{what}_neuron"] = divmod(int(place), width)
+                record |= {"random_max": drawn[:, head].max(), "random_min": drawn[:, head].min()}
+            rotary = sums.heads.facts.rotary
+            record["skipped"] = ROTARY if rotary else None if layer else "no earlier layer"
+            records.append(record)
+    columns = ["model", "layer", "head", "bos_norm", "other_norm", "norm_ratio", "bos_attention"]
+    columns += ["layer_factor", "score_max", "score_max_layer", "score_max_neuron", "score_min"]
+    columns += ["score_min_layer", "score_min_neuron", "random_max", "random_min", "skipped"]
+    table = pd.DataFrame(records, columns=columns)
+    whole = {column: "Int32" for column in columns if column.endswith(("_layer", "_neuron"))}
+    real = {column: "float64" for column in columns[3:] if column not in whole and column != "skipped"}
+    return table.astype({"layer": "int32", "head": "int32", "skipped": "str", **whole, **real})
+
+
+def draw(
+    heads: pd.DataFrame,
+    pairs: pd.DataFrame,
+    points: dict[Pair, np.ndarray],
+    scores: np.ndarray,
+    random: np.ndarray,
+) -> tuple[Figure, dict[str, Any]]:
+    """F8 and F26: scores against random directions, what heads write, and path ablation of five pairs."""
+    import numpy as np
+
+    shown = sorted(points, key=lambda p: (p.source != "named", -abs(p.score) if p.score == p.score else 0))[
+        :5
+    ]
+    figure, axes = new_figure(2, 4, width=3.6)
+    a, b, c, d = axes[0]
+    data: dict[str, Any] = {
+        "norm_ratio": plain(heads["norm_ratio"]),
+        "median_norm_ratio": plain([heads["norm_ratio"].median()])[0],
+        "correlations": {column: plain(pairs[column]) for column in pairs.columns[1:]},
+        "pairs": [
+            {
+                "pair": [pair.layer, pair.neuron, pair.head_layer, pair.head],
+                "activation": points[pair][0].tolist(),
+                "bos_change": points[pair][1].tolist(),
+                "norm_change": points[pair][2].tolist(),
+            }
+            for pair in shown
+        ],
+    }
+    if scores.size:
+        limit = 1.05 * max(np.abs(scores).max(), np.abs(random).max(), 1e-6)
+        edges = np.linspace(-limit, limit, 101)
+        data["edges"] = edges.tolist()
+        for name, values in (("neurons", scores), ("random directions", random)):
+            counts, _ = np.histogram(values, edges)
+            data[name.replace(" ", "_")] = counts.tolist()
+            a.stairs(counts / counts.sum(), edges, label=name, linewidth=1.4)
+        a.set(yscale="log", xlabel="score", ylabel="share of pairs", title="Scores of neurons and heads")
+        plain_ticks(a.yaxis)
+        a.legend(fontsize=7)
+    else:
+        say(a, "no head has a score: " + (heads["skipped"].dropna().iloc[-1] if len(heads) else "no heads"))
+    b.scatter(heads["other_norm"], heads["bos_norm"], s=14, c=heads["layer"])
+    ends = [0.0, float(max(heads["other_norm"].max(), heads["bos_norm"].max()))]
+    b.plot(ends, ends, color=COLOURS[6], linewidth=0.8, linestyle=":")
+    b.set(xlabel="mean norm at other tokens", ylabel="norm at BOS")
+    b.set_title(f"Head outputs, median ratio {heads['norm_ratio'].median():.1f}")
+    panels = [c, d, *axes[1]]
+    if not shown:
+        say(c, "no pairs were ablated")
+    for axis in panels if not shown else panels[len(shown) + 1 :]:
+        axis.set_axis_off() if axis is not c or shown else None
+    for axis, pair in zip(panels, [*shown[:1], *shown], strict=False):
+        activation, bos, norm = points[pair]
+        first = axis is c
+        x, y = (activation, bos) if first else (bos, norm)
+        axis.scatter(x, y, s=4, alpha=0.4, linewidths=0, rasterized=len(x) > 20_000)
+        axis.set(
+            xlabel="activation" if first else "change of attention to BOS",
+            ylabel="change of attention to BOS" if first else "relative change of norm",
+        )
+        axis.set_title(
+            f"L{pair.layer}.{pair.neuron} → L{pair.head_layer}H{pair.head}: {correlation(x, y):.2f}"
+        )
+    return figure, data
+
+
+def main(
+    model: Path,
+    activations: Path,
+    settings: Settings,
+    heads: Output,
+    pairs: Output,
+    figure: Output,
+    data: Output,
+    numbers: Output,
+) -> None:
+    """Look at the heads of a model and at the neurons that steer them."""
+    import numpy as np
+    import torch
+
+    source = Activations(activations)
+    forward = open_model(model, source, settings.device, settings.dtype)
+    rows = first_rows(source, settings.rows)
+    parts, context = forward.facts, source.context
+    with torch.inference_mode():
+        layers = [Heads(forward, layer) for layer in range(parts.layers)]
+        empty = [np.empty((0, parts.heads), np.float32)] * parts.layers
+        scores, random = empty, empty
+        if not parts.rotary:
+            keys = bos_keys(forward, layers, int(rows[0, 0]))
+            scores = all_scores(forward, layers, keys)
+            drawn = random_directions(
+                forward, settings.random, derived_seed(settings.seed, "neurons.attention", source.name)
+            )
+            random = [
+                head_scores(own, key, drawn).float().cpu().numpy()
+                for own, key in zip(layers, keys, strict=True)
+            ]
+        where = destinations(
+            len(rows),
+            context,
+            settings.positions,
+            settings.destinations,
+            derived_seed(settings.seed, "neurons.attention", "destinations"),
+        )
+        norms = [HeadNorms(own) for own in layers]
+        low, high = max(1, round(settings.positions[0] * context)), round(settings.positions[1] * context)
+        for batch in row_batches(rows, settings.batch_tokens):
+            clean = forward.run(batch)
+            for own, sums in zip(layers, norms, strict=True):
+                sums.add(*own.of(clean), low, high)
+        chosen = named_pairs(settings.named, forward, scores)
+        known = {(p.layer, p.neuron, p.head_layer, p.head) for p in chosen}
+        chosen += [
+            p
+            for p in strongest_pairs(scores, parts.width, settings.strongest)
+            if (p.layer, p.neuron, p.head_layer, p.head) not in known
+        ]
+        points = path_ablation(forward, layers, chosen, rows, where, settings.batch_tokens)
+    by_head = head_table(source.name, norms, scores, random, parts.width)
+    by_pair = pair_table(source.name, points, layers)
+    by_head.to_parquet(heads, index=False)
+    by_pair.to_parquet(pairs, index=False)
+    every = np.concatenate([values.reshape(-1) for values in scores])
+    beside = np.concatenate(
+        [drawn.reshape(-1) for drawn, own in zip(random, scores, strict=True) if len(own)] or [every]
+    )
+    drawn_figure, shown = draw(by_head, by_pair, points, every, beside)
+    save_figure(drawn_figure, figure)
+    write_json(data, shown)
+    write_json(numbers, {"attention_score_max": float(every.max()) if every.size else None})
+
+
+if __name__ == "__main__":
+    run(main)

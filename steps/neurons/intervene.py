@@ -1,0 +1,378 @@
+"""Interventions on single neurons of the reference model (dossier sections 7 and 8).
+
+Reads the model, the tokens of its activations, the neuron table and the table of roles. Every position of a
+neuron is changed and every prediction measured: scale of the final norm, entropy and loss (nats), 0-based
+rank of the true next token and 1 / (rank + 1). Averages leave out the last token of each row and those that
+settings exclude.
+
+Neurons and what is done to them:
+
+===============  ==========================  ========================================================
+role             which                       interventions
+===============  ==========================  ========================================================
+``named``        those of the settings       all: fixed values, clamped from above, ReLU of the
+                                             pre-activation, total and direct effect of mean ablation
+``entropy``      where none is named: the    all
+                 first candidates by their
+                 weights (neurons.roles)
+``nearest``      where there is none either: all
+                 large l2 penalty, least
+                 variance over the
+                 vocabulary, last two layers
+``opposite``     writes against the first    all
+                 of them most, last two
+                 layers
+``control``      random, last two layers     fixed values, total and direct effect
+``universal``    drawn from the universal    fixed to 0
+                 set
+``matched``      like these by layer,        fixed to 0
+                 activation frequency and
+                 norm of w_out
+===============  ==========================  ========================================================
+
+``interventions`` (parquet): ``model``, ``layer``, ``neuron``, ``role``, ``pair`` (universal with matched),
+``kind`` (nominal, fixed, clamp, relu, mean, direct), ``value``, ``tokens``; means over tokens: ``scale``,
+``entropy``, ``loss``, ``rank``, ``reciprocal_rank``, ``entropy_change``, ``loss_change``,
+``entropy_change_abs``, ``loss_change_abs``; shares of tokens: ``entropy_lowered``, ``entropy_raised``,
+``rank_changed``. The first row, ``nominal``, is the model as it is.
+
+``reversals`` (parquet): the tokens at which the largest fixed value moves entropy most against the mean:
+``model``, ``layer``, ``neuron``, ``role``, ``token`` (index into the tokens), ``row``, ``position``, ``id``,
+``next_id``, ``entropy``, ``entropy_change``.
+
+``suppression`` (parquet): for suppression neurons by their weights (neurons.roles), a
+row each: ``model``, ``layer``, ``neuron``, ``vocab_kurt``, ``vocab_skew``, ``tokens`` (ids whose logits they
+lower most, their class), ``inside`` and ``outside`` (how many next tokens are in the class or not),
+``mean_inside``, ``mean_outside`` (activation before them), ``difference``, ``welch_t``.
+
+``figure`` and ``data``: SVG and JSON, the paper's F7 and F25.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from steps.core.digest import seed as derived_seed
+from steps.core.errors import UserError
+from steps.core.runner import Output, run
+from steps.core.stores import write_json
+from steps.neurons.activations import Activations
+from steps.neurons.candidates import (
+    control_neurons,
+    entropy_candidates,
+    matched,
+    opposite,
+    suppressed_tokens,
+)
+from steps.neurons.forward import Forward, first_rows, open_model
+from steps.neurons.interventions import (
+    Intervention,
+    Suppressed,
+    Sweep,
+    activation_by_class,
+    counted,
+    sweep,
+)
+from steps.neurons.universal import UniversalSettings, chosen, describe
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+WHOLE = ("named", "entropy", "nearest", "opposite")
+"""Roles on which every intervention is tried."""
+
+PARTS = ["scale", "entropy", "loss", "rank", "reciprocal_rank", "entropy_change", "loss_change"]
+PARTS += ["entropy_change_abs", "loss_change_abs", "entropy_lowered", "entropy_raised", "rank_changed"]
+
+CAPTION = (
+    "Neurons that look most like entropy neurons, fixed to one value at every position, beside random neurons"
+    " and the unchanged model (dotted): the scale of the final norm, entropy, loss and reciprocal rank of the"
+    " true token. Then mean ablation with and without the way through later layers and the final scale, zero"
+    " ablation of universal neurons beside others of their layer that fire as often and write as much, and"
+    " the activation of suppression neurons before the tokens that they suppress."
+)
+"""Of the figure."""
+
+
+class Settings(UniversalSettings):
+    """Which neurons are changed, how, and on which tokens."""
+
+    seed: int = Field(0, ge=0, description="of random neurons")
+    rows: int = Field(32, ge=1, description="rows of tokens, from the start of those of the activations")
+    values: list[float] = Field(
+        [-0.17, 0, 1, 2, 3, 4, 5, 6], min_length=1, description="fixed values (-0.17: the minimum of GELU)"
+    )
+    clamps: list[float] = Field([0.0], description="values from which on activations are clamped")
+    named: list[tuple[int, int]] = Field([], description="layer and number of the neurons; none: by weights")
+    candidates: int = Field(2, ge=1, description="entropy neurons by weights, where none are named")
+    controls: int = Field(20, ge=0, description="random control neurons")
+    ablated: int = Field(16, ge=0, description="universal neurons ablated, and as many matched ones")
+    suppression: int = Field(20, ge=0, description="suppression neurons looked at, strongest skew first")
+    class_tokens: int = Field(20, ge=1, description="tokens of a suppression neuron's class")
+    reversals: int = Field(20, ge=0, description="tokens kept per neuron that move against the mean")
+    exclude_bos: bool = Field(True, description="leave predictions at BOS out of averages")
+    exclude_tokens: list[int] = Field([], description="ids of further tokens whose predictions are left out")
+    dtype: Literal["float32", "float64"] = Field("float32", description="of the model")
+    device: str = Field("cpu", description="where the model runs")
+    batch_tokens: int = Field(4096, ge=1, description="tokens per forward pass, rounded down to whole rows")
+    threads: int = Field(1, ge=1, description="arithmetic threads")
+
+
+def choose(
+    table: pd.DataFrame, forward: Forward, settings: Settings, name: str
+) -> list[tuple[int, str, int | None]]:
+    """Rows of the neuron table with their role and the number of their pair.
+
+    Args:
+        table: the model's rows of the neuron table with those of the table of roles.
+        forward: the model.
+        settings: what is wanted.
+        name: the model's name.
+
+    Raises:
+        UserError: a named neuron does not exist.
+    """
+    import numpy as np
+    import torch
+
+    facts = forward.facts
+    for layer, neuron in settings.named:
+        if not (0 <= layer < facts.layers and 0 <= neuron < facts.width):
+            raise UserError(
+                f"neurons.intervene.named: found {[layer, neuron]}, expected one of {facts.layers} layers"
+                f" of {facts.width} neurons"
+            )
+    named = np.array([layer * facts.width + neuron for layer, neuron in settings.named], int)
+    first, ranked = (named, True) if len(named) else entropy_candidates(table, settings.candidates)
+    role = "named" if len(named) else "entropy" if ranked else "nearest"
+    picked: list[tuple[int, str, int | None]] = [(int(number), role, None) for number in first]
+    last = np.flatnonzero(table["layer"] > table["layer"].max() - 2)
+    written = torch.cat([forward.reader.layer(layer).w_out for layer in range(facts.layers)]).double()
+    if facts.norm == "layer":
+        written = written - written.mean(-1, keepdim=True)
+    against = opposite(written.cpu().numpy(), last, int(first[0]))
+    if against not in first:
+        picked.append((against, "opposite", None))
+    seen = np.array([number for number, _, _ in picked])
+    seed = derived_seed(settings.seed, "neurons.intervene", name, "controls")
+    picked += [(int(n), "control", None) for n in control_neurons(table, settings.controls, seed, seen)]
+    pairs = matched(
+        chosen(table, settings.universal_set, settings.top_share),
+        table["layer"].to_numpy(),
+        table["activation_frequency"].to_numpy(),
+        table["w_out_norm"].to_numpy(),
+        settings.ablated,
+        derived_seed(settings.seed, "neurons.intervene", name, "matched"),
+    )
+    for number, pair in enumerate(pairs):
+        picked += [(pair[0], "universal", number), (pair[1], "matched", number)]
+    return picked
+
+
+def read_tables(neurons: Path, roles: Path, source: Activations) -> pd.DataFrame:
+    """The model's rows of the neuron table with its columns of the table of roles, in the order of neurons.
+
+    Raises:
+        UserError: neurons are missing in one of them.
+    """
+    import pandas as pd
+
+    tables = []
+    for flag, path in (("--neurons", neurons), ("--roles", roles)):
+        whole = pd.read_parquet(path)
+        own = whole[whole["model"] == source.name].sort_values(["layer", "neuron"], ignore_index=True)
+        if len(own) != source.neurons:
+            raise UserError(
+                f"{flag}: {path} has {len(own)} neurons of {source.name!r}, expected {source.neurons};"
+                " delete it and run snakemake again"
+            )
+        tables.append(own)
+    table, known = tables
+    return pd.concat([table, known.drop(columns=table.columns, errors="ignore")], axis=1)
+
+
+def interventions_on(
+    role: str, layer: int, neuron: int, mean: float, settings: Settings
+) -> list[Intervention]:
+    """What is done to a neuron of a role, see the module's docstring; ``mean`` is its mean activation."""
+    if role in ("universal", "matched"):
+        return [Intervention(layer, neuron, "fixed", 0.0)]
+    done = [Intervention(layer, neuron, "fixed", value) for value in settings.values]
+    done += [Intervention(layer, neuron, "mean", mean), Intervention(layer, neuron, "direct", mean)]
+    if role in WHOLE:
+        done += [Intervention(layer, neuron, "clamp", value) for value in settings.clamps]
+        done.append(Intervention(layer, neuron, "relu"))
+    return done
+
+
+def intervention_table(
+    name: str, done: list[tuple[str, int | None, Intervention]], result: Sweep
+) -> pd.DataFrame:
+    """The table ``interventions`` of the module's docstring."""
+    import pandas as pd
+
+    count = len(result.tokens)
+    unchanged = dict.fromkeys(PARTS[5:], 0.0)
+    records: list[dict[str, Any]] = [
+        {"model": name, "role": "nominal", "kind": "nominal", "tokens": count, **result.nominal, **unchanged}
+    ]
+    for (role, pair, each), means in zip(done, result.means, strict=True):
+        record = {"model": name, "layer": each.layer, "neuron": each.neuron, "role": role, "pair": pair}
+        record |= {"kind": each.kind, "value": None if each.kind == "relu" else each.value, "tokens": count}
+        record |= means
+        record |= {f"{what}_change": means[what] - result.nominal[what] for what in ("entropy", "loss")}
+        records.append(record)
+    columns = ["model", "layer", "neuron", "role", "pair", "kind", "value", "tokens", *PARTS]
+    kinds = dict.fromkeys(("layer", "neuron", "pair"), "Int32") | {"value": "float64"}
+    return pd.DataFrame(records, columns=columns).astype(kinds)
+
+
+def reversal_table(
+    name: str,
+    done: list[tuple[str, int | None, Intervention]],
+    result: Sweep,
+    rows: np.ndarray,
+    count: int,
+) -> pd.DataFrame:
+    """The table ``reversals``: tokens whose entropy moves most against the mean change."""
+    import numpy as np
+    import pandas as pd
+
+    tables = []
+    for number, change in result.entropy_changes.items():
+        role, _, each = done[number]
+        against = change * -np.sign(change.mean())
+        order = np.argsort(-against, kind="stable")[:count]
+        order = order[against[order] > 0]
+        token = result.tokens[order]
+        tables.append(
+            pd.DataFrame(
+                {
+                    "model": name,
+                    "layer": np.int32(each.layer),
+                    "neuron": np.int32(each.neuron),
+                    "role": role,
+                    "token": token,
+                    "row": (token // rows.shape[1]).astype("int32"),
+                    "position": (token % rows.shape[1]).astype("int32"),
+                    "id": rows.reshape(-1)[token],
+                    "next_id": rows.reshape(-1)[token + 1],
+                    "entropy": result.entropy[order],
+                    "entropy_change": change[order],
+                }
+            )
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def suppression_table(
+    name: str,
+    table: pd.DataFrame,
+    forward: Forward,
+    rows: np.ndarray,
+    excluded: list[int],
+    settings: Settings,
+) -> pd.DataFrame:
+    """The table ``suppression`` of the module's docstring."""
+    import numpy as np
+    import pandas as pd
+
+    found = table[table["role"] == "suppression"]
+    found = found.sort_values(["vocab_skew", "layer", "neuron"], kind="stable").head(settings.suppression)
+    classes: dict[tuple[int, int], tuple[int, ...]] = {}
+    for layer, own in found.groupby("layer"):
+        neurons = own["neuron"].tolist()
+        tokens = suppressed_tokens(forward, int(layer), neurons, settings.class_tokens)
+        classes |= {(int(layer), n): tuple(ids.tolist()) for n, ids in zip(neurons, tokens, strict=True)}
+    looked = [
+        Suppressed(int(layer), int(neuron), classes[int(layer), int(neuron)])
+        for layer, neuron in zip(found["layer"], found["neuron"], strict=True)
+    ]
+    sums = np.zeros((0, 2, 3))
+    if looked:
+        sums = activation_by_class(forward, rows, looked, excluded, settings.batch_tokens)
+    count, mean, variance = sums[:, :, 0], sums[:, :, 1], sums[:, :, 2]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.sqrt((variance / (count - 1)).sum(1))  # variance / (n - 1): of a mean, ddof 1
+        welch = (mean[:, 0] - mean[:, 1]) / error
+    return pd.DataFrame(
+        {
+            "model": pd.Series([name] * len(looked), dtype="str"),
+            "layer": pd.Series([each.layer for each in looked], dtype="int32"),
+            "neuron": pd.Series([each.neuron for each in looked], dtype="int32"),
+            "vocab_kurt": found["vocab_kurt"].to_numpy(),
+            "vocab_skew": found["vocab_skew"].to_numpy(),
+            "tokens": pd.Series([list(each.tokens) for each in looked], dtype="object"),
+            "inside": count[:, 0].astype("int64"),
+            "outside": count[:, 1].astype("int64"),
+            "mean_inside": mean[:, 0],
+            "mean_outside": mean[:, 1],
+            "difference": mean[:, 0] - mean[:, 1],
+            "welch_t": welch,
+        }
+    )
+
+
+def main(
+    model: Path,
+    activations: Path,
+    neurons: Path,
+    roles: Path,
+    settings: Settings,
+    interventions: Output,
+    reversals: Output,
+    suppression: Output,
+    figure: Output,
+    data: Output,
+) -> None:
+    """Intervene on neurons of the model."""
+    import torch
+
+    from steps.core.figures import save_figure
+    from steps.neurons.intervention_figure import draw
+
+    source = Activations(activations)
+    forward = open_model(model, source, settings.device, settings.dtype)
+    table = read_tables(neurons, roles, source)
+    rows = first_rows(source, settings.rows)
+    excluded = [*settings.exclude_tokens, *([int(rows[0, 0])] if settings.exclude_bos else [])]
+    if not counted(rows, excluded).any():
+        raise UserError("neurons.intervene: no token is left after exclusion; raise rows or exclude fewer")
+    with torch.inference_mode():
+        picked = choose(table, forward, settings, source.name)
+        done = [
+            (role, pair, each)
+            for number, role, pair in picked
+            for each in interventions_on(
+                role,
+                *divmod(number, source.width),
+                float(table["post_mean"].iloc[number]),
+                settings,
+            )
+        ]
+        highest = max(settings.values)
+        look_into = {
+            place
+            for place, (role, _, each) in enumerate(done)
+            if role in WHOLE and each.kind == "fixed" and each.value == highest
+        }
+        result = sweep(forward, rows, [each for *_, each in done], excluded, settings.batch_tokens, look_into)
+        by_class = suppression_table(source.name, table, forward, rows, excluded, settings)
+    whole = intervention_table(source.name, done, result)
+    against = reversal_table(source.name, done, result, rows, settings.reversals)
+    whole.to_parquet(interventions, index=False)
+    against.to_parquet(reversals, index=False)
+    by_class.to_parquet(suppression, index=False)
+    members = int(chosen(table, settings.universal_set, settings.top_share).sum())
+    told = describe(settings.universal_set, settings.top_share, members)
+    drawn, shown = draw(whole, by_class, table, told)
+    save_figure(drawn, figure)
+    write_json(data, shown)
+
+
+if __name__ == "__main__":
+    run(main)

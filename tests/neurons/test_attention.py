@@ -1,0 +1,340 @@
+"""Heads, scores and path ablation against the model itself, and planted neurons that steer a head."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from steps.core.errors import UserError
+from steps.core.figures import new_figure
+from steps.core.runner import Output
+from steps.language_models.architectures import compute_in_float64
+from steps.neurons import attention, dump
+from steps.neurons.attention import Settings
+from steps.neurons.forward import Forward
+from steps.neurons.heads import (
+    HeadNorms,
+    Heads,
+    all_scores,
+    attend,
+    bos_keys,
+    head_scores,
+    random_directions,
+)
+from steps.neurons.steering import Pair, destinations, path_ablation, strongest_pairs
+from tests.language_models.tiny_models import SHAPES, tiny_model
+from tests.neurons.planted import write_model, write_rows, write_tokenizer
+
+CONTEXT = 12
+
+
+def rows_of(count: int = 6, vocabulary: int = 300, context: int = CONTEXT, seed: int = 0) -> np.ndarray:
+    rows = np.random.default_rng(seed).integers(1, vocabulary, (count, context), dtype=np.int32)
+    rows[:, 0] = 0
+    return rows
+
+
+def eager(shape: str) -> Any:
+    """A model in float64 that shows its attention."""
+    model = tiny_model(shape).double()
+    compute_in_float64(model)
+    model.set_attn_implementation("eager")
+    return model
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_attention_is_that_of_the_model(shape: str) -> None:
+    model = eager(shape)
+    rows = rows_of()
+    expected = model(torch.from_numpy(rows).long(), output_attentions=True, use_cache=False).attentions
+    forward = Forward(model)
+    with torch.inference_mode():
+        clean = forward.run(rows)
+        for layer, seen in enumerate(expected):
+            heads = Heads(forward, layer)
+            query, key, _ = heads.of(clean)
+            scores = torch.einsum("rdhi,rshi->rhds", query, key) * heads.scaling
+            found = attend(scores, torch.arange(CONTEXT))
+            np.testing.assert_allclose(found, seen.detach(), atol=1e-9 if shape.startswith("gpt2") else 3e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_heads_and_a_constant_are_what_attention_writes(shape: str) -> None:
+    model = eager(shape)
+    written: list[torch.Tensor] = []
+    forward = Forward(model)
+    block = forward.parts.blocks[1]
+    block.attention.register_forward_hook(lambda module, inputs, output: written.append(output[0]))
+    with torch.inference_mode():
+        clean = forward.run(rows_of())
+        heads = Heads(forward, 1)
+        query, key, value = heads.of(clean)
+        weights = attend(torch.einsum("rdhi,rshi->rhds", query, key) * heads.scaling, torch.arange(CONTEXT))
+        mixed = torch.einsum("rhds,rshi->rdhi", weights, value)
+        if forward.facts.norm == "layer":
+            written[0] -= written[0].mean(-1, keepdim=True)
+        # What single heads write adds up to the whole but for a constant, so differences between tokens do.
+        single = mixed.clone()
+        single[:, :, 1:] = 0
+        whole = block.heads_out(single.flatten(2)) - block.heads_out(single.flatten(2) * 0)
+        if forward.facts.norm == "layer":
+            whole -= whole.mean(-1, keepdim=True)
+        norms = (mixed[:, :, 0] @ heads.output[0]).norm(dim=-1)
+        everything = block.heads_out(mixed.flatten(2))
+        if forward.facts.norm == "layer":
+            everything -= everything.mean(-1, keepdim=True)
+    np.testing.assert_allclose(norms, whole.norm(dim=-1), atol=1e-9)
+    apart = (written[0] - everything).flatten(0, 1)
+    np.testing.assert_allclose(apart - apart[:1], 0, atol=1e-4)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_scores_are_those_written_out(scaled: bool) -> None:
+    model = tiny_model("gpt2", scale_attn_by_inverse_layer_idx=scaled).double()
+    forward = Forward(model)
+    body, rng = model.transformer, np.random.default_rng(0)
+    with torch.inference_mode():
+        heads = [Heads(forward, layer) for layer in range(3)]
+        found = all_scores(forward, heads, bos_keys(forward, heads, 0))
+        x = body.wte.weight[:1] + body.wpe.weight[:1]
+        for layer, block in enumerate(body.h):
+            gain, bias = block.ln_1.weight, block.ln_1.bias
+            whole, offset = block.attn.c_attn.weight, block.attn.c_attn.bias
+            folded = gain[:, None] * whole
+            folded = folded - folded.mean(0)
+            normed = (x - x.mean()) / (x.var(unbiased=False) + block.ln_1.eps).sqrt()
+            keys = normed @ folded + bias @ whole + offset
+            assert found[layer].shape == (24 * layer, 4)
+            assert heads[layer].layer_factor == (1 / (layer + 1) if scaled else 1)
+            for number in rng.integers(0, max(1, 24 * layer), 6 if layer else 0):
+                written = body.h[number // 24].mlp.c_proj.weight[number % 24]
+                written = written - written.mean()
+                written = written / written.norm()
+                for head in range(4):
+                    at = slice(4 * head, 4 * head + 4)
+                    key = keys[0, 16:32][at]
+                    score = float(written @ folded[:, :16][:, at] @ key) / 2
+                    assert found[layer][number, head] == pytest.approx(score, rel=1e-5, abs=1e-6)
+            x = block(x[None])[0]
+
+
+@pytest.mark.parametrize("shape", ["gpt2", "gpt2_scaled", "gpt_neox", "llama", "llama_tied", "qwen2"])
+def test_path_ablation_changes_one_query_of_the_model(shape: str) -> None:
+    """Against hooks on the model that replace the query of one head at one token."""
+    model = eager(shape)
+    forward = Forward(model)
+    head = forward.facts.heads - 1
+    rows, pair = rows_of(3), Pair(0, 5, 2, head)
+    where = np.array([4, CONTEXT + 7, 2 * CONTEXT + 11])
+    with torch.inference_mode():
+        layers = [Heads(forward, layer) for layer in range(3)]
+        other = Pair(1, 2, 2, head)  # batched with another neuron of the same head
+        points = path_ablation(forward, layers, [pair, other], rows, where, 2 * CONTEXT)[pair]
+        clean = forward.run(rows, {0})
+        block, parts = forward.parts.blocks[2], forward.parts
+        size = parts.head_size
+        inside: list[torch.Tensor] = []
+        block.heads_out.register_forward_pre_hook(lambda module, inputs: inside.append(inputs[0]))
+
+        def look() -> tuple[torch.Tensor, torch.Tensor]:
+            inside.clear()
+            seen = model(torch.from_numpy(rows).long(), output_attentions=True, use_cache=False)
+            raw = forward.reader.layer(2)
+            constant = raw.attention_bias @ raw.w_v[head] + raw.b_v[head]
+            own = inside[0][..., head * size : (head + 1) * size] - constant
+            return seen.attentions[2][:, head, :, 0], (own @ layers[2].output[head]).norm(dim=-1)
+
+        bos, norm = look()
+        attended = block.attention
+        reader: Any = {"gpt2": "c_attn", "gpt_neox": "query_key_value"}.get(parts.family, "q_proj")
+        for number, token in enumerate(where):
+            row, position = divmod(int(token), CONTEXT)
+            activation = clean.post[0][row, position, 5]
+            less = clean.residual[2][row, position] - activation * forward.written(0, [5])[0]
+            first = (3 * head if parts.family == "gpt_neox" else head) * size
+            place = slice(first, first + size)
+            new = getattr(attended, reader)(block.attention_norm(less[None]))[0, place]
+
+            def replace(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+                output = output.clone()
+                output[row, position, place] = new  # noqa: B023
+                return output
+
+            handle = getattr(attended, reader).register_forward_hook(replace)
+            changed_bos, changed_norm = look()
+            handle.remove()
+            at = (row, position)
+            assert points[0, number] == pytest.approx(float(activation), abs=1e-9)
+            assert points[1, number] == pytest.approx(float(bos[at] - changed_bos[at]), abs=3e-6)
+            relative = float((norm[at] - changed_norm[at]) / norm[at])
+            assert points[2, number] == pytest.approx(relative, abs=1e-4)
+        assert (np.abs(points[1]) > 1e-5).any()
+
+
+def plant(seed: int, sign: int = 1) -> tuple[Any, np.ndarray]:
+    """A GPT-2 with a neuron L0.7 that steers L1H2 to BOS, or (``sign`` -1) away; L1H0 is L1H2 transposed.
+
+    Its output is noisy, heads write little at BOS, and BOS gets about half of the attention.
+    """
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(seed)
+    shape = {"vocab_size": 48, "n_positions": 24, "n_embd": 32, "n_layer": 2, "n_head": 4}
+    model = GPT2LMHeadModel(GPT2Config(**shape, initializer_range=0.2)).double().eval()
+    rows = rows_of(40, 48, 24, seed)
+    block = model.transformer.h[1]
+    with torch.no_grad():
+        forward, first = Forward(model), model.transformer.h[0]
+        direction, noise = torch.randn((2, 32), dtype=torch.float64)
+        direction = (direction - direction.mean()) / (direction - direction.mean()).norm()
+        body = model.transformer  # whose other parts write little into the neuron's direction
+        for matrix in (body.wte.weight, body.wpe.weight, first.attn.c_proj.weight, first.mlp.c_proj.weight):
+            matrix -= 0.9 * torch.outer(matrix @ direction, direction)
+        first.mlp.c_proj.weight[7] = sign * (direction + 0.3 * noise / noise.norm())
+        read: list[torch.Tensor] = []
+        first.mlp.c_fc.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0][0, 0]))
+        forward.run(np.array([[0]]))
+        reads = first.mlp.c_fc.weight
+        reads[:, 7] -= read[0] * (8 + read[0] @ reads[:, 7]) / (read[0] @ read[0])  # silent at BOS
+        weight, bias = block.attn.c_attn.weight, block.attn.c_attn.bias
+        seen = block.ln_1(forward.run(np.array([[0]])).residual[1])[0, 0]
+        values = weight[:, 64:]
+        values -= seen[:, None] * (seen @ values) / (seen @ seen)  # nothing is moved from BOS
+        key = 4 * torch.nn.functional.normalize(torch.randn(8, dtype=torch.float64), dim=0)
+        weight[:, 48:56] = 0.3 * weight[:, 48:56] + torch.outer(seen, key) / (seen @ seen)
+        weight[:, 16:24] = 0.3 * weight[:, 16:24] + torch.outer(direction, key) / 4
+        if sign < 0:
+            bias[16:24] = 8 * key / (key @ key)  # rests on BOS
+        weight[:, 0:8] = weight[:, 48:56]  # the query of head 0 is the key of head 2, and the other way
+        weight[:, 32:40] = weight[:, 16:24]
+    return model, rows
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_planted_neuron_that_steers_a_head_is_found_and_its_decoy_is_not(seed: int) -> None:
+    sign = 1 if seed % 2 else -1
+    model, rows = plant(seed, sign)
+    forward = Forward(model)
+    with torch.inference_mode():
+        heads = [Heads(forward, layer) for layer in range(2)]
+        keys = bos_keys(forward, heads, 0)
+        scores = all_scores(forward, heads, keys)
+        first = strongest_pairs(scores, forward.facts.width, 1)[0]
+        assert (first.layer, first.neuron, first.head_layer, first.head) == (0, 7, 1, 2)
+        assert np.sign(first.score) == sign
+        beside = head_scores(heads[1], keys[1], random_directions(forward, 500, seed)).numpy()
+        assert abs(first.score) > np.abs(beside[:, 2]).max()
+        assert abs(scores[1][7, 0]) < 0.5 * abs(first.score)  # the transposed head
+        where = destinations(len(rows), 24, (0.5, 1.0), 400, seed)
+        values = path_ablation(forward, heads, [first], rows, where, 480)[first]
+    a, b, c = (np.corrcoef(values[i], values[j])[0, 1] for i, j in ((0, 1), (1, 2), (0, 2)))
+    assert sign * a > 0.8
+    assert b < -0.6
+    assert sign * c < -0.5
+
+
+def test_norms_at_bos_and_elsewhere() -> None:
+    model, rows = plant(1)
+    forward = Forward(model)
+    with torch.inference_mode():
+        heads = Heads(forward, 1)
+        sums = HeadNorms(heads)
+        for part in (rows[:15], rows[15:]):
+            sums.add(*heads.of(forward.run(part)), 12, 24)
+        clean = forward.run(rows)
+        block = model.transformer.h[1]
+        normed = block.ln_1(clean.residual[1]) - block.ln_1.bias
+        for head in range(4):
+            at = slice(64 + 8 * head, 72 + 8 * head)
+            written = (
+                normed @ block.attn.c_attn.weight[:, at] @ block.attn.c_proj.weight[8 * head : 8 * head + 8]
+            )
+            norm = (written - written.mean(-1, keepdim=True)).norm(dim=-1)
+            assert sums.bos[head] == pytest.approx(0, abs=1e-6)
+            assert sums.other[head] / sums.others == pytest.approx(float(norm[:, 1:].mean()))
+
+
+def test_destinations_are_in_the_range_and_the_same_every_time() -> None:
+    found = destinations(10, 12, (0.5, 1.0), 30, seed=3)
+    assert len(set(found)) == 30
+    assert ((found % 12) >= 6).all()
+    assert (np.diff(found) > 0).all()
+    np.testing.assert_array_equal(found, destinations(10, 12, (0.5, 1.0), 30, seed=3))
+    assert (destinations(2, 12, (0.0, 1.0), 99, seed=0) % 12 > 0).all()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random models a and rotary, and the dump of a."""
+    folder = tmp_path_factory.mktemp("attention")
+    write_tokenizer(folder / "tokenizer")
+    write_rows(folder / "rows")
+    write_model(folder / "a")
+    (folder / "dump").mkdir()
+    ledgers = [folder / name / "ledger.json" for name in ("a", "tokenizer", "rows")]
+    dump.main(*ledgers, "a", dump.Settings(tokens=240), Output(folder / "dump" / "ledger.json"))
+    return folder
+
+
+def step(made: Path, folder: Path, model: str = "a", **settings: Any) -> dict[str, Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ("heads.parquet", "pairs.parquet", "figure.svg", "figure.json", "numbers.json")
+    files = [Output(folder / name) for name in names]
+    chosen = Settings.model_validate({"rows": 10, "destinations": 40, "strongest": 6, **settings})
+    attention.main(made / model / "ledger.json", made / "dump" / "ledger.json", chosen, *files)
+    return dict(zip(names, files, strict=True))
+
+
+def test_the_step_writes_the_same_bytes_twice_and_tables_that_agree(made: Path, tmp_path: Path) -> None:
+    first, second = (step(made, tmp_path / name, named=[(0, 3, 1, 1)]) for name in "ab")
+    for name in first:
+        assert first[name].read_bytes() == second[name].read_bytes()
+    heads, pairs = (pd.read_parquet(first[f"{name}.parquet"]) for name in ("heads", "pairs"))
+    numbers = json.loads(first["numbers.json"].read_text())
+    assert len(heads) == 4
+    assert heads["skipped"].isna().tolist() == [False] * 2 + [True] * 2
+    assert numbers["attention_score_max"] == heads["score_max"].max()
+    assert pairs["source"].tolist() == ["named"] + ["strongest"] * 6
+    best = pairs[pairs["source"] == "strongest"]["score"].abs()
+    assert best.iloc[0] == max(heads["score_max"].max(), -heads["score_min"].min())
+    assert best.is_monotonic_decreasing
+    assert (pairs["destinations"] == 40).all()
+
+
+def test_a_smaller_batch_changes_nothing(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "draw", lambda *tables: (new_figure()[0], {}))
+    first, second = (step(made, tmp_path / str(n), batch_tokens=n, dtype="float64") for n in (24, 4096))
+    for name in ("heads.parquet", "pairs.parquet"):
+        pd.testing.assert_frame_equal(pd.read_parquet(first[name]), pd.read_parquet(second[name]), rtol=1e-9)
+
+
+def test_a_pair_that_is_none_is_refused(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="attention.named: found .1, 3, 1, 1.*a later layer"):
+        step(made, tmp_path, named=[(1, 3, 1, 1)])
+
+
+def test_another_model_is_refused(made: Path, tmp_path: Path) -> None:
+    write_model(tmp_path / "b", seed=1)
+    with pytest.raises(UserError, match="is not the model of"):
+        step(made, tmp_path / "out", str(tmp_path / "b"))
+
+
+def test_rotary_heads_are_skipped_with_the_reason(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("gpt_neox", vocabulary=48, context=12)
+    monkeypatch.setattr(attention, "open_model", lambda *arguments: Forward(model))
+    files = step(made, tmp_path, named=[(0, 3, 1, 1)])
+    heads, pairs = (pd.read_parquet(files[f"{name}.parquet"]) for name in ("heads", "pairs"))
+    assert heads["skipped"].str.startswith("rotary").all()
+    assert heads["score_max"].isna().all()
+    assert len(pairs) == 1
+    assert np.isfinite(pairs["activation_bos"]).all()
+    assert json.loads(files["numbers.json"].read_text()) == {"attention_score_max": None}
+    assert "no head has a score" in files["figure.svg"].read_text()
