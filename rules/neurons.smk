@@ -14,7 +14,13 @@ rule neurons:
         expand(
             "results/neurons/{study}/{file}",
             study=settings.neurons.study,
-            file=["report.json", "metrics.json", "neurons.parquet", "edges.parquet"]
+            file=[
+                "report.json",
+                "metrics.json",
+                "neurons.parquet",
+                "edges.parquet",
+                "neurons.html",
+            ]
             + [
                 f"figures/{figure}.{kind}"
                 for figure in chapters.NEURON_FIGURES
@@ -65,6 +71,27 @@ rule neurons_moments:
     shell:
         "python -m steps.neurons.moments --activations {input:q} --ranges {params.ranges}"
         " --index {wildcards.range} --settings {params.settings:q} --out {output:q} --log {log:q}"
+
+
+rule neurons_histograms:
+    """Count every model's pre-activations into bins, by source of the text."""
+    input:
+        activations=chapters.activation_ledgers(settings),
+        rows=chapters.rows_ledger(settings),
+    output:
+        "results/neurons/{study}/histograms/ledger.json",
+    log:
+        "logs/neurons/histograms/{study}/histograms.log",
+    benchmark:
+        "logs/neurons/histograms/{study}/histograms.tsv"
+    threads: settings.neurons.histograms.threads
+    resources:
+        **chapters.neuron_resources(settings, "histograms"),
+    params:
+        **step("neurons.histograms"),
+    shell:
+        "python -m steps.neurons.histograms --activations {input.activations:q} --rows {input.rows:q}"
+        " --settings {params.settings:q} --out {output:q} --log {log:q}"
 
 
 rule neurons_products:
@@ -179,9 +206,11 @@ rule neurons_table:
     input:
         activations=chapters.activation_ledgers(settings),
         moments=chapters.moment_files(settings),
+        histograms="results/neurons/{study}/histograms/ledger.json",
         correlations=chapters.correlation_files(settings, reference=True),
         excess="results/neurons/{study}/excess.parquet",
         clusters="results/neurons/{study}/clusters.parquet",
+        further=chapters.further_columns(settings),
     output:
         neurons="results/neurons/{study}/neurons.parquet",
         examples="results/neurons/{study}/examples.parquet",
@@ -195,8 +224,9 @@ rule neurons_table:
         **step("neurons.table"),
     shell:
         "python -m steps.neurons.table --activations {input.activations:q} --moments {input.moments:q}"
-        " --correlations {input.correlations:q} --excess {input.excess:q} --clusters {input.clusters:q}"
-        " --neurons {output.neurons:q} --examples {output.examples:q} --log {log:q}"
+        " --histograms {input.histograms:q} --correlations {input.correlations:q} --excess {input.excess:q}"
+        " --clusters {input.clusters:q} --further {input.further:q} --neurons {output.neurons:q}"
+        " --examples {output.examples:q} --log {log:q}"
 
 
 rule neurons_figure:
@@ -205,6 +235,7 @@ rule neurons_figure:
         excess="results/neurons/{study}/excess.parquet",
         clusters="results/neurons/{study}/clusters.parquet",
         correlations=chapters.correlation_files(settings, reference=True),
+        neurons="results/neurons/{study}/neurons.parquet",
     output:
         figure="results/neurons/{study}/figures/{figure}.svg",
         data="results/neurons/{study}/figures/{figure}.json",
@@ -218,8 +249,44 @@ rule neurons_figure:
         **step("neurons.figure"),
     shell:
         "python -m steps.neurons.figure --figure {wildcards.figure:q} --excess {input.excess:q}"
-        " --clusters {input.clusters:q} --correlations {input.correlations:q} --out {output.figure:q}"
-        " --data {output.data:q} --log {log:q}"
+        " --clusters {input.clusters:q} --correlations {input.correlations:q} --neurons {input.neurons:q}"
+        " --settings {params.settings:q} --out {output.figure:q} --data {output.data:q} --log {log:q}"
+
+
+rule neurons_page:
+    """Lay out all neurons on a page to search in."""
+    input:
+        tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
+        activations=chapters.activation_ledgers(settings),
+        neurons="results/neurons/{study}/neurons.parquet",
+        examples="results/neurons/{study}/examples.parquet",
+        edges="results/neurons/{study}/edges.parquet",
+        histograms="results/neurons/{study}/histograms/ledger.json",
+        logits=chapters.logit_effects(settings),
+        families=chapters.family_tables(settings),
+        template=f"{workflow.basedir}/steps/neurons/page.html",
+        # the report's style first: both pages look alike
+        styles=[
+            f"{workflow.basedir}/steps/report/page.css",
+            f"{workflow.basedir}/steps/neurons/page.css",
+        ],
+        script=f"{workflow.basedir}/steps/neurons/page.js",
+    output:
+        "results/neurons/{study}/neurons.html",
+    log:
+        "logs/neurons/page/{study}/page.log",
+    benchmark:
+        "logs/neurons/page/{study}/page.tsv"
+    resources:
+        **chapters.neuron_resources(settings, "page"),
+    params:
+        **step("neurons.page"),
+    shell:
+        "python -m steps.neurons.page --study {wildcards.study:q} --tokenizer {input.tokenizer:q}"
+        " --activations {input.activations:q} --neurons {input.neurons:q} --examples {input.examples:q}"
+        " --edges {input.edges:q} --histograms {input.histograms:q} --logits {input.logits:q}"
+        " --families {input.families:q} --template {input.template:q} --styles {input.styles:q}"
+        " --script {input.script:q} --settings {params.settings:q} --out {output:q} --log {log:q}"
 
 
 rule neurons_report:
@@ -231,6 +298,7 @@ rule neurons_report:
         excess="results/neurons/{study}/excess.parquet",
         clusters="results/neurons/{study}/clusters.parquet",
         examples="results/neurons/{study}/examples.parquet",
+        page="results/neurons/{study}/neurons.html",
         figures=expand(
             "results/neurons/{study}/figures/{figure}.svg",
             figure=chapters.NEURON_FIGURES,
@@ -252,5 +320,5 @@ rule neurons_report:
         "python -m steps.neurons.report --study {wildcards.study:q} --section {params.section:q}"
         " --tokenizer {input.tokenizer:q} --activations {input.activations:q}"
         " --correlations {input.correlations:q} --excess {input.excess:q} --clusters {input.clusters:q}"
-        " --examples {input.examples:q} --figures {input.figures:q} --settings {params.settings:q}"
+        " --examples {input.examples:q} --figures {input.figures:q} --page {input.page:q} --settings {params.settings:q}"
         " --metrics-out {output.metrics:q} --report {output.report:q} --log {log:q}"

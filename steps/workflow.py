@@ -30,11 +30,15 @@ from steps.neurons import baseline as neurons_baseline
 from steps.neurons import clusters as neurons_clusters
 from steps.neurons import correlate as neurons_correlate
 from steps.neurons import dump as neurons_dump
+from steps.neurons import figure as neurons_figure
+from steps.neurons import histograms as neurons_histograms
 from steps.neurons import moments as neurons_moments
+from steps.neurons import page as neurons_page
 from steps.neurons import products as neurons_products
 from steps.neurons import report as neurons_report
 from steps.neurons.activations import Precision
-from steps.neurons.figure import FIGURES
+from steps.neurons.statistic_figures import STATISTICS
+from steps.neurons.universal import UniversalSettings
 from steps.report import page as report_page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -119,7 +123,7 @@ class NeuronPlan(Settings):
     width: int = pydantic.Field(256, ge=1, description="neurons per layer")
 
 
-class Neurons(Settings):
+class Neurons(UniversalSettings):
     """Universal neurons."""
 
     study: Name = pydantic.Field("default", description="name of the study, its folder in results/neurons")
@@ -133,6 +137,9 @@ class Neurons(Settings):
     plan: NeuronPlan = pydantic.Field(NeuronPlan(), description="size of the models, for resources")
     dump: neurons_dump.Settings = pydantic.Field(neurons_dump.Settings(), description="activations")
     moments: neurons_moments.Settings = pydantic.Field(neurons_moments.Settings(), description="moments")
+    histograms: neurons_histograms.Settings = pydantic.Field(
+        neurons_histograms.Settings(), description="histograms of pre-activations"
+    )
     products: neurons_products.Settings = pydantic.Field(neurons_products.Settings(), description="products")
     correlate: neurons_correlate.Settings = pydantic.Field(
         neurons_correlate.Settings(), description="correlations and rotations"
@@ -141,6 +148,8 @@ class Neurons(Settings):
         neurons_baseline.Settings(), description="thresholds"
     )
     clusters: neurons_clusters.Settings = pydantic.Field(neurons_clusters.Settings(), description="clusters")
+    figure: neurons_figure.Settings = pydantic.Field(neurons_figure.Settings(), description="figures")
+    page: neurons_page.Settings = pydantic.Field(neurons_page.Settings(), description="the neuron page")
     report: neurons_report.Settings = pydantic.Field(neurons_report.Settings(), description="the report")
 
 
@@ -243,7 +252,10 @@ def corpus_resources(config: Config) -> dict[str, Any]:
 NEURONS = "results/neurons/{study}"
 """The folder of a study, as rules write it."""
 
-NEURON_FIGURES = list(FIGURES)
+MANY_SOURCES = 32
+"""How many sources of text the estimates of memory assume."""
+
+NEURON_FIGURES = [*neurons_figure.FIGURES, *STATISTICS]
 """The figures of the neurons chapter."""
 
 
@@ -380,6 +392,21 @@ def correlation_files(config: Config, reference: bool = False) -> list[str]:
     ]
 
 
+def further_columns(config: Config) -> list[str]:
+    """Tables whose columns the neuron table takes in."""
+    return []
+
+
+def logit_effects(config: Config) -> list[str]:
+    """Tables of the tokens that each neuron promotes and suppresses most, for the neuron page."""
+    return []
+
+
+def family_tables(config: Config) -> list[str]:
+    """Tables of the family of each neuron and the evidence for it, for the neuron page."""
+    return []
+
+
 def neuron_resources(config: Config, step: str) -> dict[str, Any]:
     """Megabytes and minutes that a step of the neurons chapter asks for, and a GPU where it helps.
 
@@ -391,7 +418,9 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
     count, rows = width * layers, -(-width * layers // neurons.tiles)
     tokens = neurons.dump.tokens / (neurons.ranges if step in ("moments", "products") else 1)
     models = len(compared_models(config))
-    block, within = 4.0 * neurons.dump.block_tokens * count, 8.0 * layers * width**2
+    block_tokens = neurons.dump.block_tokens
+    anew = count * width / 4 if neurons.dump.source == "model" else 10.0 * count  # per token
+    block, within = 4.0 * block_tokens * count, 8.0 * layers * width**2
     summaries = 12.0 * count * (2 * neurons.correlate.top + 110) + 8.0 * neurons.correlate.draws * count
     held = {
         "dump": 3 * block + 4e9 * (neurons.plan.layers > 4),
@@ -401,6 +430,8 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
         "clusters": 2 * models * block + summaries * len(compared_pairs(config)),
         "tables": summaries * models + 2 * within,
         "report": summaries * models + 2 * within,
+        "page": summaries * models + 2 * block,
+        "histograms": 4.0 * MANY_SOURCES * count * neurons_histograms.BINS + 2 * block,
     }[step]
     work = {
         "dump": tokens * count * width / 4,
@@ -408,6 +439,8 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
         "products": 2.0 * tokens * rows * count,
         "correlate": 2.0 * tokens * rows * count * (neurons.ranges == 1)
         + 2.0 * neurons.correlate.draws * (rows + width) * count * width,
+        "page": models * anew * min(tokens, neurons.page.neurons * neurons.page.examples * block_tokens),
+        "histograms": models * anew * min(neurons.histograms.tokens or tokens, tokens),
     }.get(step, 1e9)
     minutes = 10 + work / (20e9 * config.threads * 60) * 2
     megabytes = 1000 + held / 1e6

@@ -1,9 +1,10 @@
 """The chapter's figures, each an SVG and a JSON file of what it shows.
 
-Reads the excess table of the reference model, the cluster members and the correlation files of the
-reference's pairs. Figures (the paper's numbers): ``correlation_summary`` (F2, F12, F13: histograms, the
-largest over partners against the smallest, layer by layer matches), ``excess`` (against the null of
-redrawn rotations; ours), ``clusters`` (sizes and stability; ours).
+Reads the excess table of the reference model, the cluster members, the correlation files of the
+reference's pairs and the neuron table. Figures (the paper's numbers): ``correlation_summary`` (F2, F12,
+F13: histograms, the largest over partners against the smallest, layer by layer matches), ``excess``
+(against the null of redrawn rotations; ours), ``clusters`` (sizes and stability; ours), and those of
+``statistic_figures.py`` (F3, F9, F10, F11, F14).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from steps.core.figures import COLOURS, new_figure, save_figure, say
 from steps.core.runner import Output, run
 from steps.core.stores import write_json
 from steps.neurons.pairs import Pair, load_pairs
+from steps.neurons.statistic_figures import STATISTICS, reference_rows
+from steps.neurons.universal import UniversalSettings, chosen, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +26,10 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from matplotlib.figure import Figure
+
+
+class Settings(UniversalSettings):
+    """Which neurons are shown as the universal ones."""
 
 
 def layer_matches(pairs: list[Pair]) -> np.ndarray:
@@ -196,16 +203,29 @@ FIGURES: dict[str, _Draw] = {
 
 
 def main(
-    figure: str, excess: Path, clusters: Path, correlations: list[Path], out: Output, data: Output
+    figure: str,
+    excess: Path,
+    clusters: Path,
+    correlations: list[Path],
+    neurons: Path,
+    settings: Settings,
+    out: Output,
+    data: Output,
 ) -> None:
     """Draw the figure called ``figure``."""
     import pandas as pd
 
-    if figure not in FIGURES:
-        raise UserError(f"--figure: found {figure!r}, expected one of {', '.join(FIGURES)}")
-    drawn, shown = FIGURES[figure](
-        pd.read_parquet(excess), pd.read_parquet(clusters), load_pairs(correlations)
-    )
+    if figure in STATISTICS:
+        table = pd.read_parquet(neurons)
+        universal = chosen(reference_rows(table), settings.universal_set, settings.top_share)
+        label = describe(settings.universal_set, settings.top_share, int(universal.sum()))
+        drawn, shown = STATISTICS[figure](table, universal, label)
+    elif figure in FIGURES:
+        drawn, shown = FIGURES[figure](
+            pd.read_parquet(excess), pd.read_parquet(clusters), load_pairs(correlations)
+        )
+    else:
+        raise UserError(f"--figure: found {figure!r}, expected one of {', '.join([*FIGURES, *STATISTICS])}")
     save_figure(drawn, out)
     write_json(data, shown)
 

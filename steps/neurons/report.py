@@ -33,6 +33,7 @@ from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import write_json
 from steps.neurons.activations import Activations, post_activations
 from steps.neurons.pairs import Pair, load_pairs
+from steps.neurons.statistic_figures import CAPTIONS as STATISTIC_CAPTIONS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,6 +47,7 @@ CAPTIONS = {
     " would give. Right: the same, sorted; blue where the calibrated test calls it privileged basis.",
     "clusters": "Clusters of neurons that are each other's best match across models, and how often they come"
     " back when blocks of tokens are resampled.",
+    **STATISTIC_CAPTIONS,
 }
 
 
@@ -214,6 +216,7 @@ def main(
     clusters: Path,
     examples: Path,
     figures: list[Path],
+    page: Path,
     settings: Settings,
     metrics_out: Output,
     report: Output,
@@ -232,7 +235,8 @@ def main(
     table = cluster_table(
         cluster_members, pd.read_parquet(examples), sources, token_texts(tokenizer, tokens), settings
     )
-    steps = ["dump", "moments", "correlate", "baseline", "clusters", "table", "figure", "report"]
+    steps = ["dump", "moments", "correlate", "baseline", "clusters", "histograms", "table", "figure"]
+    steps += ["page", "report"]
     content = {
         "chapter": "neurons",
         "study": study,
@@ -251,6 +255,13 @@ def main(
             for path in figures
         ],
         "tables": [table],
+        "pages": [
+            {
+                "file": page.name,
+                "title": "All neurons, one by one",
+                "note": "Search and sort them; see what each fires on, its histogram and its partners.",
+            }
+        ],
         "provenance": provenance(
             [f"neurons.{step}" for step in steps],
             json.loads(section),

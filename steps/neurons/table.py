@@ -1,7 +1,8 @@
-"""The neuron table and the top examples (dossier sections 4 and 5, what needs activations only).
+"""The neuron table and the top examples (dossier sections 4 and 5).
 
-Reads the moments of every model, the excess table of the reference and the cluster members. Writes two
-parquet tables. ``neurons``: a row per neuron of every model, by model, layer and neuron, with
+Reads the moments and histograms of every model, the excess table of the reference, the cluster members
+and tables of further columns. Writes two parquet tables. ``neurons``: a row per neuron of every model,
+by model, layer and neuron, with
 
 =============================  ==================================================================
 column                         definition
@@ -10,11 +11,18 @@ column                         definition
                                3 for a Gaussian; skew and kurt are null where the neuron is constant
 ``activation_frequency``       share of all tokens with a pre-activation above 0 (exact; the
                                paper's "sparsity")
+``activation_frequency[X]``    the same within the tokens of source X; null where it has none
+``hist_mean hist_var``         moments of the pre-activation as the paper's authors published them, from
+``hist_skew hist_kurt``        histograms of 257 bins
+``hist_sparsity``              their "sparsity": the share above -0.098, since one bin too many is counted
 ``post_mean post_std``         of the post-activation over kept tokens
 ``cluster stability``          from ``neurons.clusters``; null where the neuron is in none
 ``corr_mean[NAME]`` ...        ``corr_mean corr_var corr_skew corr_kurt`` of the reference neuron's
                                correlations with all neurons of partner NAME
 excess columns                 those of ``neurons.baseline``, for the reference; null for others
+further columns                those of the further tables, which are joined by model, layer and neuron
+``percentile[METRIC]``         percentile rank within layer and model of the metrics of figure 3 that are
+                               there; ties share their mean rank, and missing values have none
 =============================  ==================================================================
 
 ``examples``: ``model``, ``layer``, ``neuron``, ``rank``, ``token`` (index into the tokens), ``row``,
@@ -29,12 +37,30 @@ from typing import TYPE_CHECKING
 from steps.core.errors import UserError
 from steps.core.runner import Output, run
 from steps.neurons.activations import Activations
+from steps.neurons.histograms import ZERO, Histograms, binned_moments
 from steps.neurons.moments import Moments
 from steps.neurons.pairs import Pair, load_pairs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
     import pandas as pd
+
+KEYS = ["model", "layer", "neuron"]
+"""What identifies a neuron."""
+
+METRICS = {
+    "activation_frequency": "activation frequency",
+    "mean": "mean",
+    "skew": "skew",
+    "kurt": "kurtosis",
+    "input_bias": "input bias",
+    "in_out_sim": "cos(in, out)",
+    "l2_penalty": "L2 penalty",
+    "vocab_kurt": "W_U kurtosis",
+}
+"""The metrics of the paper's figure 3, in its order, and what figures call them."""
 
 
 def power_moments(powers: np.ndarray, count: int, shift: np.ndarray | float = 0.0) -> dict[str, np.ndarray]:
@@ -78,6 +104,27 @@ def model_table(name: str, width: int, moments: Moments) -> pd.DataFrame:
     )
 
 
+def histogram_table(histograms: Histograms, name: str) -> pd.DataFrame:
+    """The columns that come from one model's histograms."""
+    import numpy as np
+    import pandas as pd
+
+    counts = histograms.counts(name)
+    columns = binned_moments(counts.sum(0, dtype=np.int64))
+    for source, tokens, part in zip(histograms.sources, histograms.tokens, counts, strict=True):
+        positive = part[:, ZERO + 1 :].sum(1, dtype=np.int64)
+        columns[f"activation_frequency[{source}]"] = positive / (tokens or np.nan)
+    return pd.DataFrame(columns)
+
+
+def percentiles(table: pd.DataFrame, metrics: Iterable[str]) -> pd.DataFrame:
+    """Percentile rank, from above 0 to 100, of each metric among the neurons of its layer and model."""
+    import pandas as pd
+
+    ranks = table.groupby(["model", "layer"], sort=False)[list(metrics)].rank(pct=True)
+    return pd.DataFrame({f"percentile[{name}]": 100 * ranks[name].astype(float) for name in ranks})
+
+
 def model_examples(name: str, width: int, context: int, moments: Moments) -> pd.DataFrame:
     """The top examples of one model's neurons."""
     import numpy as np
@@ -114,16 +161,22 @@ def partner_columns(pairs: list[Pair]) -> pd.DataFrame:
 def main(
     activations: list[Path],
     moments: list[Path],
+    histograms: Path,
     correlations: list[Path],
     excess: Path,
     clusters: Path,
     neurons: Output,
     examples: Output,
+    further: list[Path],
 ) -> None:
-    """Write both tables; ``moments`` lists the files of all ranges model by model, as ``activations``."""
+    """Write both tables; ``moments`` lists the files of all ranges model by model, as ``activations``.
+
+    ``further`` are tables with ``model``, ``layer`` and ``neuron``, whose other columns are joined.
+    """
     import pandas as pd
 
     pairs = load_pairs(correlations)
+    counted = Histograms(histograms)
     if len({pair.a for pair in pairs}) != 1 or len(moments) % len(activations):
         raise UserError("--correlations: expected one reference model, and --moments as many files per model")
     ranges = len(moments) // len(activations)
@@ -131,20 +184,24 @@ def main(
     for place, ledger in enumerate(activations):
         source = Activations(ledger)
         own = Moments(moments[place * ranges : (place + 1) * ranges])
-        tables.append(model_table(source.name, source.width, own))
+        columns = [model_table(source.name, source.width, own), histogram_table(counted, source.name)]
+        tables.append(pd.concat(columns, axis=1))
         tops.append(model_examples(source.name, source.width, source.context, own))
     table = pd.concat(tables, ignore_index=True)
-    members = pd.read_parquet(clusters)[["model", "layer", "neuron", "cluster", "stability"]]
+    members = pd.read_parquet(clusters)[[*KEYS, "cluster", "stability"]]
     members["cluster"] = members["cluster"].astype("Int32")
-    table = table.merge(members, on=["model", "layer", "neuron"], how="left")
+    table = table.merge(members, on=KEYS, how="left")
     reference = pd.concat([pd.read_parquet(excess), partner_columns(pairs)], axis=1)
     reference.insert(0, "model", pairs[0].a)
     for name in reference.select_dtypes("bool"):
         reference[name] = reference[name].astype("boolean")  # null, not False, for the other models
-    whole = table.merge(reference, on=["model", "layer", "neuron"], how="left")
+    whole = table.merge(reference, on=KEYS, how="left")
     for column in whole.columns:
         if column.startswith(("layer[", "neuron[")):
             whole[column] = whole[column].astype("Int32")
+    for path in further:
+        whole = whole.merge(pd.read_parquet(path), on=KEYS, how="left", validate="one_to_one")
+    whole = pd.concat([whole, percentiles(whole, [name for name in METRICS if name in whole])], axis=1)
     whole.to_parquet(neurons, index=False)
     pd.concat(tops, ignore_index=True).to_parquet(examples, index=False)
 

@@ -5,8 +5,9 @@ JPEG) and the data that it names by paths relative to itself, and the timings of
 ``benchmark:`` files (``s``: seconds; ``max_rss``: MiB) where the patterns of its cards find some,
 relative to the working directory. Timings are no input: a page without them is whole.
 
-Writes one file. Figures and small data files stand in it as ``data:`` addresses, every text is
-escaped, and a Content-Security-Policy forbids scripts and anything from elsewhere.
+Writes one file. Figures and small data files stand in it as ``data:`` addresses, further pages of a
+chapter are linked where they lie, every text is escaped, and a Content-Security-Policy forbids scripts
+and anything from elsewhere.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import glob
 import hashlib
 import json
 import math
-import unicodedata
+import os
+import urllib.parse
 import xml.parsers.expat
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -29,6 +31,7 @@ from steps.core import settings as core
 from steps.core.errors import UserError, size
 from steps.core.runner import Output, logger, run
 from steps.core.stores import read_json
+from steps.core.text import visible
 
 LEVELS = 9
 """How many strengths of highlighting are told apart; ``page.css`` has one class for each."""
@@ -150,6 +153,14 @@ class Table(core.Settings):
         return bool(cells) and all(_is_number(cell) for cell in cells)
 
 
+class Page(core.Settings):
+    """A page of its own that belongs to a chapter, such as one to search in."""
+
+    file: RelativePath = pydantic.Field(description="HTML, relative to report.json")
+    title: str = pydantic.Field(description="what the link says")
+    note: str = pydantic.Field(default="", description="what is found there")
+
+
 class Provenance(core.Settings):
     """What decided a chapter's results."""
 
@@ -171,6 +182,7 @@ class Report(core.Settings):
     cards: list[Card] = pydantic.Field(default=[], description="headline figures")
     figures: list[Figure] = pydantic.Field(default=[], description="in the order of the page")
     tables: list[Table] = pydantic.Field(default=[], description="in the order of the page")
+    pages: list[Page] = pydantic.Field(default=[], description="pages of their own that are linked")
     provenance: Provenance = pydantic.Field(
         default_factory=Provenance, description="what decided the results"
     )
@@ -207,6 +219,8 @@ class Part(NamedTuple):
     """One ``data:`` address for each figure."""
     attachments: list[Attachment | None]
     """One for each figure."""
+    links: list[str]
+    """One address for each page, relative to the report page."""
 
     @property
     def anchor(self) -> str:
@@ -214,12 +228,13 @@ class Part(NamedTuple):
         return f"{self.report.chapter}-{self.report.study}"
 
 
-def read_part(path: Path, largest_download: float) -> Part:
+def read_part(path: Path, largest_download: float, folder: Path) -> Part:
     """Read a chapter's report, its figures, their data and its timings.
 
     Args:
         path: the chapter's ``report.json``.
         largest_download: bytes of the largest data file to put into the page.
+        folder: where the report page will lie, from which links lead on.
 
     Raises:
         UserError: the report breaks the contract, or a file it names is missing or broken.
@@ -227,17 +242,16 @@ def read_part(path: Path, largest_download: float) -> Part:
     if not path.is_file():
         raise UserError(f"{path}: found a folder, expected a report; build it with snakemake")
     report = core.validate(Report, read_json(path), str(path))
-    for figure in report.figures:
-        for name in (figure.file, figure.data):
-            if name is not None and not (path.parent / name).is_file():
-                raise UserError(
-                    f"{path.parent / name}: missing, but {path} names it; build the chapter again"
-                )
+    named = [name for figure in report.figures for name in (figure.file, figure.data) if name is not None]
+    for name in [*named, *(linked.file for linked in report.pages)]:
+        if not (path.parent / name).is_file():
+            raise UserError(f"{path.parent / name}: missing, but {path} names it; build the chapter again")
     return Part(
         report,
         [read_timing(card.benchmark) for card in report.cards],
         [picture(path.parent / figure.file) for figure in report.figures],
         [attach(path.parent / f.data, largest_download) if f.data else None for f in report.figures],
+        [link(path.parent / linked.file, folder) for linked in report.pages],
     )
 
 
@@ -308,6 +322,12 @@ def _root(data: bytes) -> str | None:
     except (xml.parsers.expat.ExpatError, ValueError, LookupError):
         return None
     return names[0]
+
+
+def link(path: Path, folder: Path) -> str:
+    """The address of a file as seen from ``folder``; it never begins with a scheme."""
+    steps = Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+    return "./" + urllib.parse.quote(steps)
 
 
 def attach(path: Path, largest: float) -> Attachment:
@@ -399,38 +419,13 @@ def runs(snippet: Snippet) -> list[tuple[int, str]]:
     return pieces
 
 
-def visible(text: str) -> str:
-    """A token with its unseen characters made visible.
-
-    Line breaks and tabs become arrows, other control characters their pictures, and characters
-    that reorder or hide text their number; spaces only where the token is nothing else.
-    """
-    if text and not text.strip(" \u00a0"):
-        return "␣" * len(text)
-    return "".join(_visible_character(character) for character in text)
-
-
-def _visible_character(character: str) -> str:
-    if character in _ARROWS:
-        return _ARROWS[character]
-    code = ord(character)
-    if code < 32:
-        return chr(0x2400 + code)
-    hidden = unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp", "Cs")
-    return f"⟨U+{code:04X}⟩" if hidden and character != _EMOJI_JOINER else character
-
-
-_ARROWS = {"\n": "↵", "\r": "␍", "\t": "⇥"}
-_EMOJI_JOINER = "\u200d"
-
-
 def main(reports: list[Path], template: Path, style: Path, settings: Settings, out: Output) -> None:
     """Write the page."""
     if not reports:
         raise UserError("--reports: found none, expected the report.json of at least one chapter")
     parts: dict[str, Part] = {}
     for path in reports:
-        part = read_part(path, settings.largest_download_mb * 1e6)
+        part = read_part(path, settings.largest_download_mb * 1e6, out.parent)
         if part.anchor in parts:
             raise UserError(f"{path}: study {part.anchor} comes twice; give each report once")
         parts[part.anchor] = part

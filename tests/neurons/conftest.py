@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from steps.core.runner import Output
-from steps.neurons import baseline, clusters, correlate, moments, table
-from tests.neurons.planted import write_activations
+from steps.neurons import baseline, clusters, correlate, histograms, moments, table
+from steps.neurons.activations import Activations
+from tests.neurons.planted import write_activations, write_labelled_rows
 
 SHARED = range(10, 30)
 """Neurons that are the same in every model; all others of a model are a random rotation of one latent."""
@@ -25,6 +26,7 @@ class Study:
     activations: list[Path]
     moments: list[Path]
     correlations: list[Path]
+    rows: Path
 
     @property
     def reference(self) -> list[Path]:
@@ -65,7 +67,10 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Study:
             correlate.Settings(draws=199),
             Output(files[-1]),
         )
-    study = Study(folder, ledgers, own, files)
+    labels = np.arange(tokens // 16) % 2 * 2  # the second source, names, has no rows
+    rows = write_labelled_rows(folder / "rows", Activations(ledgers[0]).tokens, 16, labels)
+    study = Study(folder, ledgers, own, files, rows)
+    histograms.main(ledgers, rows, histograms.Settings(), Output(folder / "histograms" / "ledger.json"))
     baseline.main(study.reference, baseline.Settings(), Output(folder / "excess.parquet"))
     clusters.main(
         files,
@@ -77,10 +82,12 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Study:
     table.main(
         ledgers,
         own,
+        folder / "histograms" / "ledger.json",
         study.reference,
         folder / "excess.parquet",
         folder / "clusters.parquet",
         Output(folder / "neurons.parquet"),
         Output(folder / "examples.parquet"),
+        [],
     )
     return study

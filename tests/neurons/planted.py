@@ -43,7 +43,12 @@ def write_activations(
     dtype = pre.dtype.name
     keep = np.ones(count, bool) if keep is None else keep
     tokens = np.arange(count, dtype=np.int32) % 50 if tokens is None else tokens.astype(np.int32)
-    made_from = {"model": [name, pre[:8].tolist()], "tokens": tokens.tolist(), "exclude": keep.tolist()}
+    made_from = {
+        "model": [name, pre[:8].tolist()],
+        "tokens": tokens.tolist(),
+        "exclude": keep.tolist(),
+        "settings": {"split": "held_out"},
+    }
     ledger = Ledger(folder / "ledger.json", "activations", made_from)
     write_array(ledger, "tokens", tokens)
     write_array(ledger, "keep", keep.astype("uint8"))
@@ -73,6 +78,15 @@ def write_activations(
             "model_ledger": "",
         }
     )
+    return folder / "ledger.json"
+
+
+def write_labelled_rows(folder: Path, tokens: np.ndarray, context: int, labels: np.ndarray) -> Path:
+    """The rows that ``tokens`` are, each with the number of its source: code, names or prose."""
+    ledger = Ledger(folder / "ledger.json", "rows", {"tokens": tokens.tolist(), "labels": labels.tolist()})
+    write_array(ledger, "held_out", tokens.reshape(-1, context).astype(np.int32))
+    write_array(ledger, "held_out_source", labels.astype(np.uint16))
+    ledger.finish({"context": context, "bos": 0, "vocabulary": 50, "sources": ["code", "names", "prose"]})
     return folder / "ledger.json"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,20 +15,39 @@ from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.neurons import figure
 from steps.neurons.pairs import load_pairs
-from tests.neurons.conftest import Study
+from steps.neurons.statistic_figures import STATISTICS
+from steps.neurons.table import percentiles
+from tests.neurons.conftest import SHARED, Study
+
+PLANTED_SET = {"universal_set": "top_share", "top_share": 0.2}
+"""Takes 19 of the 20 shared neurons."""
 
 
 def draw(
-    planted: Study, name: str, folder: Path, clusters: Path | None = None
-) -> tuple[Path, dict[str, object]]:
+    planted: Study,
+    name: str,
+    folder: Path,
+    clusters: Path | None = None,
+    neurons: Path | None = None,
+    **settings: Any,
+) -> tuple[Path, dict[str, Any]]:
     out, data = Output(folder / f"{name}.svg"), Output(folder / f"{name}.json")
     members = clusters or planted.folder / "clusters.parquet"
-    figure.main(name, planted.folder / "excess.parquet", members, planted.reference, out, data)
+    figure.main(
+        name,
+        planted.folder / "excess.parquet",
+        members,
+        planted.reference,
+        neurons or planted.folder / "neurons.parquet",
+        figure.Settings(**settings),
+        out,
+        data,
+    )
     ET.parse(out)
     return out, json.loads(data.read_text())
 
 
-@pytest.mark.parametrize("name", list(figure.FIGURES))
+@pytest.mark.parametrize("name", [*figure.FIGURES, *STATISTICS])
 def test_drawn_twice_the_bytes_are_the_same(planted: Study, name: str, tmp_path: Path) -> None:
     (tmp_path / "again").mkdir()
     first, data = draw(planted, name, tmp_path)
@@ -72,3 +92,85 @@ def test_running_mean_of_equal_groups() -> None:
 def test_an_unknown_figure_is_named(planted: Study, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="found 'nothing', expected one of correlation_summary"):
         draw(planted, "nothing", tmp_path)
+
+
+@pytest.fixture
+def with_weights(planted: Study, tmp_path: Path) -> Path:
+    """The neuron table with weights: anti-aligned neurons fire most, shared ones have large norms."""
+    table = pd.read_parquet(planted.folder / "neurons.parquet")
+    rng = np.random.default_rng(2)
+    noise = rng.standard_normal(len(table))
+    shared = (table["layer"] * 48 + table["neuron"]).isin(SHARED).to_numpy()
+    table["in_out_sim"] = -table["activation_frequency"] + 0.01 * noise
+    table["l2_penalty"] = 1 + rng.random(len(table)) + 5 * shared
+    table["vocab_kurt"] = 3 + rng.random(len(table))
+    table["vocab_skew"] = noise
+    table["w_in_max_cos"] = np.where(shared, 0.8, 0.2)
+    table["w_out_max_cos"] = np.where(shared, 0.7, 0.1)
+    columns = ["in_out_sim", "l2_penalty", "vocab_kurt"]
+    pd.concat([table, percentiles(table, columns)], axis=1).to_parquet(tmp_path / "weights.parquet")
+    return tmp_path / "weights.parquet"
+
+
+def test_universal_neurons_stand_where_they_were_planted(
+    planted: Study, with_weights: Path, tmp_path: Path
+) -> None:
+    out, data = draw(planted, "universal_percentiles", tmp_path, neurons=with_weights, **PLANTED_SET)
+    assert data["neurons"] == 19
+    assert "19 universal neurons: the 20 % of largest excess" in out.read_text()
+    # the 20 planted ones hold the upper 20 places of 48 in their layer
+    assert data["quantiles"]["l2_penalty"]["0.03125"] > 100 * 28 / 48
+    table = pd.read_parquet(with_weights)
+    values = table.loc[table["model"] == "a"].nlargest(19, "excess_corr")["percentile[l2_penalty]"]
+    assert data["quantiles"]["l2_penalty"]["0.5"] == pytest.approx(values.median())
+    assert "input_bias" not in data["quantiles"]
+
+
+def test_frequency_and_cosine_are_correlated_and_it_is_printed(
+    planted: Study, with_weights: Path, tmp_path: Path
+) -> None:
+    out, data = draw(planted, "frequency_cosine", tmp_path, neurons=with_weights)
+    table = pd.read_parquet(with_weights)
+    for name in "abc":
+        rows = table[table["model"] == name]
+        expected = rows["in_out_sim"].corr(rows["activation_frequency"])
+        assert expected < -0.9
+        assert data["correlation"][name] == pytest.approx(expected)
+    assert f"a: correlation {data['correlation']['a']:.2f}" in out.read_text()
+
+
+def test_redundancy_tells_universal_neurons_from_others(
+    planted: Study, with_weights: Path, tmp_path: Path
+) -> None:
+    _, data = draw(planted, "redundancy", tmp_path, neurons=with_weights, **PLANTED_SET)
+    inside = data["w_in_max_cos"]
+    assert sum(inside["universal neurons"]) == 19
+    edges = np.array(inside["edges"])
+    assert edges[:-1][np.array(inside["universal neurons"]) > 0].min() > 0.7
+    assert sum(inside["other neurons"]) == 96 - 19
+
+
+def test_densities_hold_every_model_and_layers_every_universal_neuron(planted: Study, tmp_path: Path) -> None:
+    _, densities = draw(planted, "metric_densities", tmp_path)
+    assert set(densities["mean"]) == {"edges", "a", "b", "c"}
+    assert len(densities["mean"]["edges"]) == 201
+    assert sum(densities["mean"]["a"]) >= 94
+    _, data = draw(planted, "metrics_by_layer", tmp_path, **PLANTED_SET)
+    table = pd.read_parquet(planted.folder / "neurons.parquet")
+    rows = table[table["model"] == "a"].nlargest(19, "excess_corr")
+    assert data["universal"]["kurt"][0][1] == pytest.approx(rows["kurt"].median())
+    assert data["universal"]["kurt"][1] is None  # all planted ones are in the first layer
+
+
+@pytest.mark.parametrize("name", list(STATISTICS))
+def test_an_empty_universal_set_draws_a_figure_that_says_so(
+    planted: Study, with_weights: Path, name: str, tmp_path: Path
+) -> None:
+    out, _ = draw(planted, name, tmp_path, neurons=with_weights, universal_set="top_share", top_share=0.001)
+    assert "no universal neurons here" in out.read_text() or name == "metric_densities"
+
+
+@pytest.mark.parametrize("name", ["frequency_cosine", "redundancy"])
+def test_without_weights_a_figure_says_so(planted: Study, name: str, tmp_path: Path) -> None:
+    out, _ = draw(planted, name, tmp_path)
+    assert "needs the weights of" in out.read_text()

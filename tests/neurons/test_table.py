@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from steps.core.runner import Output
 from steps.neurons import table
 from steps.neurons.activations import Activations
 from tests.neurons.conftest import Study
@@ -74,6 +77,63 @@ def test_examples_are_the_largest_kept_post_activations(planted: Study) -> None:
         np.testing.assert_array_equal(rows["token"], order)
         np.testing.assert_allclose(rows["value"], pre[order, number], rtol=1e-6)
         np.testing.assert_array_equal(rows["row"] * source.context + rows["position"], rows["token"])
+
+
+def test_the_authors_columns_and_the_frequency_by_source(planted: Study) -> None:
+    whole = pd.read_parquet(planted.folder / "neurons.parquet")
+    pre = stored(planted, 1)
+    rows = whole[whole["model"] == "b"]
+    # one bin more than what is above 0, and exact moments to within a bin's width
+    np.testing.assert_allclose(rows["hist_sparsity"], (pre > -25 / 255).mean(0))
+    assert (rows["hist_sparsity"] >= rows["activation_frequency"]).all()
+    np.testing.assert_allclose(rows["hist_mean"], pre.mean(0), atol=0.05)
+    code = np.arange(len(pre)) // 16 % 2 == 0
+    np.testing.assert_allclose(rows["activation_frequency[code]"], (pre[code] > 0).mean(0))
+    np.testing.assert_allclose(rows["activation_frequency[prose]"], (pre[~code] > 0).mean(0))
+    assert rows["activation_frequency[names]"].isna().all()
+
+
+def test_percentiles_are_ranks_within_layer_and_model() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"model": list("aaaaabbbbb") * 4, "layer": [0] * 20 + [1] * 20})
+    frame["skew"] = rng.integers(0, 4, 40).astype(float)  # ties
+    frame.loc[3, "skew"] = np.nan
+    found = table.percentiles(frame, ["skew"])["percentile[skew]"]
+    for row, (model, layer, value) in enumerate(
+        zip(frame["model"], frame["layer"], frame["skew"], strict=True)
+    ):
+        group = frame.loc[(frame["model"] == model) & (frame["layer"] == layer), "skew"].dropna()
+        if row == 3:
+            assert np.isnan(found[row])
+            continue
+        below, equal = (group < value).sum(), (group == value).sum()
+        assert found[row] == pytest.approx(100 * (below + (equal + 1) / 2) / len(group))
+
+
+def test_further_columns_are_joined_and_have_percentiles(planted: Study, tmp_path: Path) -> None:
+    keys = pd.read_parquet(planted.folder / "neurons.parquet")[["model", "layer", "neuron"]]
+    weights = keys.assign(l2_penalty=np.arange(len(keys)) % 7.0).sample(frac=1, random_state=1)
+    weights.iloc[:-1].to_parquet(tmp_path / "weights.parquet")
+    table.main(
+        planted.activations,
+        planted.moments,
+        planted.folder / "histograms" / "ledger.json",
+        planted.reference,
+        planted.folder / "excess.parquet",
+        planted.folder / "clusters.parquet",
+        Output(tmp_path / "neurons.parquet"),
+        Output(tmp_path / "examples.parquet"),
+        [tmp_path / "weights.parquet"],
+    )
+    whole = pd.read_parquet(tmp_path / "neurons.parquet")
+    pd.testing.assert_frame_equal(whole[["model", "layer", "neuron"]], keys)
+    missing = weights.index[-1]
+    expected = (np.arange(len(keys)) % 7.0).tolist()
+    assert np.isnan(whole["l2_penalty"][missing])
+    assert np.isnan(whole["percentile[l2_penalty]"][missing])
+    assert whole["l2_penalty"].drop(missing).tolist() == np.delete(expected, missing).tolist()
+    assert {"percentile[mean]", "percentile[l2_penalty]"} <= set(whole)
+    assert "percentile[vocab_kurt]" not in whole
 
 
 def test_partner_columns_are_moments_of_the_row_of_correlations(planted: Study) -> None:

@@ -101,7 +101,10 @@ def plant(folder: Path, chapter: str = "neurons", **changes: Any) -> Path:
 
 
 def build(*reports: Path, largest: float = 1e6) -> str:
-    return page.render([page.read_part(p, largest) for p in reports], TEMPLATE.read_text(), STYLE.read_text())
+    here = reports[0].parents[3] / "results" / "report"
+    return page.render(
+        [page.read_part(p, largest, here) for p in reports], TEMPLATE.read_text(), STYLE.read_text()
+    )
 
 
 def test_page_shows_all_that_a_report_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +130,20 @@ def test_page_shows_all_that_a_report_holds(tmp_path: Path, monkeypatch: pytest.
     (image,) = found.all("img")
     assert image["alt"] == "A caption."
     assert base64.b64decode(str(image["src"]).split(",")[1]).decode() == SVG
+
+
+def test_further_pages_are_linked_where_they_lie(tmp_path: Path) -> None:
+    hostile = {"file": "neurons?x#y.html", "title": HOSTILE, "note": "Search " + HOSTILE}
+    path = plant(tmp_path, pages=[{"file": "neurons.html", "title": "All neurons"}, hostile])
+    with pytest.raises(UserError, match="neurons.html: missing, but .*report.json names it"):
+        build(path)
+    for name in ("neurons.html", "neurons?x#y.html"):
+        (path.parent / name).write_text("<!doctype html>")
+    found = Page(build(path))
+    links = [str(a["href"]) for a in found.all("a") if "download" not in a][1:]
+    assert links == ["./../neurons/default/neurons.html", "./../neurons/default/neurons%3Fx%23y.html"]
+    assert "Search " + HOSTILE in found.text
+    assert not found.all("script")
 
 
 def test_page_is_whole_in_itself_and_strict(tmp_path: Path) -> None:
@@ -324,7 +341,7 @@ def test_reports_that_break_the_contract_get_one_line(
 ) -> None:
     report = plant(tmp_path, **changes)
     with pytest.raises(UserError, match=expected) as error:
-        page.read_part(report, 1e6)
+        page.read_part(report, 1e6, report.parent)
     assert "\n" not in str(error.value)
     assert str(report.parent) in str(error.value)
 
@@ -334,7 +351,7 @@ def test_broken_report_files_get_one_line(tmp_path: Path, content: bytes) -> Non
     report = plant(tmp_path)
     report.write_bytes(content)
     with pytest.raises(UserError, match=re.escape(str(report))):
-        page.read_part(report, 1e6)
+        page.read_part(report, 1e6, report.parent)
 
 
 PNG = base64.b64decode(

@@ -1,0 +1,30 @@
+"""Text for people to read, whatever characters it holds."""
+
+from __future__ import annotations
+
+import unicodedata
+
+
+def visible(text: str) -> str:
+    """A token with its unseen characters made visible.
+
+    Line breaks and tabs become arrows, other control characters their pictures, and characters
+    that reorder or hide text their number; spaces only where the token is nothing else.
+    """
+    if text and not text.strip(" \u00a0"):
+        return "␣" * len(text)
+    return "".join(_visible_character(character) for character in text)
+
+
+def _visible_character(character: str) -> str:
+    if character in _ARROWS:
+        return _ARROWS[character]
+    code = ord(character)
+    if code < 32:
+        return chr(0x2400 + code)
+    hidden = unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp", "Cs")
+    return f"⟨U+{code:04X}⟩" if hidden and character != _EMOJI_JOINER else character
+
+
+_ARROWS = {"\n": "↵", "\r": "␍", "\t": "⇥"}
+_EMOJI_JOINER = "\u200d"

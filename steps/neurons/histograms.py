@@ -1,0 +1,197 @@
+"""Histograms of every neuron's pre-activations, for each source of text (dossier section 5).
+
+Reads the activations of all models and the packed rows, which know the source of each row. Writes a
+zarr v3 folder with, for every model,
+
+==================  =================================  ==================================================
+array               shape, dtype                       contents
+==================  =================================  ==================================================
+``counts/MODEL``    [sources, neurons, 257], uint32    tokens (BOS included) whose pre-activation lies in a
+                                                       bin, by source of the text
+==================  =================================  ==================================================
+
+Attributes: ``models``, ``sources`` (labels), ``tokens`` (of each source). The bins are those of the
+paper's authors: 256 edges from -10 to 15, a bin below and one above them; a bin holds its upper edge.
+Edge 102 is exactly 0, so the bins after 102 count what is above 0 and nothing else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from steps.core.digest import code_digest
+from steps.core.errors import UserError
+from steps.core.runner import Output, progress, run
+from steps.core.settings import Settings as BaseSettings
+from steps.core.stores import ArrayReader, ArrayWriter, Folder, Ledger, read_array
+from steps.neurons.activations import Activations
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BINS = 257
+
+ZERO = 102
+"""The edge, and the number of the bin below it, that is 0."""
+
+
+class Settings(BaseSettings):
+    """How much is counted."""
+
+    tokens: int | None = Field(
+        None, ge=1, description="tokens that are counted, rounded up to whole blocks; null: all"
+    )
+    threads: int = Field(1, ge=1, description="arithmetic threads")
+
+
+def bin_edges() -> np.ndarray:
+    """The 256 edges, float64; from whole numbers, since adding steps up would miss 0 by a little."""
+    import numpy as np
+
+    edges: np.ndarray = (25 * np.arange(256) - 2550) / 255
+    return edges
+
+
+def bin_numbers(values: np.ndarray) -> np.ndarray:
+    """The bin of each value: the number of edges below it."""
+    import numpy as np
+
+    return np.searchsorted(bin_edges(), values, side="left")
+
+
+def count_bins(numbers: np.ndarray) -> np.ndarray:
+    """Histograms ``[neurons, 257]`` of bin numbers ``[tokens, neurons]``."""
+    import numpy as np
+
+    width = numbers.shape[1]
+    places = numbers + BINS * np.arange(width)
+    return np.bincount(places.reshape(-1), minlength=BINS * width).reshape(width, BINS)
+
+
+def binned_moments(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Moments and "sparsity" as the paper's authors published them, from histograms ``[neurons, 257]``.
+
+    Centres are mid-bins, of the outer bins those of one further step. ``hist_sparsity`` counts the bin
+    that ends at 0 too, so it is the share above -0.098 and more than the share of activations above 0.
+    Kurtosis is 3 for a Gaussian; skew and kurtosis are nan where all values lie in one bin.
+    """
+    import numpy as np
+
+    edges = bin_edges()
+    step = edges[1] - edges[0]
+    centres = np.concatenate([[edges[0] - step / 2], edges[:-1] + step / 2, [edges[-1] + step / 2]])
+    share = counts / counts.sum(1, keepdims=True)
+    mean = share @ centres
+    centred = centres - mean[:, None]
+    var, third, fourth = ((share * centred**power).sum(1) for power in (2, 3, 4))
+    varies = (counts > 0).sum(1) > 1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        skew = np.where(varies, third / var**1.5, np.nan)
+        kurt = np.where(varies, fourth / var**2, np.nan)
+    return {
+        "hist_mean": mean,
+        "hist_var": np.where(varies, var, 0),
+        "hist_skew": skew,
+        "hist_kurt": kurt,
+        "hist_sparsity": share[:, ZERO:].sum(1),
+    }
+
+
+class Histograms:
+    """The histograms of all models."""
+
+    def __init__(self, ledger: Path) -> None:
+        """Open the folder that ``ledger`` describes.
+
+        Attributes: ``sources``, the labels, and ``tokens``, how many tokens each has.
+        """
+        self._folder = Folder(ledger, "histograms")
+        self.sources: list[str] = self._folder.attributes["sources"]
+        self.tokens: list[int] = self._folder.attributes["tokens"]
+
+    def counts(self, model: str) -> np.ndarray:
+        """Counts ``[sources, neurons, 257]`` of a model."""
+        if model not in self._folder.attributes["models"]:
+            raise UserError(f"{self._folder.path}: does not hold {model!r}; build it again with snakemake")
+        return read_array(self._folder, f"counts/{model}")
+
+
+def block_sources(source: Activations, rows: Folder) -> np.ndarray:
+    """The number of the source of every token of ``source``.
+
+    Raises:
+        UserError: the activations were not made from these rows.
+    """
+    import numpy as np
+
+    split = source.store.made_from["settings"]["split"]
+    count = len(source.tokens) // source.context
+    labels = read_array(rows, f"{split}_source")[:count]
+    reader = ArrayReader(rows, split)
+    if not np.array_equal(reader.read(slice(0, count)).reshape(-1), source.tokens):
+        raise UserError(f"{source.store.path}: not made from {rows.path} as it is now; build it again")
+    return np.repeat(labels, source.context)
+
+
+def model_counts(source: Activations, labels: np.ndarray, sources: int, blocks: int) -> np.ndarray:
+    """Counts ``uint32 [sources, neurons, 257]`` over the first ``blocks`` blocks."""
+    import numpy as np
+
+    counts = np.zeros((sources, source.neurons, BINS), np.uint32)
+    table = None
+    if source.dtype == "float16":
+        # only 65,536 numbers: their bins are looked up, nan, which no dump holds, in the last
+        with np.errstate(invalid="ignore"):
+            table = bin_numbers(np.arange(2**16, dtype=np.uint16).view(np.float16))
+    for k in progress(range(blocks), blocks, f"{source.name}: blocks counted"):
+        for layer in range(source.layers):
+            columns = slice(layer * source.width, (layer + 1) * source.width)
+            for tokens, pre in source.pieces(layer, k):
+                numbers = bin_numbers(pre) if table is None else table[pre.view(np.uint16)]
+                here = labels[tokens]
+                for label in np.unique(here):
+                    chosen = numbers if (here == label).all() else numbers[here == label]
+                    counts[label, columns] += count_bins(chosen).astype(np.uint32)
+    return counts
+
+
+def main(activations: list[Path], rows: Path, settings: Settings, out: Output) -> None:
+    """Count every model's pre-activations, model by model; models that are done are kept."""
+    import numpy as np
+
+    packed = Folder(rows, "rows")
+    names: list[str] = packed.attributes["sources"]
+    sources = [Activations(path) for path in activations]
+    made_from = {
+        "activations": [source.store.fingerprint for source in sources],
+        "rows": packed.fingerprint,
+        "tokens": settings.tokens,
+        "code": code_digest("neurons.histograms"),
+    }
+    ledger = Ledger(out, "histograms", made_from)
+    spread = np.zeros(len(names), int)
+    for source in sources:
+        shape = (len(names), source.neurons, BINS)
+        block = (1, source.width, BINS)
+        array = ArrayWriter(ledger, f"counts/{source.name}", shape, block, "uint32")
+        wanted = min(settings.tokens or len(source.tokens), len(source.tokens))
+        blocks = -(-wanted // source.block_tokens)
+        labels = block_sources(source, packed)
+        spread = np.bincount(labels[: source.block_slice(blocks - 1).stop], minlength=len(names))
+        parts = [(label, layer, 0) for label in range(len(names)) for layer in range(source.layers)]
+        if all(part in array for part in parts):
+            continue
+        counts = model_counts(source, labels, len(names), blocks)
+        for label, layer, _ in parts:
+            part = counts[label : label + 1, layer * source.width : (layer + 1) * source.width]
+            array.write((label, layer, 0), part)
+    ledger.finish(
+        {"models": [source.name for source in sources], "sources": names, "tokens": spread.tolist()}
+    )
+
+
+if __name__ == "__main__":
+    run(main)

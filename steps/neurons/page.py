@@ -1,0 +1,357 @@
+"""One self-contained page on which to search all neurons and look at each.
+
+Reads the neuron table, the top examples, the edges between models, the histograms, the activations (for
+the strength of the tokens around each example) and, where there are some, the logit effects and the
+families of neurons. Writes one HTML file: a table that can be searched, filtered and sorted, and for
+each neuron its statistics, histogram, examples, logit effects, partners and family.
+
+The data stand in the page as JSON, texts are written as texts, and a Content-Security-Policy allows the
+page's own script and style, by their hashes, and nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from steps.core.errors import size
+from steps.core.runner import Output, logger, progress, run
+from steps.core.text import visible
+from steps.neurons.activations import Activations, activation_function
+from steps.neurons.histograms import Histograms, bin_edges
+from steps.neurons.table import KEYS
+from steps.neurons.universal import UniversalSettings, chosen, describe
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+LEVELS = 9
+"""Strengths of highlighting that are told apart: one digit each, and a class of the report's style."""
+
+STATISTICS = {
+    "excess_corr": "excess correlation",
+    "mean_corr": "correlation, mean over partners",
+    "mean_baseline": "the same, rotated",
+    "activation_frequency": "activation frequency",
+    "mean": "mean",
+    "var": "variance",
+    "skew": "skew",
+    "kurt": "kurtosis",
+    "input_bias": "input bias",
+    "w_in_norm": "input norm",
+    "w_out_norm": "output norm",
+    "l2_penalty": "L2 penalty",
+    "in_out_sim": "cos(in, out)",
+    "vocab_var": "W_U variance",
+    "vocab_skew": "W_U skew",
+    "vocab_kurt": "W_U kurtosis",
+}
+"""Columns of the neuron table that the page shows where they are there, and what it calls them."""
+
+IN_TABLE = ("excess_corr", "activation_frequency", "skew", "kurt", "l2_penalty", "in_out_sim", "vocab_kurt")
+"""Those that can be sorted by."""
+
+
+class Settings(UniversalSettings):
+    """What the page holds."""
+
+    neurons: int = Field(3000, ge=1, description="neurons on the page at most")
+    examples: int = Field(8, ge=1, description="examples per neuron")
+    context: int = Field(8, ge=0, description="tokens shown before and after the strongest one")
+
+
+def select(table: pd.DataFrame, universal: np.ndarray, limit: int) -> pd.DataFrame:
+    """The rows that are shown, in the order of the page.
+
+    First the universal ones of the reference, then its others, each by excess, then the other models;
+    ``universal`` (of all rows) becomes a column ``shown_universal``.
+    """
+    import numpy as np
+
+    rows = table.assign(shown_universal=universal)
+    excess = rows["excess_corr"].to_numpy(float, na_value=-np.inf)
+    order = np.lexsort((np.arange(len(rows)), -excess, ~universal))
+    return rows.iloc[order[:limit]].reset_index(drop=True)
+
+
+def strengths(source: Activations, number: np.ndarray, token: np.ndarray, around: int) -> np.ndarray:
+    """How strongly neurons fire around their examples.
+
+    Args:
+        source: the model's activations.
+        number: the neuron of each example, ``[examples]``.
+        token: where it fires.
+        around: tokens shown before and after, within the row.
+
+    Returns:
+        int ``[examples, 2 * around + 1]``: 0 to ``LEVELS``, the post-activation over the largest one
+        shown; -1 where the row begins or ends.
+    """
+    import numpy as np
+    import torch
+
+    places = token[:, None] + np.arange(-around, around + 1)
+    inside = places // source.context == token[:, None] // source.context
+    pre = np.zeros(places.shape, np.float32)
+    block, layer = token // source.block_tokens, number // source.width
+    for k in progress(np.unique(block), len(np.unique(block)), f"{source.name}: blocks with examples"):
+        start = source.block_slice(int(k)).start
+        for this in np.unique(layer[block == k]):
+            here = np.flatnonzero((block == k) & (layer == this))
+            whole = np.concatenate([part for _, part in source.pieces(int(this), int(k))])
+            at = np.clip(places[here] - start, 0, len(whole) - 1)
+            pre[here] = whole[at, number[here, None] % source.width]
+    post = activation_function(source.activation)(torch.from_numpy(pre)).numpy()
+    post = np.where(inside, post, 0)
+    largest = np.maximum(post.max(1, keepdims=True), 1e-12)
+    return np.where(inside, np.rint(LEVELS * (post / largest).clip(0, 1)), -1).astype(int)
+
+
+def example_lists(
+    examples: pd.DataFrame, rows: pd.DataFrame, sources: dict[str, Activations], settings: Settings
+) -> list[list[list[Any]]]:
+    """For each of ``rows`` its examples ``[value, place of the strongest token, token ids, digits]``."""
+    import numpy as np
+
+    found: list[list[list[Any]]] = [[] for _ in range(len(rows))]
+    places = rows[KEYS].assign(place=np.arange(len(rows)))
+    kept = (
+        examples[examples["rank"] < settings.examples].merge(places, on=KEYS).sort_values(["place", "rank"])
+    )
+    for name, part in kept.groupby("model", sort=False):
+        source = sources[str(name)]
+        number = (part["layer"] * source.width + part["neuron"]).to_numpy(np.int64)
+        token = part["token"].to_numpy(np.int64)
+        levels = strengths(source, number, token, settings.context)
+        for place, value, where, digits in zip(part["place"], part["value"], token, levels, strict=True):
+            inside = np.flatnonzero(digits >= 0)
+            first = where - settings.context + inside[0]
+            ids = source.tokens[first : first + len(inside)].tolist()
+            text = "".join(map(str, digits[inside]))
+            found[place].append([_short(value), int(settings.context - inside[0]), ids, text])
+    return found
+
+
+def histogram_lists(histograms: Histograms, rows: pd.DataFrame, width: dict[str, int]) -> list[list[Any]]:
+    """For each of ``rows`` ``[number of the first bar, counts]``.
+
+    A bar holds two bins, so that one bar still ends at 0; the bin below all edges is bar 0.
+    """
+    import numpy as np
+
+    found: list[list[Any]] = [[] for _ in range(len(rows))]
+    for name, part in rows.groupby("model", sort=False):
+        counts = histograms.counts(str(name))
+        number = (part["layer"] * width[str(name)] + part["neuron"]).to_numpy(np.int64)
+        whole = counts[:, number].sum(0, dtype=np.int64)
+        bars = np.concatenate([whole[:, :1], whole[:, 1:].reshape(len(whole), -1, 2).sum(2)], axis=1)
+        for place, bar in zip(part.index, bars, strict=True):
+            full = np.flatnonzero(bar)
+            found[place] = [int(full[0]), bar[full[0] : full[-1] + 1].tolist()] if len(full) else [0, []]
+    return found
+
+
+def partner_lists(rows: pd.DataFrame, edges: pd.DataFrame, models: list[str]) -> list[list[list[Any]]]:
+    """For each of ``rows`` its partners ``[model, layer, neuron, correlation, whether mutual]``.
+
+    The best match in each other model, known for the reference, and the mutual best matches of edges.
+    """
+    import numpy as np
+
+    place = {key: index for index, key in enumerate(rows[KEYS].itertuples(index=False, name=None))}
+    number = {name: index for index, name in enumerate(models)}
+    found: list[dict[tuple[int, int, int], list[Any]]] = [{} for _ in range(len(rows))]
+
+    def add(here: int, model: str, layer: int, neuron: int, corr: float, mutual: bool) -> None:
+        key = (number[model], int(layer), int(neuron))
+        mutual = mutual or bool(found[here].get(key, [False])[-1])
+        found[here][key] = [*key, _short(corr), int(mutual)]
+
+    for name in models:
+        if f"neuron[{name}]" in rows:
+            known = rows[rows[f"neuron[{name}]"].notna()]
+            columns = (known[f"{what}[{name}]"] for what in ("layer", "neuron", "max_corr"))
+            for here, layer, neuron, corr in zip(known.index, *columns, strict=True):
+                add(here, name, layer, neuron, corr, mutual=False)
+    for edge in edges.itertuples():
+        a = (edge.model_a, edge.layer_a, edge.neuron_a)
+        b = (edge.model_b, edge.layer_b, edge.neuron_b)
+        for one, other in ((a, b), (b, a)):
+            if one in place:
+                add(place[one], *other, edge.corr, mutual=True)
+    order = np.argsort(models, kind="stable").argsort()
+    return [sorted(each.values(), key=lambda p: (order[p[0]], -(p[3] or 0))) for each in found]
+
+
+def content(
+    rows: pd.DataFrame,
+    everything: int,
+    edges: pd.DataFrame,
+    examples: pd.DataFrame,
+    histograms: Histograms,
+    sources: dict[str, Activations],
+    settings: Settings,
+) -> dict[str, Any]:
+    """What the page's script reads: lists, since keys repeated for every neuron would double the page."""
+    models = list(sources)
+    number = {name: index for index, name in enumerate(models)}
+    shown = [name for name in STATISTICS if name in rows]
+    columns = [[_short(value) for value in rows[name]] for name in shown]
+    ranks = [
+        [_percent(value) for value in rows[f"percentile[{name}]"]] if f"percentile[{name}]" in rows else None
+        for name in shown
+    ]
+    labels = [name for name in histograms.sources if f"activation_frequency[{name}]" in rows]
+    by_source = [[_short(value) for value in rows[f"activation_frequency[{name}]"]] for name in labels]
+    lists = example_lists(examples, rows, sources, settings)
+    universal = int(rows["shown_universal"].sum())
+    return {
+        "models": models,
+        "everything": everything,
+        "set": describe(settings.universal_set, settings.top_share, universal),
+        "statistics": [[name, STATISTICS[name], int(name in IN_TABLE)] for name in shown],
+        "sources": labels,
+        "edge": float(bin_edges()[0]),
+        "bar": float(2 * (bin_edges()[1] - bin_edges()[0])),
+        "neurons": [
+            [number[key[0]], int(key[1]), int(key[2]), int(flag)]
+            for key, flag in zip(rows[KEYS].to_numpy().tolist(), rows["shown_universal"], strict=True)
+        ],
+        "clusters": [None if value != value else int(value) for value in rows["cluster"].astype(float)],
+        "values": columns,
+        "percentiles": ranks,
+        "by_source": by_source,
+        "histograms": histogram_lists(histograms, rows, {n: s.width for n, s in sources.items()}),
+        "examples": lists,
+        "partners": partner_lists(rows, edges, models),
+    }
+
+
+def logit_lists(effects: pd.DataFrame, rows: pd.DataFrame) -> list[list[list[list[Any]]]]:
+    """For each of ``rows`` the tokens that it promotes and suppresses most, ``[[id, effect], ...]`` each."""
+    import numpy as np
+
+    found: list[list[list[list[Any]]]] = [[[], []] for _ in range(len(rows))]
+    places = rows[KEYS].assign(place=np.arange(len(rows)))
+    kept = effects.merge(places, on=KEYS).sort_values(["place", "side", "rank"])
+    for place, side, token, value in zip(
+        kept["place"], kept["side"], kept["token"], kept["value"], strict=True
+    ):
+        found[place][int(side == "suppressed")].append([int(token), _short(value)])
+    return found
+
+
+def family_lists(families: pd.DataFrame, rows: pd.DataFrame) -> list[list[str] | None]:
+    """For each of ``rows`` ``[family, evidence]``, or nothing."""
+    joined = rows[KEYS].merge(families, on=KEYS, how="left", validate="one_to_one")
+    return [
+        None if family is None or family != family else [str(family), "" if why != why else str(why)]
+        for family, why in zip(joined["family"], joined["evidence"], strict=True)
+    ]
+
+
+def token_ids(data: dict[str, Any]) -> set[int]:
+    """The ids of all tokens that the page shows."""
+    found = {token for lists in data["examples"] for example in lists for token in example[2]}
+    effects = data.get("logits") or []
+    return found | {token for sides in effects for side in sides for token, _ in side}
+
+
+def render(data: dict[str, Any], title: str, template: str, style: str, script: str) -> str:
+    """The page; ``<`` in the data is written as its number, so that nothing in them can end a script."""
+    import jinja2
+    from markupsafe import Markup
+
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.from_string(template).render(
+        title=title,
+        data=Markup(text),
+        style=Markup(style),
+        script=Markup(script),
+        style_digest=_digest(style),
+        script_digest=_digest(script),
+    )
+    return page.encode("utf-8", "replace").decode()
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _short(value: Any) -> float | None:
+    """A number with four digits; nothing where it is missing."""
+    number = float("nan") if value is None or value != value else float(value)
+    return float(f"{number:.4g}") if abs(number) < float("inf") else None
+
+
+def _percent(value: Any) -> int | None:
+    return None if value != value else round(float(value))
+
+
+def main(
+    study: str,
+    tokenizer: Path,
+    activations: list[Path],
+    neurons: Path,
+    examples: Path,
+    edges: Path,
+    histograms: Path,
+    logits: list[Path],
+    families: list[Path],
+    template: Path,
+    styles: list[Path],
+    script: Path,
+    settings: Settings,
+    out: Output,
+) -> None:
+    """Write the page; ``logits`` and ``families`` hold one table each, or none."""
+    import pandas as pd
+
+    from steps.language_models.models import load_tokenizer
+
+    sources = {source.name: source for source in map(Activations, activations)}
+    table = pd.read_parquet(neurons)
+    judged = table["excess_corr"].notna().to_numpy()
+    universal = judged.copy()
+    universal[judged] = chosen(table[judged], settings.universal_set, settings.top_share)
+    rows = select(table, universal, settings.neurons)
+    data = content(
+        rows,
+        len(table),
+        pd.read_parquet(edges),
+        pd.read_parquet(examples),
+        Histograms(histograms),
+        sources,
+        settings,
+    )
+    data["logits"] = logit_lists(pd.concat(map(pd.read_parquet, logits)), rows) if logits else None
+    data["families"] = family_lists(pd.concat(map(pd.read_parquet, families)), rows) if families else None
+    vocabulary = load_tokenizer(tokenizer)
+    data["tokens"] = {
+        number: visible(vocabulary.decode([number], skip_special_tokens=False))
+        for number in sorted(token_ids(data))
+    }
+    text = render(
+        data,
+        f"Neurons of study {study}",
+        template.read_text("utf-8"),
+        "\n".join(path.read_text("utf-8") for path in styles),
+        script.read_text("utf-8"),
+    )
+    out.write_text(text, "utf-8")
+    logger.info("%d of %d neurons on a page of %s", len(rows), len(table), size(len(text.encode())))
+
+
+if __name__ == "__main__":
+    run(main)
