@@ -149,7 +149,7 @@ def model_counts(source: Activations, labels: np.ndarray, sources: int, blocks: 
     for k in progress(range(blocks), blocks, f"{source.name}: blocks counted"):
         for layer in range(source.layers):
             columns = slice(layer * source.width, (layer + 1) * source.width)
-            for tokens, pre in source.pieces(layer, k):
+            for tokens, (pre, *_) in source.pieces(layer, k):
                 numbers = bin_numbers(pre) if table is None else table[pre.view(np.uint16)]
                 here = labels[tokens]
                 for label in np.unique(here):

@@ -22,7 +22,7 @@ from pydantic import Field
 from steps.core.errors import size
 from steps.core.runner import Output, logger, progress, run
 from steps.core.text import visible
-from steps.neurons.activations import Activations, activation_function
+from steps.neurons.activations import Activations, post_activations
 from steps.neurons.histograms import Histograms, bin_edges
 from steps.neurons.table import KEYS
 from steps.neurons.universal import UniversalSettings, chosen, describe
@@ -94,21 +94,21 @@ def strengths(source: Activations, number: np.ndarray, token: np.ndarray, around
         shown; -1 where the row begins or ends.
     """
     import numpy as np
-    import torch
 
     places = token[:, None] + np.arange(-around, around + 1)
     inside = places // source.context == token[:, None] // source.context
-    pre = np.zeros(places.shape, np.float32)
+    names = ("pre", "up") if source.gated else ("pre",)
+    kept = [np.zeros(places.shape, np.float32) for _ in names]
     block, layer = token // source.block_tokens, number // source.width
     for k in progress(np.unique(block), len(np.unique(block)), f"{source.name}: blocks with examples"):
         start = source.block_slice(int(k)).start
         for this in np.unique(layer[block == k]):
             here = np.flatnonzero((block == k) & (layer == this))
-            whole = np.concatenate([part for _, part in source.pieces(int(this), int(k))])
-            at = np.clip(places[here] - start, 0, len(whole) - 1)
-            pre[here] = whole[at, number[here, None] % source.width]
-    post = activation_function(source.activation)(torch.from_numpy(pre)).numpy()
-    post = np.where(inside, post, 0)
+            stored = source.stored(int(this), source.block_slice(int(k)))
+            at = np.clip(places[here] - start, 0, len(stored[0]) - 1)
+            for values, whole in zip(kept, stored, strict=True):
+                values[here] = whole[at, number[here, None] % source.width]
+    post = np.where(inside, post_activations(source.activation, *kept), 0)
     largest = np.maximum(post.max(1, keepdims=True), 1e-12)
     return np.where(inside, np.rint(LEVELS * (post / largest).clip(0, 1)), -1).astype(int)
 
