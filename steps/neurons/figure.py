@@ -35,7 +35,8 @@ class Settings(UniversalSettings):
 def layer_matches(pairs: list[Pair]) -> np.ndarray:
     """Share ``[layers of a, layers of b]`` of a layer's neurons whose best match lies in each layer.
 
-    The mean over partners, 1 when summed over a row; constant neurons have no match and do not count.
+    The mean over partners, 1 when summed over a row. Neurons without a match (they or all partner neurons
+    are constant) do not count.
     """
     import numpy as np
 
@@ -43,9 +44,9 @@ def layer_matches(pairs: list[Pair]) -> np.ndarray:
     for pair in pairs:
         here = np.arange(pair.neurons[0]) // pair.width[0]
         there = pair.row_top_index[:, 0] // pair.width[1]
-        varies = pair.row_constant == 0
+        matched = pair.matched
         counts = np.zeros((pair.neurons[0] // pair.width[0], pair.neurons[1] // pair.width[1]))
-        np.add.at(counts, (here[varies], there[varies]), 1)
+        np.add.at(counts, (here[matched], there[matched]), 1)
         shares.append(counts / np.maximum(1, counts.sum(1, keepdims=True)))
     mean: np.ndarray = np.mean(shares, axis=0)
     return mean
