@@ -20,7 +20,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,8 @@ from steps.core.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
     import zarr
 
 CODECS = ("none", "lz4", "zstd")
@@ -424,6 +426,48 @@ def _digest_of_tensors(path: Path, facts: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
+@contextlib.contextmanager
+def open_table(path: Path, columns: Collection[str] = ()) -> Iterator[pq.ParquetFile]:
+    """Open a parquet table that a step wrote; what is damaged is also noticed while it is read in the body.
+
+    Args:
+        path: the table.
+        columns: those that it must have.
+
+    Raises:
+        UserError: the file is damaged or something else, or lacks a column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    remedy = "delete it and run snakemake again"
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as table:
+            known = table.schema_arrow.names
+            if lacking := [name for name in columns if name not in known]:
+                raise UserError(f"{path}: lacks the column {lacking[0]!r}; {remedy}")
+            yield table
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: unreadable as a parquet table ({reason}); {remedy}") from None
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a parquet table that a step wrote (``.to_pandas()`` makes a data frame of it).
+
+    Args:
+        path: the table.
+        columns: those that are read, in this order; all by default.
+
+    Raises:
+        UserError: the file is damaged or something else, or lacks a column.
+    """
+    with open_table(path, columns or ()) as file:
+        table = file.read(list(columns) if columns is not None else None)
+        table.validate(full=True)  # texts that are no UTF-8, offsets beyond the end
+        return table if columns is None else table.select(list(columns))
+
+
 def one_thread() -> None:
     """Keep zarr and blosc to the calling thread: jobs share the machine through Snakemake alone."""
     import numcodecs.blosc
@@ -470,6 +514,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: missing; build it with snakemake") from None
+    except OSError as error:  # a folder, or forbidden
+        raise UserError(f"{path}: cannot be read ({error.strerror}); mend or remove it") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); delete it and build it again") from None
 

@@ -1,1 +1,1 @@
-"""Tokenizer, rows of tokens, and GPT-2 models: trained from seeds or brought by the user."""
+"""Tokenizer, rows of tokens, and models: GPT-2 trained from seeds, or those of the user."""

@@ -11,10 +11,72 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 FAMILIES = ("gpt2", "gpt_neox", "llama", "qwen2")
 """``model_type`` of the models that the workflow can read."""
+
+NAMES = {"gpt2": "GPT-2", "gpt_neox": "GPT-NeoX", "llama": "Llama", "qwen2": "Qwen2"}
+"""What people call the families."""
+
+ROTARY = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
+"""Ways to scale rotary positions that the code of the rotary families knows (``rope_type``)."""
+
+
+def model_class(family: str) -> Any:
+    """The class of transformers whose code computes the models of a family."""
+    # Named here rather than found by AutoModelForCausalLM, which would open models of families whose parts
+    # nobody here knows.
+    import transformers
+
+    names = {
+        "gpt2": "GPT2LMHeadModel",
+        "gpt_neox": "GPTNeoXForCausalLM",
+        "llama": "LlamaForCausalLM",
+        "qwen2": "Qwen2ForCausalLM",
+    }
+    return getattr(transformers, names[family])
+
+
+def config_class(family: str) -> Any:
+    """The class of transformers for the configuration of a family, which comes without the models' code."""
+    import transformers
+
+    names = {
+        "gpt2": "GPT2Config",
+        "gpt_neox": "GPTNeoXConfig",
+        "llama": "LlamaConfig",
+        "qwen2": "Qwen2Config",
+    }
+    return getattr(transformers, names[family])
+
+
+def compute_in_float64(model: Any) -> None:
+    """Let a model whose weights are float64 compute in float64 throughout.
+
+    transformers takes norms and rotary angles in float32 whatever the dtype (RMSNorm, rotary embedding),
+    which leaves logits exact to about 1e-6 only. The rotary frequencies stay those of the family's code.
+    """
+    from types import MethodType
+
+    for module in model.modules():
+        if hasattr(module, "variance_epsilon"):
+            module.forward = MethodType(_rms_norm, module)
+        elif hasattr(module, "original_inv_freq"):
+            module.forward = MethodType(_rotary, module)
+
+
+def _rms_norm(self: Any, hidden_states: torch.Tensor) -> torch.Tensor:
+    square = hidden_states.square().mean(-1, keepdim=True)
+    return self.weight * (hidden_states * (square + self.variance_epsilon).rsqrt())
+
+
+def _rotary(self: Any, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    type(self).forward(self, x, position_ids)  # where frequencies depend on the length, it chooses them
+    angles = position_ids[..., None].double() * self.inv_freq.double()
+    angles = angles.repeat(1, 1, 2)
+    return angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
 
 
 @dataclasses.dataclass(frozen=True)

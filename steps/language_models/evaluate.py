@@ -10,10 +10,11 @@ for all: loading the libraries takes longer than evaluating a small model.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field
 
+from steps.core.devices import DType
 from steps.core.errors import UserError
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
@@ -22,7 +23,7 @@ from steps.language_models.models import load
 
 if TYPE_CHECKING:
     import numpy as np
-    from transformers import GPT2LMHeadModel
+    from transformers import PreTrainedModel
 
 TOKENS_AT_ONCE = 4096
 LOGITS_AT_ONCE = 1 << 25
@@ -34,7 +35,7 @@ class Settings(BaseSettings):
 
     rows: int = Field(1000, ge=1, description="held-out rows; all where there are fewer")
     device: str = Field("cpu", description="where models run")
-    dtype: Literal["float32", "float64", "bfloat16"] = Field("float32", description="of the models")
+    dtype: DType = Field("float32", description="of the models")
     threads: int = Field(1, ge=1, description="arithmetic threads")
 
 
@@ -51,7 +52,7 @@ class Loss(NamedTuple):
         return float(self.by_row.sum() / (len(self.by_row) * self.targets_per_row))
 
 
-def loss_of(model: GPT2LMHeadModel, rows: np.ndarray) -> Loss:
+def loss_of(model: PreTrainedModel, rows: np.ndarray) -> Loss:
     """The loss of a model on rows of token ids.
 
     Args:

@@ -1,5 +1,5 @@
 # ruff: noqa: N999 (named like its rule; no other module imports it)
-"""Bring an existing GPT-2 model: a local folder, or a hub id with its revision.
+"""Bring an existing model of a known family: a local folder, or a hub id with its revision.
 
 Reads ``config.json`` and the weights (safetensors, or ``.bin`` through torch's ``weights_only`` reader)
 of the model, and the ledger of the tokenizer that all models of the study share. No code that comes
@@ -21,56 +21,68 @@ from steps.core.digest import code_digest, file_digest
 from steps.core.errors import UserError
 from steps.core.runner import Output, run
 from steps.core.stores import Folder, Ledger, read_json
-from steps.language_models.models import FAMILIES, load_tokenizer, quiet, save
+from steps.language_models.architectures import NAMES, ROTARY, config_class, model_class
+from steps.language_models.models import family, load_tokenizer, quiet, save
 from steps.language_models.sources import Source, fetch_model, tokenizer_files, weight_files
 from steps.language_models.tokenizer import read, same
 
 if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 logger = logging.getLogger("reprise")
 
+BUFFERS = (".attn.bias", ".attention.bias", ".masked_bias", ".inv_freq")
+"""Ends of the names of constants that old files hold beside the weights: masks, rotary frequencies. They
+have a dtype of their own, and masks may be infinite; the models' code makes them anew."""
 
-def read_config(path: Path, vocabulary: int, context: int) -> GPT2Config:
+PADDING = 1024
+"""An embedding may have that many rows, or a twentieth, more than the tokenizer has ids. Trainers round up
+for speed: Pythia has 50304 or 50432 rows for 50277 ids. With more it is another vocabulary."""
+
+
+def read_config(path: Path, vocabulary: int, context: int) -> PreTrainedConfig:
     """Read a model's configuration.
 
     Args:
         path: its ``config.json``.
-        vocabulary: size of the shared tokenizer, which the model must cover.
+        vocabulary: size of the shared tokenizer, which the model must cover; a few rows more are padding.
         context: tokens per row, which the model must take.
 
     Raises:
-        UserError: another family, too small a vocabulary or context, or not a configuration.
+        UserError: another family, other rotary positions than the family's code knows, another
+            vocabulary, too short a context, or not a configuration.
     """
-    from transformers import GPT2Config
-
     content = read_json(path)
-    family = content.get("model_type") if isinstance(content, dict) else None
-    if family not in FAMILIES:
-        raise UserError(f"{path}: found the model type {family!r}, supported are: {', '.join(FAMILIES)}")
-    if content.get("quantization_config"):
+    kind = family(content, path)
+    if content.get("quantization_config") or content.get("compression_config"):
         raise UserError(f"{path}: found a quantised model; list one whose weights are plain numbers")
     try:
-        config = GPT2Config.from_dict(content)
+        config: PreTrainedConfig = config_class(kind).from_dict(content)
     except Exception as error:  # the library validates with exceptions of many kinds
-        raise UserError(f"{path}: not a GPT-2 configuration ({error}); mend it") from None
-    if config.vocab_size < vocabulary:
+        raise UserError(f"{path}: not a {NAMES[kind]} configuration ({error}); mend it") from None
+    rotary = getattr(config, "rope_parameters", None) or {}
+    if kind != "gpt2" and rotary.get("rope_type") not in ROTARY:
+        raise UserError(
+            f"{path}: found the rotary positions {rotary.get('rope_type')!r}, {NAMES[kind]} models may have:"
+            f" {', '.join(ROTARY)}; list a model that has"
+        )
+    if not vocabulary <= config.vocab_size <= vocabulary + max(PADDING, vocabulary // 20):
         raise UserError(
             f"{path}: the model knows {config.vocab_size} tokens and the tokenizer {vocabulary}; set"
             " language_models.tokenizer to the tokenizer that the models were trained with"
         )
-    if config.n_positions < context:
+    if config.max_position_embeddings < context:  # GPT-2's n_positions answers to this name, too
         raise UserError(
-            f"{path}: the model takes {config.n_positions} tokens and rows have {context}; lower"
+            f"{path}: the model takes {config.max_position_embeddings} tokens and rows have {context}; lower"
             " language_models.rows.context"
         )
     return config
 
 
 def read_weights(files: list[Path]) -> dict[str, torch.Tensor]:
-    """Read the tensors of weight files.
+    """Read the weights of weight files, ``BUFFERS`` left out.
 
     Raises:
         UserError: a file is damaged, or holds more than tensors.
@@ -92,7 +104,7 @@ def read_weights(files: list[Path]) -> dict[str, torch.Tensor]:
             raise _unreadable(path, error) from None
         if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
             raise UserError(f"{path}: expected named tensors only; save the model with save_pretrained")
-        tensors |= content
+        tensors |= {name: value for name, value in content.items() if not name.endswith(BUFFERS)}
     return tensors
 
 
@@ -101,24 +113,29 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: cannot be read as weights ({reason}); copy or download it again")
 
 
-def build(config: GPT2Config, tensors: dict[str, torch.Tensor], where: Path) -> GPT2LMHeadModel:
+def build(config: PreTrainedConfig, tensors: dict[str, torch.Tensor], where: Path) -> PreTrainedModel:
     """Put weights into a model of the dtype in which they are stored.
 
     Raises:
-        UserError: weights are missing, have other shapes than the configuration says, or are not finite.
+        UserError: weights are missing or left over, have other shapes than the configuration says, are
+            not finite, or are quantised.
     """
     import torch
-    from transformers import GPT2LMHeadModel
 
     kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     if not kinds:
         raise UserError(f"{where}: the weight files hold no weights; copy or download them again")
+    odd = kinds - {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+    if odd:
+        raise UserError(
+            f"{where}: found a quantised model ({odd.pop()}); list one whose weights are plain numbers"
+        )
     dtype = functools.reduce(torch.promote_types, kinds)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise UserError(f"{where}: the weight {name!r} is not finite; list a model that is whole")
     try:
-        loaded: Any = GPT2LMHeadModel.from_pretrained(
+        loaded: Any = model_class(config.model_type).from_pretrained(
             None, config=config, state_dict=tensors, dtype=dtype, output_loading_info=True
         )
     except (RuntimeError, ValueError, KeyError) as error:
@@ -126,12 +143,20 @@ def build(config: GPT2Config, tensors: dict[str, torch.Tensor], where: Path) -> 
         raise UserError(
             f"{where}: config.json and the weights do not fit together ({reason}); copy both again"
         ) from None
-    model: GPT2LMHeadModel = loaded[0]
-    missing = sorted(loaded[1]["missing_keys"])
+    model: PreTrainedModel = loaded[0]
+    missing, left = sorted(loaded[1]["missing_keys"]), sorted(loaded[1]["unexpected_keys"])
     if missing:
         raise UserError(
             f"{where}: {len(missing)} weights are missing, such as {missing[0]!r}; copy all weight files"
         )
+    if left:
+        raise UserError(
+            f"{where}: {len(left)} weights have no place in a {NAMES[config.model_type]} model of this"
+            f" config.json, such as {left[0]!r}; copy both again, or list a plain language model"
+        )
+    # Where files hold two different matrices, they are not tied, whatever config.json says.
+    embedding, unembedding = model.get_input_embeddings(), model.get_output_embeddings()
+    model.config.tie_word_embeddings = embedding.weight is unembedding.weight
     return model
 
 

@@ -8,65 +8,79 @@ from typing import TYPE_CHECKING
 
 from steps.core.devices import torch_device, torch_dtype
 from steps.core.errors import UserError
-from steps.core.stores import Folder, Ledger
+from steps.core.stores import Folder, Ledger, read_json
+from steps.language_models.architectures import FAMILIES, compute_in_float64, config_class, model_class
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-FAMILIES = ("gpt2",)
-"""``model_type`` of the models that the workflow can read."""
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 
 def load(
     ledger: Path, device: str = "cpu", dtype: str = "float32", checkpoint: str | None = None
-) -> GPT2LMHeadModel:
-    """Open a language model for evaluation, after its files were compared with their hashes.
+) -> PreTrainedModel:
+    """Open a language model of any family for evaluation, after its files were compared with their hashes.
 
     Args:
         ledger: the model's ledger (``data/models/STUDY/MODEL/ledger.json``).
         device: where it goes.
         dtype: what its weights are converted to. Always given: transformers would otherwise
-            take the type they are stored in.
+            take the type they are stored in. In float64 everything is computed in float64.
         checkpoint: such as ``checkpoints/step-000100``; the finished model by default.
 
     Raises:
-        UserError: a file is missing or differs from its hash, or there is no such device.
+        UserError: a file is missing or differs from its hash, the model is of an unknown family, or
+            there is no such device.
     """
     folder = Folder(ledger, "language_model")
     prefix = f"{checkpoint}/" if checkpoint else ""
-    folder.check(f"{prefix}config.json")
+    kind = family(read_json(folder.check(f"{prefix}config.json")), folder.path)
     weights = folder.check(f"{prefix}model.safetensors")
     where = torch_device(device)
     quiet()
     import torch
-    from transformers import GPT2LMHeadModel
 
-    model = GPT2LMHeadModel.from_pretrained(
+    model: PreTrainedModel = model_class(kind).from_pretrained(
         weights.parent,
         dtype=torch_dtype(dtype),
         attn_implementation="sdpa",
         local_files_only=True,
         use_safetensors=True,
     )
+    if dtype == "float64":
+        compute_in_float64(model)
     model.eval()
     torch.nn.Module.to(model, where)  # the model's own is typed wrongly
     return model
 
 
-def config(ledger: Path) -> GPT2Config:
+def config(ledger: Path) -> PreTrainedConfig:
     """The configuration of a model, without its weights."""
-    from transformers import GPT2Config
-
-    path = Folder(ledger, "language_model").check("config.json")
-    return GPT2Config.from_json_file(path)
+    content = read_json(Folder(ledger, "language_model").check("config.json"))
+    return config_class(family(content, ledger)).from_dict(content)
 
 
-def save(model: GPT2LMHeadModel, ledger: Ledger, folder: str = "") -> None:
+def family(config: object, path: Path) -> str:
+    """The family of a model, one of ``FAMILIES``.
+
+    Args:
+        config: contents of its ``config.json``.
+        path: where they are from, for the message.
+
+    Raises:
+        UserError: another one.
+    """
+    found = config.get("model_type") if isinstance(config, dict) else None
+    if not isinstance(found, str) or found not in FAMILIES:
+        raise UserError(f"{path}: found the model type {found!r}, supported are: {', '.join(FAMILIES)}")
+    return found
+
+
+def save(model: PreTrainedModel, ledger: Ledger, folder: str = "") -> None:
     """Write a model in Hugging Face format into ``folder`` of a ledger's folder, in its own dtype."""
     where = ledger.folder / folder
     where.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(where)
+    model.save_pretrained(where, max_shard_size="1000TB")  # one file, however large
     (where / "generation_config.json").unlink(missing_ok=True)
     shutil.copymode(where / "config.json", where / "model.safetensors")  # others may read it too
     for name in ("config.json", "model.safetensors"):

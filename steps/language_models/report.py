@@ -205,7 +205,7 @@ def main(
             "chapter": "language_models",
             "study": study,
             "title": "Language models",
-            "summary": f"{len(names)} GPT-2 models with up to {numbers['parameters']:,} parameters, {how}."
+            "summary": f"{len(names)} models with up to {numbers['parameters']:,} parameters, {how}."
             f" All share one tokenizer of {numbers['vocabulary']} tokens and read rows of"
             f" {numbers['context']} tokens.",
             "cards": [

@@ -31,6 +31,7 @@ from steps.core.stores import (
     open_tensors,
     read_array,
     read_json,
+    read_table,
     read_tensors,
     write_array,
     write_json,
@@ -554,6 +555,50 @@ def test_other_files_are_no_tensors(tmp_path: Path) -> None:
         save_file({"a": np.zeros(2)}, path, metadata=metadata)
         with pytest.raises(UserError, match="unreadable"):
             read_tensors(path)
+
+
+def table_of(path: Path, rows: int = 20_000) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = [f"text {number * 7919 % rows}" for number in range(rows)]
+    table = pa.table({"text": texts, "number": range(rows), "more": [0.5] * rows})
+    pq.write_table(table, path, compression="zstd", row_group_size=rows // 4, write_page_checksum=True)
+    return path
+
+
+def test_a_table_comes_back_with_the_columns_asked_for(tmp_path: Path) -> None:
+    path = table_of(tmp_path / "t.parquet", 8)
+    assert read_table(path).column_names == ["text", "number", "more"]
+    table = read_table(path, ["number", "text"])
+    assert table.column_names == ["number", "text"]
+    assert table["number"].to_pylist() == list(range(8))
+    assert read_table(path, []).column_names == []
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, replaced_by_a_folder, lambda path: path.write_bytes(b"")])
+def test_a_damaged_table_is_one_line(tmp_path: Path, damage: Damage) -> None:
+    path = table_of(tmp_path / "t.parquet")
+    damage(path)
+    with pytest.raises(UserError, match=r"t\.parquet: unreadable as a parquet table .*; delete it and run"):
+        read_table(path, ["text", "number"])
+
+
+def test_a_table_without_a_column_or_with_texts_that_are_no_utf8_is_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pytest.raises(UserError, match="lacks the column 'layer'; delete it"):
+        read_table(table_of(tmp_path / "t.parquet", 8), ["text", "layer"])
+    odd = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff\xfe"]).buffers())
+    pq.write_table(pa.table({"text": odd}), tmp_path / "odd.parquet")
+    with pytest.raises(UserError, match="odd.parquet: unreadable as a parquet table"):
+        read_table(tmp_path / "odd.parquet")
+
+
+def test_a_folder_is_no_json(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read .Is a directory.; mend or remove it"):
+        read_json(tmp_path)
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

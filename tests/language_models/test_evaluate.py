@@ -13,6 +13,7 @@ from steps.core.runner import Output
 from steps.core.stores import Folder, Ledger, read_array, read_json
 from steps.language_models import evaluate, models
 from tests.language_models.conftest import Prepared, small_model
+from tests.language_models.tiny_models import keep, tiny_model
 
 
 def kept(folder: Path, tokenizer: str) -> Path:
@@ -50,6 +51,23 @@ def test_sources_add_up_and_twice_is_the_same(prepared: Prepared, tmp_path: Path
     assert found["held_out_loss"] == pytest.approx(mean)
     assert found["parameters"] == sum(p.numel() for p in small_model().parameters())
     assert outs[0].read_bytes() == outs[1].read_bytes()
+
+
+@pytest.mark.parametrize("shape", ["gpt_neox", "llama", "qwen2"])
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
+def test_every_family_is_evaluated_in_every_dtype(
+    prepared: Prepared, tmp_path: Path, shape: str, dtype: str
+) -> None:
+    made = tiny_model(shape)
+    ledger = keep(tmp_path / "model", made, Folder(prepared.tokenizer, "tokenizer").fingerprint)
+    out = tmp_path / "out.json"
+    settings = evaluate.Settings.model_validate({"rows": 20, "dtype": dtype})
+    evaluate.main([ledger], prepared.rows, settings, Output(out))
+    rows = torch.tensor(read_array(Folder(prepared.rows, "rows"), "held_out")[:20]).long()
+    with torch.inference_mode():
+        expected = made(rows, labels=rows).loss.item()
+    tolerance = {"float64": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}[dtype]
+    assert read_json(out)[0]["held_out_loss"] == pytest.approx(expected, rel=tolerance)
 
 
 def test_a_model_of_another_tokenizer_is_refused(prepared: Prepared, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from steps.core.stores import Folder
 from steps.language_models import models
 from steps.language_models.sources import Source
 from tests.language_models.conftest import Prepared, make_tokenizer, run_step, small_model
+from tests.language_models.tiny_models import SHAPES, tiny_model
 
 step: Any = importlib.import_module("steps.language_models.import")
 
@@ -62,6 +63,69 @@ def test_weights_come_in_their_own_dtype_from_every_kind_of_file(
     assert mine.attributes["source"]["path"] == str(theirs)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", ["safetensors", "bin", "sharded bin"])
+def test_every_family_comes_from_every_kind_of_file(
+    prepared: Prepared, tmp_path: Path, shape: str, kind: str
+) -> None:
+    model = tiny_model(shape).half()
+    theirs = folder_of(tmp_path / "theirs", model)
+    if kind != "safetensors":
+        as_bin(theirs)
+    if kind == "sharded bin":
+        weights = torch.load(theirs / "pytorch_model.bin", weights_only=True)
+        names = sorted(weights)
+        for number, part in enumerate((names[::2], names[1::2])):
+            file = theirs / f"pytorch_model-0000{number + 1}-of-00002.bin"
+            torch.save({name: weights[name] for name in part}, file)
+        (theirs / "pytorch_model.bin").unlink()
+    mine = bring(prepared, theirs, tmp_path / "mine")
+    opened = models.load(mine.path, dtype="float16")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(opened.state_dict()[name], tensor), name
+    assert opened.config.model_type == SHAPES[shape][0]
+
+
+def test_pythia_as_its_authors_published_it(prepared: Prepared, tmp_path: Path) -> None:
+    """Old names in the configuration, half precision, and masks (infinite ones) among the weights."""
+    model = tiny_model("gpt_neox", vocabulary=304).half()
+    theirs = folder_of(tmp_path / "theirs", model)
+    config = json.loads((theirs / "config.json").read_text())
+    del config["rope_parameters"], config["dtype"]
+    old = {"rotary_pct": 0.5, "rotary_emb_base": 10_000, "torch_dtype": "float16"}
+    (theirs / "config.json").write_text(json.dumps(config | old | {"transformers_version": "4.24.0"}))
+    weights = load_file(theirs / "model.safetensors")
+    for layer in range(3):
+        name = f"gpt_neox.layers.{layer}.attention"
+        weights |= {
+            f"{name}.bias": torch.ones(1, 1, 16, 16).tril().bool(),
+            f"{name}.masked_bias": torch.tensor(-1e9).half(),
+            f"{name}.rotary_emb.inv_freq": torch.tensor([1.0, 0.01]),
+        }
+    (theirs / "model.safetensors").unlink()
+    torch.save(weights, theirs / "pytorch_model.bin")
+    mine = bring(prepared, theirs, tmp_path / "mine")
+    assert {tensor.dtype for tensor in load_file(mine.folder / "model.safetensors").values()} == {
+        torch.float16
+    }
+    expected = tiny_model("gpt_neox", vocabulary=304)
+    expected.load_state_dict(model.state_dict())
+    opened, ids = models.load(mine.path), torch.arange(16)[None]
+    with torch.inference_mode():
+        assert torch.equal(opened(ids).logits, expected(ids).logits)
+
+
+def test_two_different_matrices_are_not_tied_whatever_the_configuration_says(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    model = tiny_model("llama")
+    theirs = folder_of(tmp_path / "theirs", model)
+    configure(theirs, tie_word_embeddings=True)
+    opened = models.load(bring(prepared, theirs, tmp_path / "mine").path)
+    assert torch.equal(opened.lm_head.weight, model.lm_head.weight)
+    assert not opened.config.tie_word_embeddings
+
+
 def test_the_dtype_is_that_of_the_weights_whatever_the_configuration_says(
     prepared: Prepared, tmp_path: Path
 ) -> None:
@@ -103,7 +167,11 @@ def without_configuration(folder: Path) -> None:
 
 
 def of_another_family(folder: Path) -> None:
-    configure(folder, model_type="llama")
+    configure(folder, model_type="mamba")
+
+
+def of_a_family_that_is_no_name(folder: Path) -> None:
+    configure(folder, model_type=["gpt2"])
 
 
 def quantised(folder: Path) -> None:
@@ -112,6 +180,10 @@ def quantised(folder: Path) -> None:
 
 def of_fewer_tokens(folder: Path) -> None:
     folder_of(folder, small_model(vocabulary=100))
+
+
+def of_many_more_tokens(folder: Path) -> None:
+    folder_of(folder, small_model(vocabulary=284 + 1025))
 
 
 def of_fewer_positions(folder: Path) -> None:
@@ -173,9 +245,11 @@ def change(folder: Path, edit: Any) -> None:
     [
         (without_weights, "found no weights, expected model.safetensors or pytorch_model.bin"),
         (without_configuration, "found no config.json"),
-        (of_another_family, "model type 'llama', supported are: gpt2"),
+        (of_another_family, "model type 'mamba', supported are: gpt2, gpt_neox, llama, qwen2"),
+        (of_a_family_that_is_no_name, "model type ['gpt2'], supported are: gpt2"),
         (quantised, "quantised"),
         (of_fewer_tokens, "the model knows 100 tokens and the tokenizer 284"),
+        (of_many_more_tokens, "the model knows 1309 tokens and the tokenizer 284"),
         (of_fewer_positions, "the model takes 8 tokens and rows have 16; lower language_models.rows.context"),
         (truncated, "model.safetensors: cannot be read as weights"),
         (with_a_weight_missing, "1 weights are missing, such as 'transformer.h.1.mlp.c_fc.weight'"),
@@ -197,6 +271,67 @@ def test_what_cannot_be_used_is_refused(prepared: Prepared, tmp_path: Path, spoi
     assert "\n" not in str(caught.value)
     assert str(theirs) in str(caught.value)
     assert not (tmp_path / "mine").exists()
+
+
+def with_fewer_positions(folder: Path) -> None:
+    configure(folder, max_position_embeddings=8)
+
+
+def with_unknown_positions(folder: Path) -> None:
+    configure(folder, rope_parameters=None, rope_scaling={"type": "magic", "factor": 2.0})
+
+
+def with_positions_half_told(folder: Path) -> None:
+    configure(folder, rope_parameters=None, rope_scaling={"type": "linear"})
+
+
+def with_heads_that_do_not_fit(folder: Path) -> None:
+    configure(folder, num_attention_heads=3)
+
+
+def with_a_weight_left_over(folder: Path) -> None:
+    """Such as a bias that config.json switches off: to drop it would change what the model computes."""
+    names = load_file(folder / "model.safetensors")
+    norm = next(name for name in names if name.endswith("layers.1.input_layernorm.weight"))
+    change(folder, lambda weights: weights.update({norm.replace("weight", "offset"): torch.ones(16)}))
+
+
+def with_a_block_too_few(folder: Path) -> None:
+    configure(folder, num_hidden_layers=4, layer_types=None)
+
+
+def with_eight_bit_floats(folder: Path) -> None:
+    change(folder, lambda weights: weights.update({n: t.to(torch.float8_e4m3fn) for n, t in weights.items()}))
+
+
+@pytest.mark.parametrize("shape", ["gpt_neox", "llama", "qwen2"])
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (quantised, "quantised"),
+        (with_eight_bit_floats, "quantised model (torch.float8_e4m3fn)"),
+        (with_fewer_positions, "the model takes 8 tokens and rows have 16; lower"),
+        (
+            with_unknown_positions,
+            "found the rotary positions 'magic', {name} models may have: default, linear",
+        ),
+        (with_positions_half_told, "not a {name} configuration"),
+        (with_heads_that_do_not_fit, "config"),
+        (with_a_weight_left_over, "1 weights have no place in a {name} model of this config.json, such as"),
+        (with_a_block_too_few, "weights are missing, such as"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_every_family(
+    prepared: Prepared, tmp_path: Path, shape: str, spoil: Any, says: str
+) -> None:
+    theirs = folder_of(tmp_path / "theirs", tiny_model(shape))
+    spoil(theirs)
+    with pytest.raises(UserError) as caught:
+        bring(prepared, theirs, tmp_path / "mine")
+    name = {"gpt_neox": "GPT-NeoX", "llama": "Llama", "qwen2": "Qwen2"}[shape]
+    assert says.format(name=name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert str(theirs) in str(caught.value)
 
 
 class Evil:
