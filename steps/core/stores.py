@@ -352,7 +352,7 @@ def write_tensors(path: Path, arrays: dict[str, np.ndarray], facts: dict[str, An
         facts, {name: (_type_name(values.dtype), list(values.shape)) for name, values in whole.items()}
     )
     for name in sorted(whole):
-        digest.update(whole[name])
+        digest.update(whole[name].data)
     # One entry only: safetensors writes several in random order.
     text = json.dumps({"facts": facts, "sha256": digest.hexdigest()}, sort_keys=True)
     save_file(whole, path, metadata={"facts": text})

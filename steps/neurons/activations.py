@@ -254,7 +254,8 @@ def open_all(ledgers: list[Path]) -> dict[str, Activations]:
         source = Activations(ledger)
         if source.name in sources:
             raise UserError(
-                f"{sources[source.name].store.path} and {ledger}: both of {source.name!r}; give every model once"
+                f"{sources[source.name].store.path} and {ledger}: both of model {source.name!r};"
+                " give every model once"
             )
         sources[source.name] = source
     if not sources:

@@ -33,6 +33,12 @@ if TYPE_CHECKING:
     from steps.neurons.activations import Arithmetic
     from steps.neurons.moments import Moments
 
+EXCESS_COLUMNS = [
+    *("layer", "neuron", "max_corr", "mean_corr", "min_corr", "mean_baseline", "excess_corr"),
+    *("excess_corr_draws", "universal", "privileged_basis", "constant"),
+]
+"""Columns of the excess table that later steps read."""
+
 DRAW_COLUMNS = 1024
 """Small layers are rotated by several draws at once, up to this many columns, to keep products large."""
 
@@ -180,14 +186,15 @@ def read_excess(path: Path, pairs: list[Pair]) -> pd.DataFrame:
     import numpy as np
 
     names = [f"max_corr[{pair.b}]" for pair in pairs]
-    table = read_table(path, ["layer", "neuron", "excess_corr", "universal", "privileged_basis", *names])
+    table = read_table(path, [*EXCESS_COLUMNS, *names]).to_pandas()
     largest = [pair.row_top_value[:, 0] for pair in pairs]
     if not all(np.array_equal(table[n], values) for n, values in zip(names, largest, strict=True)):
         raise UserError(
             f"{path}: not made from the correlations of {pairs[0].a} as they are now;"
             " delete it and run snakemake again"
         )
-    return read_table(path).to_pandas()
+    whole: pd.DataFrame = read_table(path).to_pandas()
+    return whole
 
 
 def require_one_reference(pairs: list[Pair]) -> None:
@@ -205,7 +212,7 @@ def main(correlations: list[Path], settings: Settings, out: Output) -> None:
     """Write the table of the reference model."""
     pairs = load_pairs(correlations)
     require_one_reference(pairs)
-    excess_table(pairs, settings).to_parquet(out, index=False)
+    excess_table(pairs, settings).to_parquet(out, index=False, write_page_checksum=True)
 
 
 if __name__ == "__main__":

@@ -18,15 +18,17 @@ assessment of cluster stability", 2007.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from steps.core.digest import seed as derive_seed
+from steps.core.errors import UserError
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
+from steps.core.stores import read_table
 from steps.neurons.activations import (
     Activations,
     Arithmetic,
@@ -323,6 +325,22 @@ def _frame(rows: Sequence[tuple[object, ...]], names: list[str]) -> pd.DataFrame
     return table.astype({name: kinds.get(name, "int32") for name in names})
 
 
+def read_members(path: Path, sources: Container[str]) -> pd.DataFrame:
+    """Read the table ``clusters``, whose members are neurons of the models ``sources``.
+
+    Raises:
+        UserError: the file is damaged or something else, or of other models.
+    """
+    names = ["cluster", "size", "models", "stability", "mean_corr", "model", "layer", "neuron"]
+    table: pd.DataFrame = read_table(path, names).to_pandas()
+    others = [name for name in table["model"].unique() if name not in sources]
+    if others:
+        raise UserError(
+            f"{path}: holds neurons of {others[0]!r}, which is none of the models; build it again"
+        )
+    return table
+
+
 def main(
     correlations: list[Path], activations: list[Path], settings: Settings, clusters: Output, edges: Output
 ) -> None:
@@ -331,8 +349,8 @@ def main(
     sources = open_all(activations)
     require_sources(pairs, sources)
     cluster_table, edge_table = find_clusters(pairs, sources, settings)
-    cluster_table.to_parquet(clusters, index=False)
-    edge_table.to_parquet(edges, index=False)
+    cluster_table.to_parquet(clusters, index=False, write_page_checksum=True)
+    edge_table.to_parquet(edges, index=False, write_page_checksum=True)
 
 
 if __name__ == "__main__":

@@ -159,7 +159,8 @@ class PreActivations:
                         else "its weights are damaged or overflow; use another model"
                     )
                     raise UserError(
-                        f"{self._name}: a {what} of {value:g} in layer {layer} is beyond {self.dtype}; {remedy}"
+                        f"{self._name}: a {what} of {value:g} in layer {layer} is beyond {self.dtype};"
+                        f" {remedy}"
                     )
 
 

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from steps.core.errors import UserError
 from steps.core.figures import COLOURS, new_figure, save_figure, say
 from steps.core.runner import Output, run
-from steps.core.stores import write_json
+from steps.core.stores import read_table, write_json
+from steps.neurons.baseline import read_excess
+from steps.neurons.clusters import read_members
 from steps.neurons.pairs import Pair, load_pairs
 from steps.neurons.statistic_figures import STATISTICS, reference_rows
 from steps.neurons.universal import UniversalSettings, chosen, describe
@@ -214,17 +216,15 @@ def main(
     data: Output,
 ) -> None:
     """Draw the figure called ``figure``."""
-    import pandas as pd
-
     if figure in STATISTICS:
-        table = pd.read_parquet(neurons)
+        table = read_table(neurons).to_pandas()
         universal = chosen(reference_rows(table), settings.universal_set, settings.top_share)
         label = describe(settings.universal_set, settings.top_share, int(universal.sum()))
         drawn, shown = STATISTICS[figure](table, universal, label)
     elif figure in FIGURES:
-        drawn, shown = FIGURES[figure](
-            pd.read_parquet(excess), pd.read_parquet(clusters), load_pairs(correlations)
-        )
+        pairs = load_pairs(correlations)
+        members = read_members(clusters, {name for pair in pairs for name in (pair.a, pair.b)})
+        drawn, shown = FIGURES[figure](read_excess(excess, pairs), members, pairs)
     else:
         raise UserError(f"--figure: found {figure!r}, expected one of {', '.join([*FIGURES, *STATISTICS])}")
     save_figure(drawn, out)

@@ -136,16 +136,14 @@ def require_all_blocks(parts: list[tuple[list[int], Path]], blocks: int) -> None
     Raises:
         UserError: a block is in no file or in several.
     """
+    remedy = "give the file of every token range once"
     end = 0
-    for (start, stop), path in [*sorted(parts), ([blocks, blocks], parts[-1][1])]:
+    for (start, stop), path in sorted(parts):
         if start != end:
-            found = (
-                f"begins at token block {start}" if start < blocks else f"is the last up to block {blocks}"
-            )
-            raise UserError(
-                f"{path}: {found}, expected one that begins at {end}; give the file of every token range once"
-            )
+            raise UserError(f"{path}: begins at token block {start}, expected {end}; {remedy}")
         end = stop
+    if end != blocks:
+        raise UserError(f"{max(parts)[1]}: ends at token block {end}, expected {blocks}; {remedy}")
 
 
 def require_one_precision(found: dict[Precision, Path]) -> Precision:

@@ -13,8 +13,12 @@ name                        meaning
 ``excess_max``              largest excess correlation (with draw 0, as in the paper)
 ``excess_mean``             its mean over neurons
 ``universal_at_half``       neurons whose excess is above the paper's threshold of 0.5
-``universal_calibrated``    neurons of the privileged basis: mean largest correlation above its null
-``same_layer_match_share``  share of best matches that lie in the layer of the same number
+``universal_calibrated``    neurons of the privileged basis: mean largest correlation above its null, at a
+                            false discovery rate of q where a layer is rotated as a whole; where some of
+                            its neurons are shared, more of the others are called than that
+                            (docs/neurons.md: 8 % with a quarter shared, 30 % with half)
+``same_layer_match_share``  share of best matches that lie in the layer of the same number; neurons without
+                            one (they or all partner neurons are constant) do not count
 ``clusters``                clusters over all models
 ``clustered_neurons``       neurons of all models that are in one
 ==========================  =========================================================================
@@ -30,10 +34,13 @@ from pydantic import Field
 from steps.core.provenance import card, provenance
 from steps.core.runner import Output, run
 from steps.core.settings import Settings as BaseSettings
-from steps.core.stores import write_json
-from steps.neurons.activations import Activations, post_activations
-from steps.neurons.pairs import Pair, load_pairs
+from steps.core.stores import read_table, write_json
+from steps.neurons.activations import Activations, open_all, post_activations
+from steps.neurons.baseline import read_excess, require_one_reference
+from steps.neurons.clusters import read_members
+from steps.neurons.pairs import Pair, load_pairs, require_sources
 from steps.neurons.statistic_figures import CAPTIONS as STATISTIC_CAPTIONS
+from steps.neurons.table import KEYS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,12 +70,14 @@ def metrics(excess: pd.DataFrame, clusters: pd.DataFrame, pairs: list[Pair], mod
     """The flat figures of the module's docstring."""
     import numpy as np
 
-    same = [
-        (np.arange(pair.neurons[0]) // pair.width[0] == pair.row_top_index[:, 0] // pair.width[1])[
-            pair.row_constant == 0
+    same = np.concatenate(
+        [
+            (np.arange(pair.neurons[0]) // pair.width[0] == pair.row_top_index[:, 0] // pair.width[1])[
+                pair.matched
+            ]
+            for pair in pairs
         ]
-        for pair in pairs
-    ]
+    )
     return {
         "neurons_per_model": len(excess),
         "models": models,
@@ -78,7 +87,7 @@ def metrics(excess: pd.DataFrame, clusters: pd.DataFrame, pairs: list[Pair], mod
         "excess_mean": float(excess["excess_corr"].mean()),
         "universal_at_half": int(excess["universal"].sum()),
         "universal_calibrated": int(excess["privileged_basis"].sum()),
-        "same_layer_match_share": float(np.concatenate(same).mean()) if len(np.concatenate(same)) else 0.0,
+        "same_layer_match_share": float(same.mean()) if len(same) else 0.0,
         "clusters": int(clusters["cluster"].nunique()),
         "clustered_neurons": len(clusters),
     }
@@ -90,7 +99,7 @@ def snippet(
     """Tokens around ``token`` in its row, each with the neuron's post-activation there over the largest."""
     row = token // source.context * source.context
     span = slice(max(row, token - around), min(row + source.context, token + around + 1))
-    post = post_activations(source.activation, *source.stored(layer, span))[:, neuron]
+    post = post_activations(source.activation, *source.excerpt(layer, span))[:, neuron]
     strength = (post / max(float(post.max()), 1e-12)).clip(0, 1)
     return [
         [texts.get(int(number), f"[{number}]"), round(float(value), 3)]
@@ -178,8 +187,9 @@ def headline_cards(
             "Privileged basis",
             numbers["universal_calibrated"],
             "neurons",
-            f"More similar to their partners than {numbers['draws']} rotations of them allow,"
-            " at a false discovery rate of q.",
+            f"More similar to their partners than {numbers['draws']} rotations of them allow, tested at rate"
+            " q of false discoveries; in layers that mix shared and other neurons the rate is higher"
+            " (docs/neurons.md).",
         ),
         (
             "Largest excess",
@@ -187,13 +197,13 @@ def headline_cards(
             "correlation",
             "Largest correlation minus its rotated baseline, mean over partners.",
         ),
-        (
-            "Best match in the same layer",
-            round(100 * numbers["same_layer_match_share"], 1),
-            "%",
-            "Share of best matches that lie in the layer of the same number.",
-        ),
     ]
+    same_layer = (
+        "Best match in the same layer",
+        round(100 * numbers["same_layer_match_share"], 1),
+        "%",
+        "Share of best matches that lie in the layer of the same number.",
+    )
     clusters = (
         "Clusters",
         numbers["clusters"],
@@ -202,6 +212,7 @@ def headline_cards(
     )
     return [
         *(card(*facts, step="neurons.baseline", study=study, inputs=correlations) for facts in excess),
+        card(*same_layer, step="neurons.report", study=study, inputs=correlations),
         card(*clusters, step="neurons.clusters", study=study, inputs=[*correlations, *activations]),
     ]
 
@@ -224,17 +235,15 @@ def main(
     """Write the metrics and the report; ``section`` is the chapter's configuration as JSON."""
     import json
 
-    import pandas as pd
-
-    pairs = load_pairs(correlations)
-    sources = {source.name: source for source in map(Activations, activations)}
-    excess_table, cluster_members = pd.read_parquet(excess), pd.read_parquet(clusters)
+    pairs, sources = load_pairs(correlations), open_all(activations)
+    require_one_reference(pairs)
+    require_sources(pairs, sources)
+    excess_table, cluster_members = read_excess(excess, pairs), read_members(clusters, sources)
+    example_table = read_table(examples, [*KEYS, "token"]).to_pandas()
     numbers = metrics(excess_table, cluster_members, pairs, len(sources))
     tokens = next(iter(sources.values())).tokens
     write_json(metrics_out, numbers)
-    table = cluster_table(
-        cluster_members, pd.read_parquet(examples), sources, token_texts(tokenizer, tokens), settings
-    )
+    table = cluster_table(cluster_members, example_table, sources, token_texts(tokenizer, tokens), settings)
     steps = ["dump", "moments", "correlate", "baseline", "clusters", "histograms", "table", "figure"]
     steps += ["page", "report"]
     content = {
