@@ -16,7 +16,7 @@ name                        meaning
 ``universal_calibrated``    neurons of the privileged basis: mean largest correlation above its null, at a
                             false discovery rate of q where a layer is rotated as a whole; where some of
                             its neurons are shared, more of the others are called than that
-                            (docs/neurons.md: 8 % with a quarter shared, 30 % with half)
+                            (docs/neurons.md: 8 % with a sixth shared, 30 % with half)
 ``same_layer_match_share``  share of best matches that lie in the layer of the same number; neurons without
                             one (they or all partner neurons are constant) do not count
 ``clusters``                clusters over all models

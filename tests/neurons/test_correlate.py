@@ -369,7 +369,7 @@ def test_moments_of_other_tokens_or_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="range-0.safetensors: summed in float32, expected float64"):
         call(b, a, partner, other, [], out)
     mixed = [other[0], *write_moments(tmp_path / "mixed", a, 2)]
-    with pytest.raises(UserError, match="begins at token block 0, expected 2"):
+    with pytest.raises(UserError, match="begins at token block 0, expected 1"):
         call(a, b, mixed, partner, [], out)
     with pytest.raises(UserError, match="range-0.safetensors"):
         call(a, b, partner, own, [], out)
