@@ -29,6 +29,26 @@ rule neurons:
         ),
 
 
+localrules:
+    neurons_plan,
+
+
+rule neurons_plan:
+    """Plan what the study takes."""
+    input:
+        chapters.local_configurations(settings),
+    output:
+        f"results/neurons/{settings.neurons.study}/plan.json",
+    log:
+        f"logs/neurons/plan/{settings.neurons.study}/plan.log",
+    params:
+        **step("neurons.plan"),
+        study=lambda wildcards: chapters.neuron_study(settings).model_dump_json(),
+    shell:
+        "python -m steps.neurons.plan --study {params.study:q} --settings {params.settings:q}"
+        " --out {output:q} --log {log:q}"
+
+
 rule neurons_dump:
     """Dump the activations of a model."""
     input:
@@ -170,7 +190,7 @@ rule neurons_baseline:
     benchmark:
         "logs/neurons/baseline/{study}/baseline.tsv"
     resources:
-        **chapters.neuron_resources(settings, "tables"),
+        **chapters.neuron_resources(settings, "baseline"),
     params:
         **step("neurons.baseline"),
     shell:
@@ -219,7 +239,7 @@ rule neurons_table:
     benchmark:
         "logs/neurons/table/{study}/table.tsv"
     resources:
-        **chapters.neuron_resources(settings, "tables"),
+        **chapters.neuron_resources(settings, "table"),
     params:
         **step("neurons.table"),
     shell:
@@ -243,8 +263,10 @@ rule neurons_figure:
         "logs/neurons/figure/{study}/{figure}.log",
     benchmark:
         "logs/neurons/figure/{study}/{figure}.tsv"
+    wildcard_constraints:
+        figure="|".join(chapters.NEURON_FIGURES),
     resources:
-        **chapters.neuron_resources(settings, "tables"),
+        **chapters.neuron_resources(settings, "figure"),
     params:
         **step("neurons.figure"),
     shell:
@@ -322,3 +344,54 @@ rule neurons_report:
         " --correlations {input.correlations:q} --excess {input.excess:q} --clusters {input.clusters:q}"
         " --examples {input.examples:q} --figures {input.figures:q} --page {input.page:q} --settings {params.settings:q}"
         " --metrics-out {output.metrics:q} --report {output.report:q} --log {log:q}"
+
+
+# Rules that are no part of the chapter's target, and are targets themselves: without wildcards.
+
+
+rule neurons_similarity:
+    """Compare the reference with its partners by other measures, and with other nulls."""
+    input:
+        expand(chapters.activation_ledgers(settings), study=settings.neurons.study),
+    output:
+        table=f"results/neurons/{settings.neurons.study}/similarity.parquet",
+        figure=f"results/neurons/{settings.neurons.study}/figures/similarity.svg",
+        data=f"results/neurons/{settings.neurons.study}/figures/similarity.json",
+    log:
+        f"logs/neurons/similarity/{settings.neurons.study}/similarity.log",
+    benchmark:
+        f"logs/neurons/similarity/{settings.neurons.study}/similarity.tsv"
+    threads: settings.neurons.similarity.threads
+    resources:
+        **chapters.neuron_resources(settings, "similarity"),
+    params:
+        **step("neurons.similarity"),
+    shell:
+        "python -m steps.neurons.similarity --activations {input:q} --settings {params.settings:q}"
+        " --out {output.table:q} --figure {output.figure:q} --data {output.data:q} --log {log:q}"
+
+
+rule neurons_checkpoints:
+    """Follow universality and persistence over training."""
+    input:
+        models=chapters.model_ledgers(settings),
+        activations=expand(
+            chapters.activation_ledgers(settings)[0], study=settings.neurons.study
+        ),
+    output:
+        table=f"results/neurons/{settings.neurons.study}/checkpoints.parquet",
+        figure=f"results/neurons/{settings.neurons.study}/figures/checkpoints.svg",
+        data=f"results/neurons/{settings.neurons.study}/figures/checkpoints.json",
+    log:
+        f"logs/neurons/checkpoints/{settings.neurons.study}/checkpoints.log",
+    benchmark:
+        f"logs/neurons/checkpoints/{settings.neurons.study}/checkpoints.tsv"
+    threads: settings.neurons.checkpoints.threads
+    resources:
+        **chapters.neuron_resources(settings, "checkpoints"),
+    params:
+        **step("neurons.checkpoints"),
+    shell:
+        "python -m steps.neurons.checkpoints --models {input.models:q} --activations {input.activations:q}"
+        " --settings {params.settings:q} --out {output.table:q} --figure {output.figure:q}"
+        " --data {output.data:q} --log {log:q}"

@@ -27,6 +27,7 @@ from steps.language_models import sources as language_models_sources
 from steps.language_models import tokenizer as language_models_tokenizer
 from steps.language_models import train as language_models_train
 from steps.neurons import baseline as neurons_baseline
+from steps.neurons import checkpoints as neurons_checkpoints
 from steps.neurons import clusters as neurons_clusters
 from steps.neurons import correlate as neurons_correlate
 from steps.neurons import dump as neurons_dump
@@ -34,8 +35,10 @@ from steps.neurons import figure as neurons_figure
 from steps.neurons import histograms as neurons_histograms
 from steps.neurons import moments as neurons_moments
 from steps.neurons import page as neurons_page
+from steps.neurons import plan as neurons_plan
 from steps.neurons import products as neurons_products
 from steps.neurons import report as neurons_report
+from steps.neurons import similarity as neurons_similarity
 from steps.neurons.activations import Precision
 from steps.neurons.statistic_figures import STATISTICS
 from steps.neurons.universal import UniversalSettings
@@ -116,13 +119,6 @@ class LanguageModels(Settings):
         return self.tokenizer.model_copy(update=self.source(self.models[0].name).model_dump())
 
 
-class NeuronPlan(Settings):
-    """The size of the models, from which jobs estimate the memory and time they ask for."""
-
-    layers: int = pydantic.Field(2, ge=1, description="MLP layers")
-    width: int = pydantic.Field(256, ge=1, description="neurons per layer")
-
-
 class Neurons(UniversalSettings):
     """Universal neurons."""
 
@@ -134,7 +130,9 @@ class Neurons(UniversalSettings):
     precision: Precision = pydantic.Field("float32", description="of products; totals are float64")
     allow_self: bool = pydantic.Field(False, description="let a model be compared with itself")
     q: float = pydantic.Field(0.05, gt=0, lt=1, description="false discovery rate")
-    plan: NeuronPlan = pydantic.Field(NeuronPlan(), description="size of the models, for resources")
+    plan: neurons_plan.Settings = pydantic.Field(
+        neurons_plan.Settings(), description="size of the models and hardware, for resources and the planner"
+    )
     dump: neurons_dump.Settings = pydantic.Field(neurons_dump.Settings(), description="activations")
     moments: neurons_moments.Settings = pydantic.Field(neurons_moments.Settings(), description="moments")
     histograms: neurons_histograms.Settings = pydantic.Field(
@@ -150,6 +148,12 @@ class Neurons(UniversalSettings):
     clusters: neurons_clusters.Settings = pydantic.Field(neurons_clusters.Settings(), description="clusters")
     figure: neurons_figure.Settings = pydantic.Field(neurons_figure.Settings(), description="figures")
     page: neurons_page.Settings = pydantic.Field(neurons_page.Settings(), description="the neuron page")
+    similarity: neurons_similarity.Settings = pydantic.Field(
+        neurons_similarity.Settings(), description="other measures and nulls"
+    )
+    checkpoints: neurons_checkpoints.Settings = pydantic.Field(
+        neurons_checkpoints.Settings(), description="universality over training"
+    )
     report: neurons_report.Settings = pydantic.Field(neurons_report.Settings(), description="the report")
 
 
@@ -251,9 +255,6 @@ def corpus_resources(config: Config) -> dict[str, Any]:
 
 NEURONS = "results/neurons/{study}"
 """The folder of a study, as rules write it."""
-
-MANY_SOURCES = 32
-"""How many sources of text the estimates of memory assume."""
 
 NEURON_FIGURES = [*neurons_figure.FIGURES, *STATISTICS]
 """The figures of the neurons chapter."""
@@ -372,6 +373,13 @@ def activation_ledgers(config: Config) -> list[str]:
     return [f"{NEURONS}/activations/{name}/ledger.json" for name in compared_models(config)]
 
 
+def model_ledgers(config: Config) -> list[str]:
+    """Every model that is compared, the reference first."""
+    return [
+        f"data/models/{config.language_models.study}/{name}/ledger.json" for name in compared_models(config)
+    ]
+
+
 def moment_files(config: Config) -> list[str]:
     """The moments of every model and token range, model by model."""
     return [
@@ -407,49 +415,80 @@ def family_tables(config: Config) -> list[str]:
     return []
 
 
+def neuron_model(config: Config, name: str) -> neurons_plan.Model:
+    """The size of a model: as it is trained, as its config.json says where that is here, else as planned."""
+    train, planned = config.language_models.train, config.neurons.plan
+    if not config.language_models.models:
+        width = 4 * train.width
+        shape = {"layers": train.layers, "width": width, "d_model": train.width}
+        return neurons_plan.Model(name=name, **shape, read_from="language_models.train")
+    source = config.language_models.source(name)
+    found = neurons_plan.local_configuration(source.path, source.hub, source.revision)
+    if found is not None:
+        return neurons_plan.model_size(name, found)
+    shape = {"layers": planned.layers, "width": planned.width, "d_model": -(-planned.width // 4)}
+    return neurons_plan.Model(name=name, **shape, read_from="neurons.plan")
+
+
+def local_configurations(config: Config) -> list[str]:
+    """The ``config.json`` of listed models in local folders, from which the planner knows their size."""
+    paths = [model.path for model in config.language_models.models if model.path is not None]
+    found = [neurons_plan.local_configuration(path, None, None) for path in paths]
+    return _declarable([path for path in found if path is not None])
+
+
+def neuron_study(config: Config) -> neurons_plan.Study:
+    """What decides how much work the configured study is."""
+    neurons, chapter = config.neurons, config.language_models
+    names = compared_models(config)
+    trained = chapter.train.checkpoints if not chapter.models else 0
+    return neurons_plan.Study(
+        name=neurons.study,
+        models=[neuron_model(config, name) for name in names],
+        pairs=[(names.index(a), names.index(b)) for a, b in compared_pairs(config)],
+        tiles=neurons.tiles,
+        ranges=neurons.ranges,
+        tokens=neurons.dump.tokens,
+        context=chapter.rows.context,
+        block_tokens=neurons.dump.block_tokens,
+        source=neurons.dump.source,
+        dtype=neurons.dump.dtype,
+        compute_dtype=neurons.dump.compute_dtype,
+        precision=neurons.precision,
+        examples=neurons.moments.examples,
+        top=neurons.correlate.top,
+        draws=neurons.correlate.draws,
+        similarity_tokens=neurons.similarity.tokens or neurons.dump.tokens,
+        checkpoint_tokens=neurons.checkpoints.tokens,
+        checkpoint_draws=neurons.checkpoints.draws,
+        checkpoints=trained + 1 if trained else 0,
+        figures=len(NEURON_FIGURES),
+        bootstraps=neurons.clusters.bootstraps,
+        candidates=neurons.clusters.candidates,
+        histogram_tokens=neurons.histograms.tokens or neurons.dump.tokens,
+        page_examples=neurons.page.neurons * neurons.page.examples,
+        snippets=neurons.report.clusters * neurons.report.snippets,
+    )
+
+
 def neuron_resources(config: Config, step: str) -> dict[str, Any]:
     """Megabytes and minutes that a step of the neurons chapter asks for, and a GPU where it helps.
 
-    Memory follows from what a step holds (float64 totals, a block of activations per model) and grows
-    with each attempt; minutes assume 20 GFLOP/s per thread.
+    Memory and work are those of the planner, of the largest job of the step, and grow with each attempt;
+    minutes assume 20 GFLOP/s per thread, or 5 TFLOP/s of an accelerator, and half of them lost.
     """
     neurons = config.neurons
-    width, layers = neurons.plan.width, neurons.plan.layers
-    count, rows = width * layers, -(-width * layers // neurons.tiles)
-    tokens = neurons.dump.tokens / (neurons.ranges if step in ("moments", "products") else 1)
-    models = len(compared_models(config))
-    block_tokens = neurons.dump.block_tokens
-    anew = count * width / 4 if neurons.dump.source == "model" else 10.0 * count  # per token
-    block, within = 4.0 * block_tokens * count, 8.0 * layers * width**2
-    summaries = 12.0 * count * (2 * neurons.correlate.top + 110) + 8.0 * neurons.correlate.draws * count
-    held = {
-        "dump": 3 * block + 4e9 * (neurons.plan.layers > 4),
-        "moments": 3 * within + 2 * block,
-        "products": 8.0 * rows * count + 2 * block,
-        "correlate": 16.0 * rows * count * (neurons.ranges > 1) + 8.0 * rows * count + 4 * within + 2 * block,
-        "clusters": 2 * models * block + summaries * len(compared_pairs(config)),
-        "tables": summaries * models + 2 * within,
-        "report": summaries * models + 2 * within,
-        "page": summaries * models + 2 * block,
-        "histograms": 4.0 * MANY_SOURCES * count * neurons_histograms.BINS + 2 * block,
-    }[step]
-    work = {
-        "dump": tokens * count * width / 4,
-        "moments": 2.0 * tokens * count * width,
-        "products": 2.0 * tokens * rows * count,
-        "correlate": 2.0 * tokens * rows * count * (neurons.ranges == 1)
-        + 2.0 * neurons.correlate.draws * (rows + width) * count * width,
-        "page": models * anew * min(tokens, neurons.page.neurons * neurons.page.examples * block_tokens),
-        "histograms": models * anew * min(neurons.histograms.tokens or tokens, tokens),
-    }.get(step, 1e9)
-    minutes = 10 + work / (20e9 * config.threads * 60) * 2
-    megabytes = 1000 + held / 1e6
-    resources = _growing(megabytes, minutes)
+    jobs = neurons_plan.jobs(neuron_study(config), step)
     computed = neurons.dump.source == "model"
     devices = {getattr(getattr(neurons, step, None), "device", "cpu")} if step != "dump" else set()
-    if step in (("moments", "products", "correlate", "clusters", "report") if computed else ("dump",)):
+    reading = ("moments", "histograms", "products", "correlate", "clusters", "page", "report", "similarity")
+    if step in ((*reading, "checkpoints") if computed else ("dump", "checkpoints")):
         devices.add(neurons.dump.device)
-    if devices - {"cpu"}:
+    accelerated = bool(devices - {"cpu"})
+    speed = 5e12 if accelerated else 20e9 * getattr(getattr(neurons, step, None), "threads", 1)
+    work = max((job.flops for job in jobs), default=0.0)
+    resources = _growing(max((job.megabytes for job in jobs), default=1000), 10 + 2 * work / speed / 60)
+    if accelerated:
         resources["gpu"] = 1
     return resources
 

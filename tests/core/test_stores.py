@@ -542,6 +542,37 @@ def test_truncated_tensors_are_refused(tmp_path: Path, size: int) -> None:
         read_tensors(path)
 
 
+@pytest.mark.parametrize("place", [0.1, 0.3, 0.5, 0.7, 0.9, 0.999])
+def test_altered_tensors_are_refused(tmp_path: Path, place: float) -> None:
+    """A byte anywhere: in the facts, in an array, in one that is not read."""
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"a": values_of((30, 4), "float32"), "b": np.arange(9)}, {"kind": "k", "n": [1, 2]})
+    whole = bytearray(path.read_bytes())
+    whole[int(place * len(whole))] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(UserError, match="x.safetensors: .*; delete it and run snakemake again"):
+        read_tensors(path, leave="b")
+    with pytest.raises(UserError, match="x.safetensors: .*; delete it and run snakemake again"):
+        with open_tensors(path):
+            pass
+
+
+def test_swapped_tensors_are_refused(tmp_path: Path) -> None:
+    """Of the same shape, so that only their names tell them apart."""
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"aa": np.zeros(3), "bb": np.ones(3)}, {})
+    path.write_bytes(path.read_bytes().replace(b'"aa"', b'"cc"'))
+    with pytest.raises(UserError, match="its contents differ from the hash in it"):
+        read_tensors(path)
+
+
+def test_tensors_of_another_kind_are_refused(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "x", {"a": np.zeros(3)}, {"kind": "moments"})
+    assert read_tensors(tmp_path / "x", kind="moments")[1] == {"kind": "moments"}
+    with pytest.raises(UserError, match="x: found a file of 'moments', expected one of 'products'"):
+        read_tensors(tmp_path / "x", kind="products")
+
+
 def test_other_files_are_no_tensors(tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 

@@ -192,18 +192,18 @@ def correlate_pair(
     return files
 
 
-TOKENIZER = fingerprint(["tokenizer", {"words": VOCABULARY}])
+TOKENIZER = fingerprint(["tokenizer", {"words": VOCABULARY, "name": "planted"}])
 """The fingerprint of what :func:`write_tokenizer` writes."""
 
 
-def write_tokenizer(folder: Path) -> Path:
+def write_tokenizer(folder: Path, name: str = "planted") -> Path:
     """A tokenizer of ``VOCABULARY`` words: ``<bos>`` is 0, a new line is 1, then ``w2``, ``w3``, ..."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     words = {"<bos>": 0, "\n": 1} | {f"w{number}": number for number in range(2, VOCABULARY)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<bos>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
-    ledger = Ledger(folder / "ledger.json", "tokenizer", {"words": VOCABULARY})
+    ledger = Ledger(folder / "ledger.json", "tokenizer", {"words": VOCABULARY, "name": name})
     tokenizer.save(str(folder / "tokenizer.json"))
     ledger.record("tokenizer.json")
     ledger.finish({})

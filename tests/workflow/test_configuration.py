@@ -139,7 +139,7 @@ def test_an_unknown_reference_is_named() -> None:
 
 def test_memory_grows_with_each_attempt() -> None:
     config = workflow.Config()
-    for step in ("dump", "moments", "products", "correlate", "clusters", "tables"):
+    for step in ("dump", "moments", "correlate", "clusters", "similarity", "checkpoints", "report"):
         memory = workflow.neuron_resources(config, step)["mem_mb"]
         assert memory(None, 2) == pytest.approx(2 * memory(None, 1), abs=1)
 

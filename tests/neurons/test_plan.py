@@ -1,0 +1,275 @@
+"""The planner against the paper's figures, against what small runs write, and against what rules ask for."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steps.core.errors import UserError
+from steps.core.runner import Output
+from steps.neurons import dump, plan
+from tests.neurons.planted import (
+    CONTEXT,
+    correlate_pair,
+    write_model,
+    write_rows,
+    write_tokenizer,
+)
+
+SMALL = {"layers": 12, "width": 3072, "d_model": 768}
+MEDIUM = {"layers": 24, "width": 4096, "d_model": 1024}
+
+
+def study(shape: dict[str, int] = SMALL, models: int = 2, **changes: Any) -> plan.Study:
+    values = {
+        "name": "planned",
+        "models": [{"name": f"m{k}", **shape} for k in range(models)],
+        "pairs": [(0, k) for k in range(1, models)],
+        "tiles": 1,
+        "ranges": 1,
+        "tokens": 100_000_000,
+        "context": 512,
+        "block_tokens": 8192,
+        "source": "dump",
+        "dtype": "float16",
+        "compute_dtype": "float32",
+        "precision": "float32",
+        "examples": 20,
+        "top": 50,
+        "draws": 99,
+        "similarity_tokens": 100_000,
+        "checkpoint_tokens": 20_000,
+        "checkpoint_draws": 99,
+        "checkpoints": 0,
+        "figures": 3,
+        "bootstraps": 200,
+        "candidates": 3,
+        "histogram_tokens": 1_000_000,
+        "page_examples": 24_000,
+        "snippets": 36,
+    }
+    return plan.Study.model_validate({**values, **changes})
+
+
+def planned(of: plan.Study, **settings: Any) -> dict[str, Any]:
+    return plan.plan(of, plan.Settings.model_validate(settings))
+
+
+@pytest.mark.parametrize(
+    ("shape", "flops", "matrix"), [(SMALL, 2.7e17, 10.9e9), (MEDIUM, 1.9e18, 77e9)], ids=["small", "medium"]
+)
+def test_figures_of_the_paper(shape: dict[str, int], flops: float, matrix: float) -> None:
+    """39 TB for two medium models; FLOPs of a pair; its product matrix in float64."""
+    of = study(shape)
+    whole = planned(of)
+    assert whole["total"]["flops_products"] == pytest.approx(flops, rel=0.02)
+    neurons = of.models[0].neurons
+    assert plan.product_bytes(neurons, neurons) == pytest.approx(matrix, rel=0.01)
+    assert plan.jobs(of, "correlate")[0].held > matrix
+    if shape is MEDIUM:
+        assert whole["total"]["bytes_of_all_activations"] == pytest.approx(39e12, rel=0.01)
+        assert whole["rules"]["dump"]["bytes_written"] == pytest.approx(39e12, rel=0.02)
+        per_draw = plan.rotation_flops(1, neurons, of.models[1])
+        assert per_draw == pytest.approx(7.9e13, rel=0.05)
+
+
+def test_forward_passes_of_gpt2_small() -> None:
+    """85 million parameters in the blocks, two FLOPs each, and attention to all 512 places."""
+    of = study()
+    assert of.models[0].parameters == pytest.approx(85e6, rel=0.01)
+    attention = 12 * 4 * 512 * 768
+    assert of.models[0].forward(512) == pytest.approx(2 * 85e6 + attention, rel=0.01)
+
+
+@pytest.mark.parametrize("cut", [(1, 1), (2, 1), (1, 4), (3, 5)])
+@pytest.mark.parametrize("source", ["dump", "model"])
+def test_cutting_moves_work_and_takes_none_away(cut: tuple[int, int], source: str) -> None:
+    tiles, ranges = cut
+    whole = planned(study(models=3, source=source))["total"]
+    parts = planned(study(models=3, source=source, tiles=tiles, ranges=ranges))["total"]
+    assert parts["flops_products"] == pytest.approx(whole["flops_products"])
+    assert parts["flops_within"] == pytest.approx(whole["flops_within"])
+    assert parts["flops_rotations"] >= whole["flops_rotations"]
+    each = 8 * study().models[0].neurons ** 2 * 2 * ranges
+    assert parts["bytes_temporary"] == pytest.approx(each if ranges > 1 else 0, rel=0.001)
+    if source == "model":
+        of = study(models=3)
+        passes = 3 + 2 * 2 * tiles + 3  # moments; both sides of either pair in every tile; clusters
+        forward = passes * of.tokens * of.models[0].forward(512)
+        assert parts["flops_forward"] == pytest.approx(forward)
+        assert parts["bytes_written"] < 1e12
+
+
+def test_jobs_of_every_rule() -> None:
+    of = study(models=5, tiles=2, ranges=16)
+    counts = {rule: row["jobs"] for rule, row in planned(of)["rules"].items()}
+    cut = {"dump": 5, "moments": 5 * 16, "products": 4 * 2 * 16, "correlate": 4 * 2, "similarity": 1}
+    assert counts == cut | {"baseline": 1, "clusters": 1, "table": 1, "figure": 3, "report": 1}
+    assert "products" not in planned(study())["rules"]
+    assert planned(study(checkpoints=7))["rules"]["checkpoints"]["jobs"] == 1
+
+
+@pytest.mark.parametrize("source", ["dump", "model"])
+def test_clusters_hold_their_sums_and_bootstraps(source: str) -> None:
+    """Array by array, at the paper's size: reference and four partners."""
+    of = study(models=5, source=source)
+    (job,) = plan.jobs(of, "clusters")
+    count, candidates = 12 * 3072, 2 * 3 * 12 * 3072
+    arrays = {
+        "buffer and transposed block of each model": 5 * 2 * 4 * 8192 * count,
+        "total and square": 5 * 2 * 8 * 256 * count,
+        "product": 4 * 8 * 256 * candidates,
+        "correlations of bootstraps": 4 * 8 * 200 * candidates,
+        "means, norms, covariance of a pair": 6 * 8 * 200 * candidates,
+        "computed blocks": (source == "model") * 5 * 2 * 8192 * count,
+    }
+    assert sum(arrays.values()) < job.held < 2.5 * sum(arrays.values())
+    assert (job.forward > 0) == (source == "model")
+    # in place of a dump that each reader makes anew
+    assert job.forward == (source == "model") * sum(1e8 * model.forward(512) for model in of.models)
+
+
+def test_the_report_runs_its_rows_only_and_threads_shorten_jobs() -> None:
+    (dumped,), (anew,) = (plan.jobs(study(source=source), "report") for source in ("dump", "model"))
+    assert dumped.forward == 0
+    assert anew.forward == 2 * 36 * 512 * study().models[0].forward(512)
+    assert anew.held - dumped.held > 2 * 4 * 124e6
+
+
+def test_hours_follow_hardware_share_and_disk() -> None:
+    of = study(draws=1)
+    whole = planned(of, hardware="v100", share=1)
+    assert whole["rules"]["correlate"]["hours"] == pytest.approx(
+        (2.717e17 + plan.rotation_flops(1, 36864, of.models[1])) / 15.7e12 / 3600
+        + whole["rules"]["correlate"]["bytes_read"] / 1e9 / 3600,
+        rel=0.01,
+    )
+    half = planned(of, hardware="v100", share=0.5, disk_gb_per_s=0.5)
+    assert half["total"]["hours"] == pytest.approx(2 * whole["total"]["hours"])
+    own = planned(of, hardware="v100", share=1, peak_tflops=15.7)
+    assert own["total"]["hours"] == pytest.approx(whole["total"]["hours"])
+    fast = planned(
+        of.model_copy(update={"precision": "float16"}), hardware="v100", share=1, disk_gb_per_s=1e9
+    )
+    slow = planned(of, hardware="v100", share=1, disk_gb_per_s=1e9)
+    assert slow["rules"]["correlate"]["hours"] > 7 * fast["rules"]["correlate"]["hours"]
+    pairs = study(models=5)
+    alone, together = planned(pairs, devices=1), planned(pairs, devices=100)
+    assert alone["total"]["hours_on_all_devices"] == pytest.approx(alone["total"]["hours"])
+    longest = sum(row["hours_longest_job"] for row in together["rules"].values() if not row["on_request"])
+    assert together["total"]["hours_on_all_devices"] == pytest.approx(longest)
+
+
+def test_what_does_not_fit_is_marked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    big = study(MEDIUM)
+    assert not planned(big, hardware="v100")["rules"]["correlate"]["fits_memory"]
+    assert planned(big, memory_gb=1000)["rules"]["correlate"]["fits_memory"]
+    with caplog.at_level(logging.INFO, "reprise"):
+        plan.main(big, plan.Settings(hardware="v100"), Output(tmp_path / "plan.json"))
+    (line,) = (line for line in caplog.text.splitlines() if line.startswith("neurons_correlate"))
+    assert "GB (!)" in line
+    assert "24 layers of 4,096 neurons" in caplog.text
+    assert "39.3 TB" in caplog.text
+    written = json.loads((tmp_path / "plan.json").read_text())
+    assert written["rules"]["correlate"]["flops_products"] == pytest.approx(1.93e18, rel=0.01)
+    assert written["study"]["tokens"] == 100_000_000
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_bytes_are_those_of_a_small_run(tmp_path: Path, dtype: str) -> None:
+    """Within 2 %: dumps without compression, moments, product tiles, summaries."""
+    rows, width, layers = 400, 64, 2
+    tokenizer, packed = write_tokenizer(tmp_path / "tokenizer"), write_rows(tmp_path / "rows", rows)
+    settings = dump.Settings.model_validate(
+        {"tokens": rows * CONTEXT, "block_tokens": 100 * CONTEXT, "codec": "none", "dtype": dtype}
+    )
+    ledgers = []
+    for seed, name in enumerate("ab"):
+        model = write_model(tmp_path / f"model-{name}", seed)
+        ledgers.append(tmp_path / name / "ledger.json")
+        dump.main(model, tokenizer, packed, name, settings, Output(ledgers[-1]))
+    of = study(
+        {"layers": layers, "width": width, "d_model": 16},
+        tokens=rows * CONTEXT,
+        tiles=2,
+        ranges=2,
+        dtype=dtype,
+        draws=30,
+        block_tokens=100 * CONTEXT,
+    )
+    correlated = correlate_pair(tmp_path / "pair", *ledgers, tiles=2, ranges=2, draws=30)
+    whole = plan.jobs(of, "dump")[0].written
+    assert size_of(ledgers[0].parent) == pytest.approx(whole, rel=0.02)
+    for rule, files in (
+        ("moments", [tmp_path / "pair" / "a" / f"range-{k}.safetensors" for k in range(2)]),
+        ("products", sorted((tmp_path / "pair").glob("products-*"))),
+        ("correlate", correlated),
+    ):
+        jobs = plan.jobs(of, rule)
+        expected = [job.written + job.temporary for job in jobs]
+        # The header of a file, which does not grow, is a kilobyte or two.
+        for path, value in zip(files, expected, strict=False):
+            assert value <= path.stat().st_size <= 1.02 * value + 2_500, path
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"model_type": "gpt2", "n_layer": 12, "n_embd": 768, "n_inner": None}, (12, 3072, 768, False)),
+        ({"model_type": "gpt2", "n_layer": 2, "n_embd": 64, "n_inner": 100}, (2, 100, 64, False)),
+        (
+            {
+                "model_type": "gpt_neox",
+                "num_hidden_layers": 6,
+                "hidden_size": 512,
+                "intermediate_size": 2048,
+            },
+            (6, 2048, 512, False),
+        ),
+        (
+            {"model_type": "llama", "num_hidden_layers": 3, "hidden_size": 48, "intermediate_size": 128},
+            (3, 128, 48, True),
+        ),
+    ],
+    ids=["gpt2", "gpt2-inner", "neox", "llama"],
+)
+def test_sizes_are_read_from_config_json(tmp_path: Path, config: dict[str, Any], expected: Any) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    model = plan.model_size("x", path)
+    assert (model.layers, model.width, model.d_model, model.gated) == expected
+    assert model.read_from == str(path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"n_layer": 2}', '{"n_layer": 0, "n_embd": 8}'])
+def test_a_broken_config_json_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config.json: found no sizes of a model in it"):
+        plan.model_size("x", tmp_path / "config.json")
+
+
+def test_a_local_folder_and_the_cache_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert plan.local_configuration(str(tmp_path), None, None) is None
+    (tmp_path / "config.json").write_text("{}")
+    assert plan.local_configuration(str(tmp_path), None, None) == tmp_path / "config.json"
+    repository = tmp_path / "hub" / "models--somebody--model"
+    commit = "0" * 40
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    assert plan.local_configuration(None, "somebody/model", "main") is None
+    (repository / "snapshots" / commit).mkdir(parents=True)
+    (repository / "snapshots" / commit / "config.json").write_text("{}")
+    found = plan.local_configuration(None, "somebody/model", "main")
+    assert found is not None
+    assert found.read_text() == "{}"

@@ -1,0 +1,145 @@
+"""What rules ask for: the planner's figures, enough for what jobs really use, and a GPU where one helps."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from steps import workflow
+from steps.neurons import plan
+from tests.workflow.conftest import ROOT, TINY, Workspace, snakemake
+from tests.workflow.test_configuration import default
+
+
+def configured(path: Path, **neurons: Any) -> workflow.Config:
+    """The configuration that ``path`` makes of the defaults."""
+    merged = default()
+
+    def merge(into: dict[str, Any], values: dict[str, Any]) -> None:
+        for key, value in values.items():
+            if isinstance(value, dict) and isinstance(into.get(key), dict):
+                merge(into[key], value)
+            else:
+                into[key] = value
+
+    merge(merged, yaml.safe_load(path.read_text()))
+    merge(merged, {"neurons": neurons})
+    return workflow.configure(merged)
+
+
+def test_rules_ask_for_what_the_planner_says() -> None:
+    config = configured(ROOT / "config" / "paper.yaml")
+    study = workflow.neuron_study(config)
+    planned = plan.plan(study, config.neurons.plan)["rules"]
+    for rule in plan.RULES:
+        asked = workflow.neuron_resources(config, rule)["mem_mb"](None, 1)
+        assert asked == pytest.approx(planned[rule]["megabytes"], abs=1)
+    assert planned["products"]["jobs"] == 4 * 2 * 16
+    assert planned["correlate"]["jobs"] == len(workflow.correlation_files(config))
+    assert planned["moments"]["jobs"] == len(workflow.moment_files(config))
+
+
+def test_sizes_of_trained_and_of_unknown_models() -> None:
+    trained = workflow.neuron_study(configured(TINY)).models[0]
+    assert (trained.layers, trained.width, trained.d_model) == (2, 64, 16)
+    listed = workflow.neuron_study(configured(ROOT / "config" / "paper.yaml")).models[0]
+    assert (listed.layers, listed.width, listed.d_model) == (12, 3072, 768)
+
+
+def test_sizes_of_local_models_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models").mkdir()
+    for name in ("first", "second"):
+        (tmp_path / "models" / name).mkdir()
+        shape = {"model_type": "gpt2", "n_layer": 3, "n_embd": 20}
+        (tmp_path / "models" / name / "config.json").write_text(json.dumps(shape))
+    monkeypatch.chdir(tmp_path)
+    config = configured(ROOT / "config" / "own_models.yaml")
+    assert [(m.layers, m.width) for m in workflow.neuron_study(config).models] == [(3, 80)] * 2
+    assert workflow.local_configurations(config) == [f"models/{n}/config.json" for n in ("first", "second")]
+
+
+def test_a_gpu_is_asked_for_where_the_device_is_one() -> None:
+    """Where products are formed on one, or models run: in the dump, or in whoever reads a study without."""
+    paper = ROOT / "config" / "paper.yaml"
+    for step in ("moments", "products", "correlate", "clusters"):
+        config = configured(paper, **{step: {"device": "cuda"}})
+        assert workflow.neuron_resources(config, step)["gpu"] == 1
+        assert "gpu" not in workflow.neuron_resources(config, "baseline")
+        assert "gpu" not in workflow.neuron_resources(configured(paper), step)
+    for source, uses in (
+        ("dump", {"dump", "checkpoints"}),
+        ("model", {"moments", "similarity", "checkpoints"}),
+    ):
+        config = configured(TINY, dump={"device": "cuda", "source": source})
+        asked = {
+            step
+            for step in ("dump", "moments", "similarity", "checkpoints", "table")
+            if "gpu" in workflow.neuron_resources(config, step)
+        }
+        assert asked == uses
+
+
+def test_threads_shorten_the_job_that_has_them() -> None:
+    paper = ROOT / "config" / "paper.yaml"
+    slow = workflow.neuron_resources(configured(paper), "products")["runtime"](None, 1)
+    fast = workflow.neuron_resources(configured(paper, products={"threads": 8}), "products")
+    other = workflow.neuron_resources(configured(paper, products={"threads": 8}), "moments")
+    assert fast["runtime"](None, 1) - 10 == pytest.approx((slow - 10) / 8, abs=1)
+    assert other["runtime"](None, 1) == workflow.neuron_resources(configured(paper), "moments")["runtime"](
+        None, 1
+    )
+
+
+def test_dry_run_of_the_paper_on_a_cluster_with_gpus(tmp_path: Path) -> None:
+    """The slurm profile without its plugin, which need not be installed."""
+    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+    profile = {key: value for key, value in profile.items() if not key.startswith("slurm-")}
+    profile |= {"executor": "local", "jobs": 64}
+    (tmp_path / "profile").mkdir()
+    (tmp_path / "profile/config.yaml").write_text(yaml.safe_dump(profile))
+    paper = ROOT / "config" / "paper.yaml"
+    done = snakemake(
+        tmp_path,
+        *("-n", "--workflow-profile", str(tmp_path / "profile")),
+        *("--config", "device=cuda", "--", "results/neurons/paper_small/excess.parquet"),
+        config=paper,
+    )
+    rules: dict[str, set[bool]] = {}
+    for job in re.split(r"\n(?=(?:local)?rule )", done.stdout + done.stderr):
+        name = re.match(r"(?:local)?rule (\w+):", job)
+        resources = re.search(r"resources: (.*)", job)
+        if name and resources:
+            rules.setdefault(name[1], set()).add("gpu=1" in resources[1])
+    for step in ("moments", "products", "correlate"):
+        assert rules[f"neurons_{step}"] == {True}, step
+    assert rules["neurons_baseline"] == {False}
+
+
+def test_jobs_use_no_more_memory_than_they_ask_for(undisturbed: Workspace) -> None:
+    folder = undisturbed.finished()
+    config, seen = configured(TINY), set()
+    for path in sorted((folder / "logs" / "neurons").rglob("*.tsv")):
+        step = path.relative_to(folder / "logs" / "neurons").parts[0]
+        if step not in plan.RULES:
+            continue
+        with path.open() as file:
+            (row,) = csv.DictReader(file, delimiter="\t")
+        if row["max_rss"] in ("-", "NA"):  # over before Snakemake looked
+            continue
+        seen.add(step)
+        assert float(row["max_rss"]) <= workflow.neuron_resources(config, step)["mem_mb"](None, 1), path
+    assert {"correlate", "clusters"} <= seen
+
+
+def test_the_plan_of_the_paper_needs_nothing(tmp_path: Path) -> None:
+    snakemake(tmp_path, "--cores", "1", "neurons_plan", config=ROOT / "config" / "paper.yaml")
+    planned = json.loads((tmp_path / "results/neurons/paper_small/plan.json").read_text())
+    assert planned["total"]["bytes_of_all_activations"] == pytest.approx(36.9e12, rel=0.01)
+    assert "neurons_products" in (tmp_path / "logs/neurons/plan/paper_small/plan.log").read_text()
+    assert not (tmp_path / "data").exists()
