@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from steps.core.runner import Output
 from steps.core.errors import UserError
+from steps.core.runner import Output
 from steps.neurons import table
 from steps.neurons.activations import Activations
 from tests.neurons.conftest import Study
