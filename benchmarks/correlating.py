@@ -42,6 +42,8 @@ def over_matmul(folder: Path, quick: bool) -> Iterator[Figure]:
 
     The other side has the same post-activations as float32 matrices in memory and calls
     ``torch.matmul`` for every block of tokens: once for the two models, once for each layer.
+    ``neurons.correlate_with_moments_over_matmul`` has the whole of ``neurons.moments`` for the partner, as
+    the workflow runs it once for every model: its pre-activations and top examples too.
     """
     import torch
 
@@ -57,6 +59,10 @@ def over_matmul(folder: Path, quick: bool) -> Iterator[Figure]:
         correlate_pair(*ledgers)
         within_layers(ledgers[1])
 
+    def whole_step() -> None:
+        correlate_pair(*ledgers)
+        made.write_moments(ledgers[1])
+
     def matmul() -> None:
         for a, b in blocks:
             torch.matmul(a.T, b, out=product)
@@ -64,8 +70,14 @@ def over_matmul(folder: Path, quick: bool) -> Iterator[Figure]:
                 torch.matmul(layer.T, layer, out=within)
 
     runs = 2 if quick else RUNS
-    seconds = in_turn({"correlate": step, "matmul": matmul}, runs)
-    yield ratio("neurons.correlate_over_matmul", seconds, "at most 1.25")
+    sides = {"correlate": step, "matmul": matmul, "correlate, all moments": whole_step}
+    seconds = in_turn(sides, runs)
+    multiplied = {"matmul": seconds["matmul"]}
+    yield ratio(
+        "neurons.correlate_over_matmul", {"correlate": seconds["correlate"], **multiplied}, "at most 1.25"
+    )
+    whole = {"correlate, all moments": seconds["correlate, all moments"], **multiplied}
+    yield ratio("neurons.correlate_with_moments_over_matmul", whole, "")
 
 
 def shifted_blocks(ledger: Path) -> list[torch.Tensor]:

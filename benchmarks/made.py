@@ -77,6 +77,7 @@ def activations(
             "device": "cpu",
             "activation": "gelu_new",
             "gated": False,
+            "weights": [],
             "kept": int(keep.sum()),
             "model_ledger": "",
         }
@@ -115,6 +116,7 @@ def computed_activations(
             "device": device,
             "activation": "gelu_new",
             "gated": False,
+            "weights": [],
             "kept": int(keep.sum()),
             "model_ledger": "../model/ledger.json",
         }

@@ -134,8 +134,8 @@ class Neurons(UniversalSettings):
     study: Name = pydantic.Field("default", description="name of the study, its folder in results/neurons")
     reference: Name | None = pydantic.Field(None, description="the model whose neurons are judged")
     pairs: Literal["reference", "all"] = pydantic.Field("all", description="which models are correlated")
-    tiles: int = pydantic.Field(1, ge=1, description="row tiles of each pair, one job each")
-    ranges: int = pydantic.Field(1, ge=1, description="token ranges of each tile, one job each")
+    tiles: int = pydantic.Field(1, ge=1, le=1000, description="row tiles of each pair, one job each")
+    ranges: int = pydantic.Field(1, ge=1, le=1000, description="token ranges of each tile, one job each")
     precision: Precision = pydantic.Field("float32", description="of products; totals are float64")
     allow_self: bool = pydantic.Field(False, description="let a model be compared with itself")
     q: float = pydantic.Field(0.05, gt=0, lt=1, description="false discovery rate")
@@ -290,13 +290,13 @@ def corpus_resources(config: Config) -> dict[str, Any]:
 NEURONS = "results/neurons/{study}"
 """The folder of a study, as rules write it."""
 
-MANY_SOURCES = 32
-"""How many sources of text the estimates of memory assume."""
-
 GALLERIES = list(neurons_gallery.GALLERIES)
 """The galleries of families of neurons."""
 
-COMPUTING = ("moments", "histograms", "explain", "products", "correlate", "clusters", "page", "report")
+COMPUTING = (
+    *("moments", "histograms", "explain", "products", "correlate", "clusters", "page", "report"),
+    *("similarity", "checkpoints"),
+)
 """The steps of the neurons chapter that run models where no activations are kept."""
 
 NEURON_FIGURES = [*neurons_figure.FIGURES, *STATISTICS]
@@ -498,6 +498,11 @@ def neuron_study(config: Config) -> neurons_plan.Study:
         checkpoint_draws=neurons.checkpoints.draws,
         checkpoints=trained + 1 if trained else 0,
         figures=len(NEURON_FIGURES),
+        bootstraps=neurons.clusters.bootstraps,
+        candidates=neurons.clusters.candidates,
+        histogram_tokens=neurons.histograms.tokens or neurons.dump.tokens,
+        page_examples=neurons.page.neurons * neurons.page.examples,
+        snippets=neurons.report.clusters * neurons.report.snippets,
     )
 
 
@@ -541,7 +546,7 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
     """
     neurons = config.neurons
     study = neuron_study(config)
-    planned = step in (*neurons_plan.RULES, *neurons_plan.ON_REQUEST, "products", "tables")
+    planned = step in (*neurons_plan.RULES, *neurons_plan.ON_REQUEST, "tables")
     jobs = neurons_plan.jobs(study, step) if planned else [_further_job(config, study, step)]
     section = getattr(neurons, step, None)
     devices = {getattr(section, "device", "cpu")} if step != "dump" else set()
@@ -571,8 +576,6 @@ def _further_job(config: Config, study: neurons_plan.Study, step: str) -> neuron
     weights = 4.0 * (largest.parameters + vocabulary * d_model)
     tried = 3 * (len(neurons.intervene.values) + 3) + 10 * neurons.intervene.controls
     tried += 2 * neurons.intervene.ablated
-    shown = min(tokens, neurons.page.neurons * neurons.page.examples * study.block_tokens)
-    counted = min(neurons.histograms.tokens or tokens, tokens)
     held, work = {
         # All neurons' unit vectors, a raw and a processed layer, embedding and unembedding.
         "weights": (
@@ -588,11 +591,6 @@ def _further_job(config: Config, study: neurons_plan.Study, step: str) -> neuron
             4.0 * (2 * count + 5 * vocabulary) * d_model + 2e9,
             4.0 * count * d_model * (2.0 * count + 200_000),
         ),
-        "page": (neurons_plan.jobs(study, "tables")[0].held + 2 * block, models * anew * shown),
-        "histograms": (
-            4.0 * MANY_SOURCES * count * neurons_histograms.BINS + 2 * block,
-            models * anew * counted,
-        ),
         # Five tables by token and the labels by code, and what a token's labels take while they are made.
         "explain": (
             48.0 * vocabulary * at_once + 6 * block + 400.0 * explained,
@@ -605,7 +603,10 @@ def _further_job(config: Config, study: neurons_plan.Study, step: str) -> neuron
         ),
         "intervene": (
             1.5 * weights + 12.0 * neurons.intervene.batch_tokens * (count + vocabulary),
-            tried * neurons.intervene.rows * context * (largest.forward(context) + 2 * d_model * vocabulary),
+            tried
+            * neurons.intervene.rows
+            * context
+            * (largest.forward(context) + 2.0 * d_model * vocabulary),
         ),
     }[step]
     return neurons_plan.Job(step, held=held, forward=work)

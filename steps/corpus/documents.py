@@ -152,7 +152,7 @@ def write_corpus(documents: Iterable[Document], settings: Settings, out: Path) -
                     counts.add(side, source, characters)
             _check(counts)
             start = 0
-            with pq.ParquetWriter(out, schema, compression="zstd") as writer:
+            with pq.ParquetWriter(out, schema, compression="zstd", write_page_checksum=True) as writer:
                 for group in range(file.num_row_groups):
                     table = file.read_row_group(group, columns=["document", "source", "text"])
                     part = slice(start, start + len(table))

@@ -12,16 +12,13 @@ import tokenize
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import pydantic
 
-from steps.core.errors import UserError
 from steps.core.settings import Settings
+from steps.core.stores import open_table, read_table
 from steps.corpus.document import Document
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 logger = logging.getLogger("reprise")
 
@@ -98,25 +95,14 @@ def python_version(snapshot: Path) -> str:
     Raises:
         UserError: the file is no frozen snapshot.
     """
-    version = (_table(snapshot).schema.metadata or {}).get(b"python", b"unknown")
-    return str(version.decode())
+    with open_table(snapshot, COLUMNS) as table:
+        version = (table.schema_arrow.metadata or {}).get(b"python", b"unknown")
+    return version.decode("utf-8", "backslashreplace")
 
 
 def _rows(snapshot: Path) -> Iterator[tuple[str, str, str]]:
-    table = _table(snapshot)
+    table = read_table(snapshot, COLUMNS)
     yield from zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)
-
-
-def _table(snapshot: Path) -> pa.Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.read_table(snapshot, columns=list(COLUMNS)).select(COLUMNS)
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise UserError(
-            f"{snapshot}: not a frozen snapshot ({error}); delete it and run snakemake again"
-        ) from None
 
 
 def split_source(text: str) -> list[Part]:

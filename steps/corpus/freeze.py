@@ -118,9 +118,8 @@ def write(rows: list[Frozen], out: Path) -> None:
 
     columns = {field: [getattr(row, field) for row in rows] for field in Frozen._fields}
     table = pa.table(columns, pa.schema([(field, pa.string()) for field in Frozen._fields]))
-    pq.write_table(
-        table.replace_schema_metadata({"python": platform.python_version()}), out, compression="zstd"
-    )
+    table = table.replace_schema_metadata({"python": platform.python_version()})
+    pq.write_table(table, out, compression="zstd", write_page_checksum=True)
 
 
 def main(out: Output, manifest: Output) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from steps.core.errors import UserError
+from steps.core.stores import open_table
 
 COLUMNS = ("source", "split", "text")
 SPLITS = ("train", "held_out")
@@ -30,17 +31,7 @@ def read(path: Path, split: str | None = None) -> Iterator[Document]:
     Raises:
         UserError: not such a table.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: not a parquet table ({error}); delete it and build it again") from None
-    with table:
-        missing = [name for name in COLUMNS if name not in table.schema_arrow.names]
-        if missing:
-            raise UserError(f"{path}: lacks the column {missing[0]!r}; delete it and build it again")
+    with open_table(path, COLUMNS) as table:
         for batch in table.iter_batches(batch_size=256, columns=list(COLUMNS)):
             columns = (batch.column(name).to_pylist() for name in COLUMNS)
             for source, side, text in zip(*columns, strict=True):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from steps.neurons.dump import PreActivations
+
 logger = logging.getLogger("reprise")
 
 Precision = Literal["float32", "float64", "float16", "bfloat16"]
@@ -122,7 +124,7 @@ class Activations:
             logger.info("%s: its blocks are not here (DVC leaves them out): computed again", ledger)
         names = ("pre", "up") if self.gated else ("pre",)
         self._arrays = [ArrayReader(self.store, name) for name in names] if kept else None
-        self._model: Any = None
+        self._model: PreActivations | None = None
         self._computed: tuple[int, list[torch.Tensor]] | None = None
 
     @property
@@ -167,6 +169,20 @@ class Activations:
         """Stored pre-activations ``[tokens, width]`` of one layer, within one block."""
         return self.stored(layer, tokens)[0]
 
+    def excerpt(self, layer: int, tokens: slice) -> Stored:
+        """What is kept of one layer's neurons at ``tokens``, which lie within one row, to be shown.
+
+        Where a model computes it, that row alone passes through it, not its whole block: last bits may
+        then differ from :meth:`stored`, whose values are summed.
+        """
+        if self._arrays is not None:
+            return self.stored(layer, tokens)
+        start = tokens.start // self.context * self.context
+        row = self._network()(self.tokens[None, start : start + self.context])
+        return tuple(
+            values[layer, tokens.start - start : tokens.stop - start].cpu().numpy() for values in row
+        )
+
     def pieces(self, layer: int, block: int, start: int = 0) -> Iterator[tuple[slice, Stored]]:
         """A block's tokens part by part, with what is kept of one layer's neurons there.
 
@@ -205,10 +221,17 @@ class Activations:
 
     def _compute(self, block: int) -> list[torch.Tensor]:
         """What is kept of all neurons in a block, ``[layers, tokens, width]`` each, on the model's device."""
-        from steps.neurons.dump import PreActivations
-
         if self._computed is not None and self._computed[0] == block:
             return self._computed[1]
+        rows = self.tokens[self.block_slice(block)].reshape(-1, self.context)
+        self._computed = None  # its memory serves the next block
+        self._computed = (block, self._network()(rows))
+        return self._computed[1]
+
+    def _network(self) -> PreActivations:
+        """The model itself, loaded once."""
+        from steps.neurons.dump import PreActivations
+
         if self._model is None:
             facts = self.store.attributes
             ledger = (self.store.folder / facts["model_ledger"]).resolve()
@@ -217,10 +240,27 @@ class Activations:
             )
             if self._model.fingerprint != self.store.made_from["model"]:
                 raise UserError(f"{ledger}: the model changed after {self.store.path}; rebuild the latter")
-        rows = self.tokens[self.block_slice(block)].reshape(-1, self.context)
-        self._computed = None  # its memory serves the next block
-        self._computed = (block, self._model(rows))
-        return self._computed[1]
+        return self._model
+
+
+def open_all(ledgers: list[Path]) -> dict[str, Activations]:
+    """The activations of several models by name.
+
+    Raises:
+        UserError: there are none, or a model is there twice.
+    """
+    sources: dict[str, Activations] = {}
+    for ledger in ledgers:
+        source = Activations(ledger)
+        if source.name in sources:
+            raise UserError(
+                f"{sources[source.name].store.path} and {ledger}: both of model {source.name!r};"
+                " give every model once"
+            )
+        sources[source.name] = source
+    if not sources:
+        raise UserError("--activations: found no ledger, expected that of every model")
+    return sources
 
 
 Seen = Callable[[slice, slice, Any, Any], None]
@@ -391,7 +431,9 @@ def require_comparable(a: Activations, b: Activations, allow_self: bool = False)
             f"{a.store.path} and {b.store.path}: blocks of {a.block_tokens} and {b.block_tokens} tokens;"
             " sums run over the same blocks: dump both with one neurons.dump.block_tokens"
         )
-    if a.store.made_from["model"] == b.store.made_from["model"] and not allow_self:
+    same = a.store.made_from["model"] == b.store.made_from["model"]
+    same = same or bool(set(a.store.attributes["weights"]) & set(b.store.attributes["weights"]))
+    if same and not allow_self:
         raise UserError(
             f"{a.store.path} and {b.store.path}: both hold the same weights"
             f" (models {a.name!r} and {b.name!r});"

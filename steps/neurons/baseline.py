@@ -22,6 +22,7 @@ from steps.core.digest import seed as derive_seed
 from steps.core.errors import UserError
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
+from steps.core.stores import read_table
 from steps.neurons.pairs import Pair, load_pairs
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 
     from steps.neurons.activations import Arithmetic
     from steps.neurons.moments import Moments
+
+EXCESS_COLUMNS = [
+    *("layer", "neuron", "max_corr", "mean_corr", "min_corr", "mean_baseline", "excess_corr"),
+    *("excess_corr_draws", "universal", "privileged_basis", "constant"),
+]
+"""Columns of the excess table that later steps read."""
 
 DRAW_COLUMNS = 1024
 """Small layers are rotated by several draws at once, up to this many columns, to keep products large."""
@@ -170,13 +177,42 @@ def excess_table(pairs: list[Pair], settings: Settings) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def read_excess(path: Path, pairs: list[Pair]) -> pd.DataFrame:
+    """Read the table that :func:`main` wrote of ``pairs``.
+
+    Raises:
+        UserError: the file is damaged or something else, or was made from other correlations.
+    """
+    import numpy as np
+
+    names = [f"max_corr[{pair.b}]" for pair in pairs]
+    table = read_table(path, [*EXCESS_COLUMNS, *names]).to_pandas()
+    largest = [pair.row_top_value[:, 0] for pair in pairs]
+    if not all(np.array_equal(table[n], values) for n, values in zip(names, largest, strict=True)):
+        raise UserError(
+            f"{path}: not made from the correlations of {pairs[0].a} as they are now;"
+            " delete it and run snakemake again"
+        )
+    whole: pd.DataFrame = read_table(path).to_pandas()
+    return whole
+
+
+def require_one_reference(pairs: list[Pair]) -> None:
+    """Refuse pairs of several reference models.
+
+    Raises:
+        UserError: their first models differ.
+    """
+    references = sorted({pair.a for pair in pairs})
+    if len(references) != 1:
+        raise UserError(f"--correlations: files of reference models {references}, expected one")
+
+
 def main(correlations: list[Path], settings: Settings, out: Output) -> None:
     """Write the table of the reference model."""
     pairs = load_pairs(correlations)
-    references = {pair.a for pair in pairs}
-    if len(references) != 1:
-        raise UserError(f"--correlations: files of reference models {sorted(references)}, expected one")
-    excess_table(pairs, settings).to_parquet(out, index=False)
+    require_one_reference(pairs)
+    excess_table(pairs, settings).to_parquet(out, index=False, write_page_checksum=True)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ assessment of cluster stability", 2007.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,9 +28,17 @@ from steps.core.digest import seed as derive_seed
 from steps.core.errors import UserError
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
-from steps.neurons.activations import Activations, Arithmetic, PostActivations, Precision, arithmetic
+from steps.core.stores import read_table
+from steps.neurons.activations import (
+    Activations,
+    Arithmetic,
+    PostActivations,
+    Precision,
+    arithmetic,
+    open_all,
+)
 from steps.neurons.baseline import benjamini_hochberg, p_values
-from steps.neurons.pairs import Pair, load_pairs
+from steps.neurons.pairs import Pair, load_pairs, require_sources
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,8 +61,10 @@ class Settings(BaseSettings):
     """How clusters are found and their stability is measured."""
 
     q: float = Field(0.05, gt=0, lt=1, description="false discovery rate of edges")
-    bootstraps: int = Field(200, ge=1, description="resamplings of token blocks")
-    candidates: int = Field(3, ge=1, description="best partners of each neuron that are correlated again")
+    bootstraps: int = Field(200, ge=1, le=100_000, description="resamplings of token blocks")
+    candidates: int = Field(
+        3, ge=1, le=1000, description="best partners of each neuron that are correlated again"
+    )
     seed: int = Field(0, ge=0, description="of the bootstraps")
     precision: Precision = Field("float32", description="of products; float32 for the 16-bit ones")
     device: str = Field("cpu", description="where candidates are correlated again")
@@ -87,7 +97,7 @@ def mutual_best(pairs: list[Pair], q: float) -> list[Matches]:
     for pair in pairs:
         column = pair.row_top_index[:, 0]
         row = np.arange(len(column))
-        mutual = (pair.column_top_index[column, 0] == row) & (pair.row_constant == 0)
+        mutual = (pair.column_top_index[column, 0] == row) & pair.matched
         row, column = row[mutual], column[mutual]
         corr = pair.row_top_value[row, 0]
         found.append((row, column, corr))
@@ -315,18 +325,32 @@ def _frame(rows: Sequence[tuple[object, ...]], names: list[str]) -> pd.DataFrame
     return table.astype({name: kinds.get(name, "int32") for name in names})
 
 
+def read_members(path: Path, sources: Container[str]) -> pd.DataFrame:
+    """Read the table ``clusters``, whose members are neurons of the models ``sources``.
+
+    Raises:
+        UserError: the file is damaged or something else, or of other models.
+    """
+    names = ["cluster", "size", "models", "stability", "mean_corr", "model", "layer", "neuron"]
+    table: pd.DataFrame = read_table(path, names).to_pandas()
+    others = [name for name in table["model"].unique() if name not in sources]
+    if others:
+        raise UserError(
+            f"{path}: holds neurons of {others[0]!r}, which is none of the models; build it again"
+        )
+    return table
+
+
 def main(
     correlations: list[Path], activations: list[Path], settings: Settings, clusters: Output, edges: Output
 ) -> None:
     """Find clusters and measure their stability."""
     pairs = load_pairs(correlations)
-    sources = {source.name: source for source in map(Activations, activations)}
-    missing = {name for pair in pairs for name in (pair.a, pair.b)} - set(sources)
-    if missing:
-        raise UserError(f"--activations: none of {', '.join(sorted(missing))}; give those of every model")
+    sources = open_all(activations)
+    require_sources(pairs, sources)
     cluster_table, edge_table = find_clusters(pairs, sources, settings)
-    cluster_table.to_parquet(clusters, index=False)
-    edge_table.to_parquet(edges, index=False)
+    cluster_table.to_parquet(clusters, index=False, write_page_checksum=True)
+    edge_table.to_parquet(edges, index=False, write_page_checksum=True)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from steps.neurons.activations import (
     require_comparable,
 )
 from steps.neurons.baseline import rotated_maxima
-from steps.neurons.moments import Moments, add_products
+from steps.neurons.moments import Moments, add_products, require_all_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,8 +57,8 @@ class Settings(BaseSettings):
     """How correlations are formed and summarised."""
 
     precision: Precision = Field("float32", description="of products; totals are float64 in either case")
-    top: int = Field(50, ge=1, description="largest and smallest partners kept per neuron")
-    draws: int = Field(999, ge=1, description="random rotations of each partner")
+    top: int = Field(50, ge=1, le=100_000, description="largest and smallest partners kept per neuron")
+    draws: int = Field(999, ge=1, le=1_000_000, description="random rotations of each partner")
     seed: int = Field(0, ge=0, description="of the rotations")
     allow_self: bool = Field(False, description="let a model be compared with itself")
     device: str = Field("cpu", description="where products and rotations are formed")
@@ -69,10 +69,12 @@ def tile_rows(neurons: int, tiles: int, tile: int) -> slice:
     """The neurons of row tile ``tile`` of ``tiles``.
 
     Raises:
-        UserError: more tiles than neurons.
+        UserError: no such tile, or more tiles than neurons.
     """
     if tiles > neurons:
         raise UserError(f"neurons.tiles: found {tiles}, expected at most {neurons}, the neurons of a model")
+    if not 0 <= tile < tiles:
+        raise UserError(f"--tile {tile} of --tiles {tiles}: expected a tile from 0 to --tiles minus 1")
     return slice(neurons * tile // tiles, neurons * (tile + 1) // tiles)
 
 
@@ -89,27 +91,44 @@ def sum_products(a: PostActivations, b: PostActivations, blocks: range) -> tuple
     return count, total.cpu()
 
 
-def merge_products(files: list[Path], a: Activations, b: Activations) -> tuple[int, torch.Tensor]:
-    """Count and sums of products of all token ranges.
+def merge_products(
+    files: list[Path], a: Activations, b: Activations, rows: slice, precision: Precision
+) -> tuple[int, torch.Tensor]:
+    """Count and sums of products of ``rows`` of model a, over all token ranges.
 
     Raises:
-        UserError: a file is damaged or was made from other activations.
+        UserError: a file is damaged or lacks, or was made from other activations, for other rows or in
+            another precision.
     """
     import torch
 
-    count, total = 0, None
+    count, blocks = 0, []
+    total = torch.zeros((rows.stop - rows.start, b.neurons), dtype=torch.float64)
     for path in files:
-        with open_tensors(path) as (file, facts):
-            a.require_origin(path, facts.get("a"))
-            b.require_origin(path, facts.get("b"))
+        with open_tensors(path, "products") as (file, facts):
+            a.require_origin(path, facts["a"])
+            b.require_origin(path, facts["b"])
+            if facts["rows"] != [rows.start, rows.stop]:
+                raise UserError(
+                    f"{path}: of rows {facts['rows'][0]} to {facts['rows'][1]},"
+                    f" expected {rows.start} to {rows.stop}; give the products of this tile"
+                )
+            _require_precision(path, facts["precision"], precision)
+            blocks.append((facts["blocks"], path))
             count += int(file.get_tensor("count")[0])
             product = file.get_slice("product")
-            if total is None:
-                total = torch.zeros(product.get_shape(), dtype=torch.float64)
             for part in _chunks(total):
                 total[part] += torch.from_numpy(product[part])
-    assert total is not None
+    require_all_blocks(blocks, a.blocks)
     return count, total
+
+
+def _require_precision(path: Path, found: Precision, expected: Precision) -> None:
+    if found != expected:
+        raise UserError(
+            f"{path}: summed in {found}, expected {expected};"
+            " set neurons.precision, which holds for all steps, and delete it"
+        )
 
 
 def correlations(
@@ -227,19 +246,17 @@ def main(
     require_comparable(first, second, settings.allow_self)
     rows = tile_rows(first.neurons, tiles, tile)
     own, partner = Moments(a_moments, first), Moments(b_moments, second)
+    _require_precision(a_moments[0], own.precision, settings.precision)
+    _require_precision(b_moments[0], partner.precision, settings.precision)
     if products:
-        count, total = merge_products(products, first, second)
+        count, total = merge_products(products, first, second, rows, settings.precision)
     else:
         precision, device = settings.precision, settings.device
         left = PostActivations(first, precision, rows, own.arrays["pilot"][rows], device)
         right = PostActivations(second, precision, pilot=partner.arrays["pilot"], device=device)
         count, total = sum_products(left, right, range(first.blocks))
         del left, right
-    if not count == own.count == partner.count == first.kept:
-        raise UserError(
-            f"--products, --a-moments, --b-moments: of {count}, {own.count} and {partner.count} tokens,"
-            f" expected {first.kept}; give the file of every token range once"
-        )
+    assert count == own.count == partner.count == first.kept  # the same blocks of the same tokens
     rho = correlations(total, count, (own.mean[rows], own.norm[rows]), (partner.mean, partner.norm))
     arrays = summarise(rho, rows.start, settings.top)
     arrays["rotated_max"] = rotated_maxima(
@@ -255,6 +272,7 @@ def main(
     arrays["row_constant"] = (own.norm[rows] == 0).astype("uint8")
     arrays["column_constant"] = (partner.norm == 0).astype("uint8")
     facts = {
+        "kind": "correlations",
         "a": first.name,
         "b": second.name,
         "activations": [first.store.fingerprint, second.store.fingerprint],

@@ -48,7 +48,9 @@ class Settings(BaseSettings):
 
     source: Literal["dump", "model"] = Field("dump", description="keep activations, or compute them anew")
     split: Literal["train", "held_out"] = Field("held_out", description="which rows of the corpus")
-    tokens: int = Field(100_000, ge=1, description="how many tokens, BOS included; whole rows are taken")
+    tokens: int = Field(
+        100_000, ge=1, le=10**12, description="how many tokens, BOS included; whole rows are taken"
+    )
     exclude_bos: bool = Field(True, description="leave BOS out of correlations")
     exclude_tokens: list[int | str] = Field(
         ["\n"], description="further tokens left out of correlations, as ids or as the text of one token"
@@ -56,8 +58,12 @@ class Settings(BaseSettings):
     dtype: Literal["float16", "float32"] = Field("float16", description="of the kept pre-activations")
     compute_dtype: Literal["float32", "bfloat16", "float64"] = Field("float32", description="of the model")
     device: str = Field("cpu", description="where the model runs")
-    block_tokens: int = Field(4096, ge=1, description="tokens per block, rounded down to whole rows")
-    batch_tokens: int = Field(4096, ge=1, description="tokens per forward pass, rounded down to whole rows")
+    block_tokens: int = Field(
+        4096, ge=1, le=2**24, description="tokens per block, rounded down to whole rows"
+    )
+    batch_tokens: int = Field(
+        4096, ge=1, le=2**24, description="tokens per forward pass, rounded down to whole rows"
+    )
     codec: Literal["none", "lz4", "zstd"] = Field("zstd", description="compression of the kept blocks")
     threads: int = Field(1, ge=1, description="arithmetic threads")
 
@@ -73,9 +79,9 @@ class PreActivations:
 
         model = load(ledger, device=device, dtype=compute_dtype)
         self.fingerprint = weights_fingerprint(Folder(ledger, "language_model"))
-        self._prepare(model, dtype, batch_tokens)
+        self._prepare(model, dtype, batch_tokens, str(ledger))
 
-    def _prepare(self, model: Any, dtype: str, batch_tokens: int) -> None:
+    def _prepare(self, model: Any, dtype: str, batch_tokens: int, name: str) -> None:
         import torch
 
         from steps.language_models.architectures import architecture
@@ -87,6 +93,7 @@ class PreActivations:
         self.activation = parts.activation
         self.names = ("pre", "up") if parts.gated else ("pre",)
         self.dtype = dtype
+        self._name = name
         self.device = next(model.parameters()).device
         self._batch_tokens = batch_tokens
         self._out: list[torch.Tensor] = []
@@ -101,7 +108,7 @@ class PreActivations:
     def of(cls, model: Any, dtype: str = "float16", batch_tokens: int = 4096) -> PreActivations:
         """The same for a model in memory."""
         self = cls.__new__(cls)
-        self._prepare(model, dtype, batch_tokens)
+        self._prepare(model, dtype, batch_tokens, type(model).__name__)
         return self
 
     def _keep(self, number: int, layer: int) -> Any:
@@ -141,21 +148,44 @@ class PreActivations:
         return out
 
     def _require_finite(self) -> None:
-        limit = 65504.0 if self.dtype == "float16" else 3.4e38  # infinite ones are refused too
+        limit = 65504.0 if self.dtype == "float16" else 3.4e38
         for name, largest in zip(self.names, self._largest.tolist(), strict=True):
             for layer, value in enumerate(largest):
                 if not value <= limit:
                     what = "pre-activation" if name == "pre" else "factor of the gate"
+                    remedy = (
+                        "set neurons.dump.dtype to float32"
+                        if value < float("inf")
+                        else "its weights are damaged or overflow; use another model"
+                    )
                     raise UserError(
-                        f"layer {layer}: a {what} of {value:g} is beyond {self.dtype};"
-                        " set neurons.dump.dtype to float32, or check the model's weights where it is nan"
-                        " or inf"
+                        f"{self._name}: a {what} of {value:g} in layer {layer} is beyond {self.dtype};"
+                        f" {remedy}"
                     )
 
 
 def weights_fingerprint(model: Folder) -> str:
     """What identifies a model: the hashes of its configuration and weights."""
     return fingerprint({name: model.files[name]["sha256"] for name in ("config.json", "model.safetensors")})
+
+
+def weights_digests(weights: Path) -> list[str]:
+    """Digests of a model's weights rounded to float16 and to bfloat16.
+
+    Models share one of them where one is the other saved in fewer bits (not where one has the bits of
+    float16 and one those of bfloat16), whatever their configuration says.
+    """
+    import torch
+    from safetensors import safe_open
+
+    digests = {dtype: hashlib.sha256() for dtype in (torch.float16, torch.bfloat16)}
+    with safe_open(weights, framework="pt") as file:
+        for name in sorted(file.keys()):
+            values = file.get_tensor(name)
+            for dtype, digest in digests.items():
+                digest.update(f"{name} {list(values.shape)}".encode())
+                digest.update(values.to(dtype).view(torch.int16).numpy())
+    return [f"{str(dtype).removeprefix('torch.')} {digest.hexdigest()}" for dtype, digest in digests.items()]
 
 
 def excluded_ids(tokenizer: Path, bos: int, settings: Settings) -> list[int]:
@@ -175,6 +205,11 @@ def excluded_ids(tokenizer: Path, bos: int, settings: Settings) -> list[int]:
                 raise UserError(f"neurons.dump.exclude_tokens: found id {item}, expected 0 to {size - 1}")
             ids.add(item)
         else:
+            if item != item.encode("utf-8", "replace").decode():  # half a surrogate pair
+                raise UserError(
+                    f"neurons.dump.exclude_tokens: {item!r} is no text in UTF-8, expected that of one token;"
+                    " give its id"
+                )
             encoded = vocabulary.encode(item, add_special_tokens=False).ids
             if len(encoded) != 1:
                 raise UserError(
@@ -188,7 +223,11 @@ def excluded_ids(tokenizer: Path, bos: int, settings: Settings) -> list[int]:
 def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings, out: Output) -> None:
     """Dump, or go on dumping, the activations of the model called ``name``."""
     packed = Folder(rows, "rows")
-    tokenizer_folder = Folder(tokenizer, "tokenizer")
+    weights = Folder(model, "language_model")
+    wanted_tokenizer = Folder(tokenizer, "tokenizer").fingerprint
+    for path, folder in ((rows, packed), (model, weights)):
+        if folder.attributes.get("tokenizer") != wanted_tokenizer:
+            raise UserError(f"{path}: of another tokenizer than {tokenizer}; delete it and build it again")
     context = packed.attributes["context"]
     available = read_array(packed, settings.split)
     wanted = -(-settings.tokens // context)
@@ -205,10 +244,9 @@ def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings
             f"{rows}: {keep.sum()} of {len(tokens)} tokens are left after exclusion, need at least 2"
         )
 
-    weights = Folder(model, "language_model")
     made_from = {
         "model": weights_fingerprint(weights),
-        "tokens": fingerprint([context, _digest(tokens), tokenizer_folder.fingerprint]),
+        "tokens": fingerprint([context, _digest(tokens), wanted_tokenizer]),
         "exclude": exclude,
         "settings": settings.model_dump(mode="json", exclude={"tokens", "exclude_bos", "exclude_tokens"}),
         "code": code_digest("neurons.dump"),
@@ -217,7 +255,13 @@ def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings
     source = PreActivations(
         model, settings.device, settings.compute_dtype, settings.dtype, settings.batch_tokens
     )
-    block_rows = max(1, settings.block_tokens // context)
+    longest = getattr(source.model.config, "max_position_embeddings", context)
+    if longest < context:
+        raise UserError(
+            f"{rows}: rows of {context} tokens, expected at most {longest}, which {model} can read;"
+            " lower language_models.rows.context"
+        )
+    block_rows = min(max(1, settings.block_tokens // context), len(chosen))
     write_array(ledger, "tokens", tokens)
     write_array(ledger, "keep", keep.astype("uint8"))
     if settings.source == "dump":
@@ -236,6 +280,7 @@ def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings
             "device": settings.device,
             "activation": source.activation,
             "gated": len(source.names) > 1,
+            "weights": weights_digests(weights.check("model.safetensors")),
             "kept": int(keep.sum()),
             "model_ledger": os.path.relpath(model, out.parent),
         }

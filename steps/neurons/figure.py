@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from steps.core.errors import UserError
 from steps.core.figures import COLOURS, new_figure, save_figure, say
 from steps.core.runner import Output, run
-from steps.core.stores import write_json
+from steps.core.stores import read_table, write_json
+from steps.neurons.baseline import read_excess
+from steps.neurons.clusters import read_members
 from steps.neurons.pairs import Pair, load_pairs
 from steps.neurons.statistic_figures import STATISTICS, reference_rows
 from steps.neurons.universal import UniversalSettings, chosen, describe
@@ -35,7 +37,8 @@ class Settings(UniversalSettings):
 def layer_matches(pairs: list[Pair]) -> np.ndarray:
     """Share ``[layers of a, layers of b]`` of a layer's neurons whose best match lies in each layer.
 
-    The mean over partners, 1 when summed over a row; constant neurons have no match and do not count.
+    The mean over partners, 1 when summed over a row. Neurons without a match (they or all partner neurons
+    are constant) do not count.
     """
     import numpy as np
 
@@ -43,9 +46,9 @@ def layer_matches(pairs: list[Pair]) -> np.ndarray:
     for pair in pairs:
         here = np.arange(pair.neurons[0]) // pair.width[0]
         there = pair.row_top_index[:, 0] // pair.width[1]
-        varies = pair.row_constant == 0
+        matched = pair.matched
         counts = np.zeros((pair.neurons[0] // pair.width[0], pair.neurons[1] // pair.width[1]))
-        np.add.at(counts, (here[varies], there[varies]), 1)
+        np.add.at(counts, (here[matched], there[matched]), 1)
         shares.append(counts / np.maximum(1, counts.sum(1, keepdims=True)))
     mean: np.ndarray = np.mean(shares, axis=0)
     return mean
@@ -213,17 +216,15 @@ def main(
     data: Output,
 ) -> None:
     """Draw the figure called ``figure``."""
-    import pandas as pd
-
     if figure in STATISTICS:
-        table = pd.read_parquet(neurons)
+        table = read_table(neurons).to_pandas()
         universal = chosen(reference_rows(table), settings.universal_set, settings.top_share)
         label = describe(settings.universal_set, settings.top_share, int(universal.sum()))
         drawn, shown = STATISTICS[figure](table, universal, label)
     elif figure in FIGURES:
-        drawn, shown = FIGURES[figure](
-            pd.read_parquet(excess), pd.read_parquet(clusters), load_pairs(correlations)
-        )
+        pairs = load_pairs(correlations)
+        members = read_members(clusters, {name for pair in pairs for name in (pair.a, pair.b)})
+        drawn, shown = FIGURES[figure](read_excess(excess, pairs), members, pairs)
     else:
         raise UserError(f"--figure: found {figure!r}, expected one of {', '.join([*FIGURES, *STATISTICS])}")
     save_figure(drawn, out)

@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     """How statistics are formed."""
 
     precision: Precision = Field("float32", description="of products; totals are float64 in either case")
-    examples: int = Field(20, ge=1, description="top examples kept per neuron")
+    examples: int = Field(20, ge=1, le=10_000, description="top examples kept per neuron")
     device: str = Field("cpu", description="where sums are formed")
     threads: int = Field(1, ge=1, description="arithmetic threads")
 
@@ -114,14 +114,51 @@ def range_blocks(blocks: int, ranges: int, index: int) -> range:
     """The blocks of token range ``index`` of ``ranges``: consecutive, as equal as can be.
 
     Raises:
-        UserError: fewer blocks than ranges.
+        UserError: no such range, or fewer blocks than ranges.
     """
     if ranges > blocks:
         raise UserError(
             f"neurons.ranges: found {ranges}, expected at most {blocks}, the number of token blocks;"
             " lower it or neurons.dump.block_tokens"
         )
+    if not 0 <= index < ranges:
+        raise UserError(f"--index {index} of --ranges {ranges}: expected a range from 0 to --ranges minus 1")
     return range(blocks * index // ranges, blocks * (index + 1) // ranges)
+
+
+def require_all_blocks(parts: list[tuple[list[int], Path]], blocks: int) -> None:
+    """Refuse files of token ranges that do not cover ``blocks`` token blocks once.
+
+    Args:
+        parts: the first block of each file and the one after its last, and its path.
+        blocks: of all tokens.
+
+    Raises:
+        UserError: a block is in no file or in several.
+    """
+    remedy = "give the file of every token range once"
+    end = 0
+    for (start, stop), path in sorted(parts):
+        if start != end:
+            raise UserError(f"{path}: begins at token block {start}, expected {end}; {remedy}")
+        end = stop
+    if end != blocks:
+        raise UserError(f"{max(parts)[1]}: ends at token block {end}, expected {blocks}; {remedy}")
+
+
+def require_one_precision(found: dict[Precision, Path]) -> Precision:
+    """The precision of all sums that are put together, found in a file each.
+
+    Raises:
+        UserError: there are several.
+    """
+    (first, path), *others = found.items()
+    for precision, other in others:
+        raise UserError(
+            f"{path} and {other}: summed in {first} and {precision};"
+            " set neurons.precision, which holds for all steps, and delete both"
+        )
+    return first
 
 
 class WithinLayers:
@@ -162,26 +199,30 @@ class Moments:
         count: kept tokens.
         mean: ``[neurons]``, of shifted post-activations.
         norm: ``[neurons]``, root of the centred sum of squares; 0 where a neuron is constant.
+        precision: of the products.
         arrays: the merged arrays of the module's docstring, without ``second``, which may be large.
     """
 
-    def __init__(self, files: list[Path], source: Activations | None = None) -> None:
-        """Merge ``files``, one per token range.
+    def __init__(self, files: list[Path], source: Activations) -> None:
+        """Merge ``files``, one per token range of ``source``.
 
         Raises:
-            UserError: there is none, one is damaged, or was made from other activations than ``source``.
+            UserError: there is none, one is damaged or lacks, or was made from other activations.
         """
         import numpy as np
 
         self._files = files
-        parts = []
+        parts, blocks, precisions = [], [], {}
         for path in files:
-            arrays, facts = read_tensors(path, leave="second")
-            if source is not None:
-                source.require_origin(path, facts.get("activations"))
+            arrays, facts = read_tensors(path, leave="second", kind="moments")
+            source.require_origin(path, facts["activations"])
             parts.append(arrays)
+            blocks.append((facts["blocks"], path))
+            precisions[facts["precision"]] = path
         if not parts:
-            raise UserError("--moments: found no file, expected one per token range")
+            raise UserError(f"{source.name}: found no file of its moments, expected one per token range")
+        require_all_blocks(blocks, source.blocks)
+        self.precision: Precision = require_one_precision(precisions)
         self.arrays = parts[0]
         for part in parts[1:]:
             for name in ("count", "total", "square", "pre_powers", "positive"):
@@ -201,7 +242,7 @@ class Moments:
         """Centred sums of products ``[width, width]`` within a layer, float64."""
         total: np.ndarray | float = 0.0
         for path in self._files:
-            with open_tensors(path) as (file, _):
+            with open_tensors(path, checked=True) as (file, _):  # when the others were read
                 total = total + file.get_slice("second")[layer]
         assert not isinstance(total, float)
         mean = self.mean[layer * len(total) : (layer + 1) * len(total)]
@@ -214,8 +255,8 @@ def main(activations: Path, ranges: int, index: int, settings: Settings, out: Ou
     import numpy as np
 
     source = Activations(activations)
-    post = PostActivations(source, settings.precision, device=settings.device)
     blocks = range_blocks(source.blocks, ranges, index)
+    post = PostActivations(source, settings.precision, device=settings.device)
     within = WithinLayers(source.layers, source.width, post.device)
     kind = SingleNeurons if post.device.type == "cpu" else SingleNeuronsOnDevice
     single = kind(source, settings.examples, post.device)
@@ -235,7 +276,9 @@ def main(activations: Path, ranges: int, index: int, settings: Settings, out: Ou
         **single.top(),
     }
     facts = {
+        "kind": "moments",
         "activations": source.store.fingerprint,
+        "blocks": [blocks.start, blocks.stop],
         "precision": settings.precision,
         "code": code_digest("neurons.moments"),
     }

@@ -100,17 +100,18 @@ def strengths(source: Activations, number: np.ndarray, token: np.ndarray, around
 
     places = token[:, None] + np.arange(-around, around + 1)
     inside = places // source.context == token[:, None] // source.context
-    stored = np.zeros((1 + source.gated, *places.shape), np.float32)
+    names = ("pre", "up") if source.gated else ("pre",)
+    kept = [np.zeros(places.shape, np.float32) for _ in names]
     block, layer = token // source.block_tokens, number // source.width
     for k in progress(np.unique(block), len(np.unique(block)), f"{source.name}: blocks with examples"):
         start = source.block_slice(int(k)).start
         for this in np.unique(layer[block == k]):
             here = np.flatnonzero((block == k) & (layer == this))
-            whole = source.stored(int(this), source.block_slice(int(k)))
-            at = np.clip(places[here] - start, 0, len(whole[0]) - 1)
-            for kind, values in enumerate(whole):
-                stored[kind, here] = values[at, number[here, None] % source.width]
-    post = np.where(inside, post_activations(source.activation, *stored), 0)
+            stored = source.stored(int(this), source.block_slice(int(k)))
+            at = np.clip(places[here] - start, 0, len(stored[0]) - 1)
+            for values, whole in zip(kept, stored, strict=True):
+                values[here] = whole[at, number[here, None] % source.width]
+    post = np.where(inside, post_activations(source.activation, *kept), 0)
     largest = np.maximum(post.max(1, keepdims=True), 1e-12)
     return np.where(inside, np.rint(LEVELS * (post / largest).clip(0, 1)), -1).astype(int)
 

@@ -12,6 +12,8 @@ from steps.core.stores import read_tensors
 if TYPE_CHECKING:
     import numpy as np
 
+    from steps.neurons.activations import Activations
+
 
 @dataclasses.dataclass
 class Pair:
@@ -41,6 +43,15 @@ class Pair:
     column_powers: np.ndarray
     column_constant: np.ndarray
     rotated_max: np.ndarray
+    activations: tuple[str, str]
+    """Fingerprints of what the models' correlations were made from."""
+
+    @property
+    def matched(self) -> np.ndarray:
+        """Which rows have a best match: neither they nor their best column are constant, ``[rows]``."""
+        best = self.row_top_index[:, 0]
+        matched: np.ndarray = (self.row_constant == 0) & (self.column_constant[best] == 0)
+        return matched
 
 
 def load_pairs(files: list[Path]) -> list[Pair]:
@@ -50,13 +61,51 @@ def load_pairs(files: list[Path]) -> list[Pair]:
         The pairs, in the order in which they first appear.
 
     Raises:
-        UserError: a file is damaged, or a pair lacks a tile.
+        UserError: there is none, one is damaged, a pair lacks a tile, or they do not belong together.
     """
     tiles: dict[tuple[str, str], list[_Tile]] = {}
+    seen: dict[str, tuple[Any, Path]] = {}
     for path in files:
-        arrays, facts = read_tensors(path)
+        arrays, facts = read_tensors(path, kind="correlations")
+        for what, value in (
+            (f"activations of {facts['a']}", facts["activations"][0]),
+            (f"activations of {facts['b']}", facts["activations"][1]),
+            ("settings of neurons.correlate", facts["settings"]),
+            ("numbers of tokens", facts["tokens"]),
+        ):
+            first, where = seen.setdefault(what, (value, path))
+            if first != value:
+                raise UserError(
+                    f"{where} and {path}: made from different {what};"
+                    " delete the older one and run snakemake again"
+                )
         tiles.setdefault((facts["a"], facts["b"]), []).append((facts["rows"], path, arrays, facts))
+    if not tiles:
+        raise UserError("--correlations: found no file, expected one per pair of models and tile")
     return [_merge(sorted(parts, key=lambda part: part[0])) for parts in tiles.values()]
+
+
+def require_sources(pairs: list[Pair], sources: dict[str, Activations]) -> None:
+    """Refuse correlations and activations that do not belong together.
+
+    Raises:
+        UserError: a model is in one of them only, or its activations are others.
+    """
+    origins = {pair.a: pair.activations[0] for pair in pairs}
+    origins |= {pair.b: pair.activations[1] for pair in pairs}
+    for there, lacking, remedy in (
+        (origins, sources, "--activations: none of"),
+        (sources, origins, "--correlations: none of"),
+    ):
+        missing = sorted(set(there) - set(lacking))
+        if missing:
+            raise UserError(f"{remedy} {', '.join(missing)}; give those of every model")
+    for name, source in sources.items():
+        if source.store.fingerprint != origins[name]:
+            raise UserError(
+                f"--correlations: those of {name} were not made from {source.store.path} as it is now;"
+                " delete them and run snakemake again"
+            )
 
 
 _Tile = tuple[list[int], Path, "dict[str, np.ndarray]", "dict[str, Any]"]
@@ -97,5 +146,6 @@ def _merge(tiles: list[_Tile]) -> Pair:
         neurons=(facts["neurons"][0], facts["neurons"][1]),
         width=(facts["width"][0], facts["width"][1]),
         tokens=facts["tokens"],
+        activations=(facts["activations"][0], facts["activations"][1]),
         **merged,
     )

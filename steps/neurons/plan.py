@@ -37,6 +37,15 @@ BINS = 101
 OPENED = 8.0
 """Bytes per token of opened activations: id, mask, and either of them once more while it is read."""
 
+HISTOGRAM_BINS = 257
+"""Of those of ``neurons.histograms``."""
+
+MANY_SOURCES = 32
+"""How many sources of text are assumed."""
+
+MOST_RUNS = 256
+"""Of token blocks that ``neurons.clusters`` resamples."""
+
 STARTED = 1000.0
 """Megabytes of a job that has loaded its libraries and nothing else, with some room."""
 
@@ -140,6 +149,11 @@ class Study(BaseSettings):
     checkpoint_draws: int
     checkpoints: int = Field(description="steps of training that are kept, the last one included")
     figures: int = Field(description="of the chapter")
+    bootstraps: int = Field(description="of clusters")
+    candidates: int = Field(description="partners of each neuron that are resampled")
+    histogram_tokens: int
+    page_examples: int = Field(description="on the neuron page")
+    snippets: int = Field(description="on the report page")
 
     def model(self, name: str) -> Model:
         """By its name."""
@@ -179,7 +193,10 @@ class Job:
         return STARTED + self.held / 1e6
 
 
-RULES = ("dump", "moments", "products", "correlate", "baseline", "clusters", "table", "figure", "report")
+RULES = (
+    *("dump", "moments", "histograms", "products", "correlate", "baseline", "clusters", "table", "figure"),
+    *("page", "report"),
+)
 """Of the chapter's target, whose totals are given; those of single models and pairs cut into jobs."""
 
 ON_REQUEST = ("similarity", "checkpoints")
@@ -236,13 +253,17 @@ def jobs(study: Study, rule: str) -> list[Job]:
         make = _products if rule == "products" else _correlate
         each = study.tiles * (1 if rule == "correlate" else study.ranges if study.ranges > 1 else 0)
         return [make(study, models[a], models[b]) for a, b in study.pairs for _ in range(each)]
+    if rule == "histograms":
+        return [_histograms(study)]
     if rule == "clusters":
         return [_clusters(study)]
+    if rule in ("page", "report"):
+        return [_shown(study, rule)]
     if rule == "similarity":
         return [_similarity(study)]
     if rule == "checkpoints":
         return [_checkpoints(study)] if study.checkpoints else []
-    if rule in ("baseline", "table", "figure", "report", "tables"):
+    if rule in ("baseline", "table", "figure", "tables"):
         return [_tables(study, rule)] * (study.figures if rule == "figure" else 1)
     raise ValueError(rule)
 
@@ -296,6 +317,19 @@ def _moments(study: Study, model: Model) -> Job:
     )
 
 
+def _histograms(study: Study) -> Job:
+    tokens = min(study.histogram_tokens, study.tokens)
+    largest = max(study.models, key=lambda model: model.neurons)
+    counts = 4.0 * MANY_SOURCES * HISTOGRAM_BINS
+    return Job(
+        "histograms",
+        held=2 * counts * largest.neurons
+        + sum(_reading(study, model) + OPENED * study.tokens for model in study.models),
+        written=sum(counts * model.neurons for model in study.models),
+        **_read(study, tokens, *study.models),
+    )
+
+
 def _products(study: Study, a: Model, b: Model) -> Job:
     tokens, rows = study.tokens / study.ranges, math.ceil(a.neurons / study.tiles)
     return Job(
@@ -338,10 +372,22 @@ def _summaries(study: Study, pairs: list[tuple[int, int]]) -> float:
 
 
 def _clusters(study: Study) -> Job:
+    """Sums of each run of blocks: two of every neuron, one of every candidate pair; then its bootstraps."""
     summaries = _summaries(study, study.pairs)
+    runs = min(MOST_RUNS, math.ceil(study.tokens / study.block_tokens))
+    # The best of each neuron in either view, if none is in both.
+    candidates = [
+        study.candidates * (study.models[a].neurons + study.models[b].neurons) for a, b in study.pairs
+    ]
+    sums = 8.0 * runs * (2 * sum(model.neurons for model in study.models) + sum(candidates))
+    resampled = 8.0 * study.bootstraps * (sum(candidates) + 6 * max(candidates))  # and what one is made of
     return Job(
         "clusters",
-        held=sum(_reading(study, model) + OPENED * study.tokens for model in study.models) + 2 * summaries,
+        held=sum(_reading(study, model) + OPENED * study.tokens for model in study.models)
+        + 2 * summaries
+        + sums
+        + resampled,
+        products=2.0 * study.tokens * sum(candidates),
         **{**(cost := _read(study, study.tokens, *study.models)), "read": cost.get("read", 0.0) + summaries},
     )
 
@@ -350,7 +396,7 @@ def _tables(study: Study, rule: str) -> Job:
     summaries = _summaries(study, [pair for pair in study.pairs if pair[0] == 0])
     moments = sum(study.ranges * moment_bytes(study, model) for model in study.models)
     largest = max(study.models, key=lambda model: model.neurons)
-    opened = {"table": 1, "report": len(study.models)}.get(rule, 0)
+    opened = {"table": 1, "page": len(study.models), "report": len(study.models)}.get(rule, 0)
     return Job(
         rule,
         held=2 * summaries
@@ -359,6 +405,22 @@ def _tables(study: Study, rule: str) -> Job:
         + OPENED * study.tokens * opened,
         read=summaries + (moments if rule == "table" else 0),
     )
+
+
+def _shown(study: Study, rule: str) -> Job:
+    """The page reads the blocks of its examples, the report the rows of its snippets."""
+    job = _tables(study, rule)
+    if rule == "page":
+        tokens = min(study.tokens, study.page_examples * study.block_tokens)
+        job.held += sum(_reading(study, model) for model in study.models)
+    else:
+        tokens = study.snippets * study.context
+        if study.source == "model":
+            job.held += sum(_weights(study, model) for model in study.models)
+    cost = _read(study, tokens, *study.models)
+    job.forward += cost.get("forward", 0.0)
+    job.read += cost.get("read", 0.0)
+    return job
 
 
 def _similarity(study: Study) -> Job:

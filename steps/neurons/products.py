@@ -37,13 +37,17 @@ def main(
 
     first, second = Activations(a), Activations(b)
     require_comparable(first, second, settings.allow_self)
-    rows = tile_rows(first.neurons, tiles, tile)
+    rows, blocks = tile_rows(first.neurons, tiles, tile), range_blocks(first.blocks, ranges, index)
     left = PostActivations(first, settings.precision, rows, device=settings.device)
     right = PostActivations(second, settings.precision, device=settings.device)
-    count, total = sum_products(left, right, range_blocks(first.blocks, ranges, index))
+    count, total = sum_products(left, right, blocks)
     facts = {
+        "kind": "products",
         "a": first.store.fingerprint,
         "b": second.store.fingerprint,
+        "rows": [rows.start, rows.stop],
+        "blocks": [blocks.start, blocks.stop],
+        "precision": settings.precision,
         "code": code_digest("neurons.products"),
     }
     write_tensors(out, {"product": total.numpy(), "count": np.array([count])}, facts)

@@ -13,8 +13,12 @@ name                        meaning
 ``excess_max``              largest excess correlation (with draw 0, as in the paper)
 ``excess_mean``             its mean over neurons
 ``universal_at_half``       neurons whose excess is above the paper's threshold of 0.5
-``universal_calibrated``    neurons of the privileged basis: mean largest correlation above its null
-``same_layer_match_share``  share of best matches that lie in the layer of the same number
+``universal_calibrated``    neurons of the privileged basis: mean largest correlation above its null, at a
+                            false discovery rate of q where a layer is rotated as a whole; where some of
+                            its neurons are shared, more of the others are called than that
+                            (docs/neurons.md: 8 % with a sixth shared, 30 % with half)
+``same_layer_match_share``  share of best matches that lie in the layer of the same number; neurons without
+                            one (they or all partner neurons are constant) do not count
 ``clusters``                clusters over all models
 ``clustered_neurons``       neurons of all models that are in one
 ``explained_above_half``    share of the universal neurons (setting ``universal_set``) whose best explanation
@@ -38,16 +42,19 @@ from pydantic import Field
 
 from steps.core.provenance import card, provenance
 from steps.core.runner import Output, run
-from steps.core.stores import read_json, write_json
+from steps.core.stores import read_json, read_table, write_json
 from steps.neurons import attention as attention_step
 from steps.neurons import intervene as intervene_step
 from steps.neurons import roles as roles_step
-from steps.neurons.activations import Activations, post_activations
+from steps.neurons.activations import Activations, open_all, post_activations
+from steps.neurons.baseline import read_excess, require_one_reference
+from steps.neurons.clusters import read_members
 from steps.neurons.families import FAMILIES, family_counts
 from steps.neurons.gallery import TITLES
 from steps.neurons.logit_histograms import CAPTIONS as LOGIT_CAPTIONS
-from steps.neurons.pairs import Pair, load_pairs
+from steps.neurons.pairs import Pair, load_pairs, require_sources
 from steps.neurons.statistic_figures import CAPTIONS as STATISTIC_CAPTIONS
+from steps.neurons.table import KEYS
 from steps.neurons.universal import UniversalSettings, chosen
 
 if TYPE_CHECKING:
@@ -90,12 +97,14 @@ def metrics(excess: pd.DataFrame, clusters: pd.DataFrame, pairs: list[Pair], mod
     """The flat figures of the module's docstring."""
     import numpy as np
 
-    same = [
-        (np.arange(pair.neurons[0]) // pair.width[0] == pair.row_top_index[:, 0] // pair.width[1])[
-            pair.row_constant == 0
+    same = np.concatenate(
+        [
+            (np.arange(pair.neurons[0]) // pair.width[0] == pair.row_top_index[:, 0] // pair.width[1])[
+                pair.matched
+            ]
+            for pair in pairs
         ]
-        for pair in pairs
-    ]
+    )
     return {
         "neurons_per_model": len(excess),
         "models": models,
@@ -105,7 +114,7 @@ def metrics(excess: pd.DataFrame, clusters: pd.DataFrame, pairs: list[Pair], mod
         "excess_mean": float(excess["excess_corr"].mean()),
         "universal_at_half": int(excess["universal"].sum()),
         "universal_calibrated": int(excess["privileged_basis"].sum()),
-        "same_layer_match_share": float(np.concatenate(same).mean()) if len(np.concatenate(same)) else 0.0,
+        "same_layer_match_share": float(same.mean()) if len(same) else 0.0,
         "clusters": int(clusters["cluster"].nunique()),
         "clustered_neurons": len(clusters),
     }
@@ -124,7 +133,7 @@ def snippet(
     """Tokens around ``token`` in its row, each with the neuron's post-activation there over the largest."""
     row = token // source.context * source.context
     span = slice(max(row, token - around), min(row + source.context, token + around + 1))
-    post = post_activations(source.activation, *source.stored(layer, span))[:, neuron]
+    post = post_activations(source.activation, *source.excerpt(layer, span))[:, neuron]
     strength = (post / max(float(post.max()), 1e-12)).clip(0, 1)
     return [
         [texts.get(int(number), f"[{number}]"), round(float(value), 3)]
@@ -249,8 +258,9 @@ def headline_cards(
             "Privileged basis",
             numbers["universal_calibrated"],
             "neurons",
-            f"More similar to their partners than {numbers['draws']} rotations of them allow,"
-            " at a false discovery rate of q.",
+            f"More similar to their partners than {numbers['draws']} rotations of them allow, tested at rate"
+            " q of false discoveries; in layers that mix shared and other neurons the rate is higher"
+            " (docs/neurons.md).",
         ),
         (
             "Largest excess",
@@ -258,13 +268,13 @@ def headline_cards(
             "correlation",
             "Largest correlation minus its rotated baseline, mean over partners.",
         ),
-        (
-            "Best match in the same layer",
-            round(100 * numbers["same_layer_match_share"], 1),
-            "%",
-            "Share of best matches that lie in the layer of the same number.",
-        ),
     ]
+    same_layer = (
+        "Best match in the same layer",
+        round(100 * numbers["same_layer_match_share"], 1),
+        "%",
+        "Share of best matches that lie in the layer of the same number.",
+    )
     clusters = (
         "Clusters",
         numbers["clusters"],
@@ -273,6 +283,7 @@ def headline_cards(
     )
     return [
         *(card(*facts, step="neurons.baseline", study=study, inputs=correlations) for facts in excess),
+        card(*same_layer, step="neurons.report", study=study, inputs=correlations),
         card(*clusters, step="neurons.clusters", study=study, inputs=[*correlations, *activations]),
     ]
 
@@ -305,9 +316,11 @@ def main(
 
     import pandas as pd
 
-    pairs = load_pairs(correlations)
-    sources = {source.name: source for source in map(Activations, activations)}
-    excess_table, cluster_members = pd.read_parquet(excess), pd.read_parquet(clusters)
+    pairs, sources = load_pairs(correlations), open_all(activations)
+    require_one_reference(pairs)
+    require_sources(pairs, sources)
+    excess_table, cluster_members = read_excess(excess, pairs), read_members(clusters, sources)
+    example_table = read_table(examples, [*KEYS, "token"]).to_pandas()
     explained = pd.read_parquet(explanations)
     numbers = metrics(excess_table, cluster_members, pairs, len(sources)) | explanation_metrics(
         explained[explained["model"] == pairs[0].a],
@@ -317,9 +330,7 @@ def main(
     numbers |= read_json(attention)
     tokens = next(iter(sources.values())).tokens
     write_json(metrics_out, numbers)
-    table = cluster_table(
-        cluster_members, pd.read_parquet(examples), sources, token_texts(tokenizer, tokens), settings
-    )
+    table = cluster_table(cluster_members, example_table, sources, token_texts(tokenizer, tokens), settings)
     steps = ["dump", "moments", "correlate", "baseline", "clusters", "histograms", "table", "figure"]
     steps += ["explain", "gallery", "weights", "roles", "attention", "intervene", "page", "report"]
     content = {

@@ -17,9 +17,13 @@ column                         definition
 ``hist_sparsity``              their "sparsity": the share above -0.098, since one bin too many is counted
 ``post_mean post_std``         of the post-activation over kept tokens
 ``cluster stability``          from ``neurons.clusters``; null where the neuron is in none
-``corr_mean[NAME]`` ...        ``corr_mean corr_var corr_skew corr_kurt`` of the reference neuron's
-                               correlations with all neurons of partner NAME
-excess columns                 those of ``neurons.baseline``, for the reference; null for others
+``corr_mean[NAME]`` ...        ``corr_mean corr_var corr_skew corr_kurt`` of the neuron's correlations with
+                               all neurons of model NAME, where they are known: those of the reference
+                               with every partner, those of partners with the reference
+``max_corr[NAME]``             the largest of them and the neuron of NAME that has it
+``layer[NAME] neuron[NAME]``
+excess columns                 the others of ``neurons.baseline``, for the reference; null for partners,
+                               whose rotated baseline is not computed
 further columns                those of the further tables, which are joined by model, layer and neuron
 ``percentile[METRIC]``         percentile rank within layer and model of the metrics of figure 3 that are
                                there; ties share their mean rank, and missing values have none
@@ -36,10 +40,13 @@ from typing import TYPE_CHECKING
 
 from steps.core.errors import UserError
 from steps.core.runner import Output, run
-from steps.neurons.activations import Activations
+from steps.core.stores import read_table
+from steps.neurons.activations import open_all
+from steps.neurons.baseline import read_excess, require_one_reference
+from steps.neurons.clusters import read_members
 from steps.neurons.histograms import ZERO, Histograms, binned_moments
 from steps.neurons.moments import Moments
-from steps.neurons.pairs import Pair, load_pairs
+from steps.neurons.pairs import Pair, load_pairs, require_sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -147,7 +154,7 @@ def model_examples(name: str, width: int, context: int, moments: Moments) -> pd.
     return table[table["token"] >= 0].reset_index(drop=True)
 
 
-def partner_columns(pairs: list[Pair]) -> pd.DataFrame:
+def reference_columns(pairs: list[Pair]) -> pd.DataFrame:
     """Moments of each reference neuron's correlations with all neurons of each partner."""
     import pandas as pd
 
@@ -156,6 +163,28 @@ def partner_columns(pairs: list[Pair]) -> pd.DataFrame:
         for name, values in power_moments(pair.row_powers, pair.neurons[1]).items():
             columns[f"corr_{name}[{pair.b}]"] = values
     return pd.DataFrame(columns)
+
+
+def partner_view(pairs: list[Pair]) -> pd.DataFrame:
+    """What the same correlations say of the partners' neurons: their best match in the reference."""
+    import numpy as np
+    import pandas as pd
+
+    tables = []
+    for pair in pairs:
+        number, best = np.arange(pair.neurons[1]), pair.column_top_index[:, 0]
+        columns = {
+            "model": pair.b,
+            "layer": (number // pair.width[1]).astype("int32"),
+            "neuron": (number % pair.width[1]).astype("int32"),
+            f"max_corr[{pair.a}]": pair.column_top_value[:, 0],
+            f"layer[{pair.a}]": best // pair.width[0],
+            f"neuron[{pair.a}]": best % pair.width[0],
+        }
+        for name, values in power_moments(pair.column_powers, pair.neurons[0]).items():
+            columns[f"corr_{name}[{pair.a}]"] = values
+        tables.append(pd.DataFrame(columns))
+    return pd.concat(tables, ignore_index=True)
 
 
 def main(
@@ -175,35 +204,36 @@ def main(
     """
     import pandas as pd
 
-    pairs = load_pairs(correlations)
+    pairs, sources = load_pairs(correlations), open_all(activations)
+    require_one_reference(pairs)
+    require_sources(pairs, sources)
     counted = Histograms(histograms)
-    if len({pair.a for pair in pairs}) != 1 or len(moments) % len(activations):
-        raise UserError("--correlations: expected one reference model, and --moments as many files per model")
-    ranges = len(moments) // len(activations)
+    if len(moments) % len(sources):
+        raise UserError(f"--moments: {len(moments)} files of {len(sources)} models, expected as many of each")
+    ranges = len(moments) // len(sources)
     tables, tops = [], []
-    for place, ledger in enumerate(activations):
-        source = Activations(ledger)
-        own = Moments(moments[place * ranges : (place + 1) * ranges])
+    for place, source in enumerate(sources.values()):
+        own = Moments(moments[place * ranges : (place + 1) * ranges], source)
         columns = [model_table(source.name, source.width, own), histogram_table(counted, source.name)]
         tables.append(pd.concat(columns, axis=1))
         tops.append(model_examples(source.name, source.width, source.context, own))
     table = pd.concat(tables, ignore_index=True)
-    members = pd.read_parquet(clusters)[[*KEYS, "cluster", "stability"]]
+    members = read_members(clusters, sources)[[*KEYS, "cluster", "stability"]]
     members["cluster"] = members["cluster"].astype("Int32")
     table = table.merge(members, on=KEYS, how="left")
-    reference = pd.concat([pd.read_parquet(excess), partner_columns(pairs)], axis=1)
+    reference = pd.concat([read_excess(excess, pairs), reference_columns(pairs)], axis=1)
     reference.insert(0, "model", pairs[0].a)
     for name in reference.select_dtypes("bool"):
         reference[name] = reference[name].astype("boolean")  # null, not False, for the other models
-    whole = table.merge(reference, on=KEYS, how="left")
+    whole = table.merge(reference, on=KEYS, how="left").merge(partner_view(pairs), on=KEYS, how="left")
     for column in whole.columns:
         if column.startswith(("layer[", "neuron[")):
             whole[column] = whole[column].astype("Int32")
     for path in further:
-        whole = whole.merge(pd.read_parquet(path), on=KEYS, how="left", validate="one_to_one")
+        whole = whole.merge(read_table(path).to_pandas(), on=KEYS, how="left", validate="one_to_one")
     whole = pd.concat([whole, percentiles(whole, [name for name in METRICS if name in whole])], axis=1)
-    whole.to_parquet(neurons, index=False)
-    pd.concat(tops, ignore_index=True).to_parquet(examples, index=False)
+    whole.to_parquet(neurons, index=False, write_page_checksum=True)
+    pd.concat(tops, ignore_index=True).to_parquet(examples, index=False, write_page_checksum=True)
 
 
 if __name__ == "__main__":

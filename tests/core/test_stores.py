@@ -31,6 +31,7 @@ from steps.core.stores import (
     open_tensors,
     read_array,
     read_json,
+    read_table,
     read_tensors,
     write_array,
     write_json,
@@ -541,6 +542,36 @@ def test_truncated_tensors_are_refused(tmp_path: Path, size: int) -> None:
         read_tensors(path)
 
 
+@pytest.mark.parametrize("place", [0.1, 0.3, 0.5, 0.7, 0.9, 0.999])
+def test_altered_tensors_are_refused(tmp_path: Path, place: float) -> None:
+    """A byte anywhere: in the facts, in an array, in one that is not read."""
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"a": values_of((30, 4), "float32"), "b": np.arange(9)}, {"kind": "k", "n": [1, 2]})
+    whole = bytearray(path.read_bytes())
+    whole[int(place * len(whole))] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(UserError, match="x.safetensors: .*; delete it and run snakemake again"):
+        read_tensors(path, leave="b")
+    with pytest.raises(UserError, match="x.safetensors: .*; delete it"), open_tensors(path):
+        pass
+
+
+def test_swapped_tensors_are_refused(tmp_path: Path) -> None:
+    """Of the same shape, so that only their names tell them apart."""
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"aa": np.zeros(3), "bb": np.ones(3)}, {})
+    path.write_bytes(path.read_bytes().replace(b'"aa"', b'"cc"'))
+    with pytest.raises(UserError, match="its contents differ from the hash in it"):
+        read_tensors(path)
+
+
+def test_tensors_of_another_kind_are_refused(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "x", {"a": np.zeros(3)}, {"kind": "moments"})
+    assert read_tensors(tmp_path / "x", kind="moments")[1] == {"kind": "moments"}
+    with pytest.raises(UserError, match="x: found a file of 'moments', expected one of 'products'"):
+        read_tensors(tmp_path / "x", kind="products")
+
+
 def test_other_files_are_no_tensors(tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
@@ -554,6 +585,50 @@ def test_other_files_are_no_tensors(tmp_path: Path) -> None:
         save_file({"a": np.zeros(2)}, path, metadata=metadata)
         with pytest.raises(UserError, match="unreadable"):
             read_tensors(path)
+
+
+def table_of(path: Path, rows: int = 20_000) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = [f"text {number * 7919 % rows}" for number in range(rows)]
+    table = pa.table({"text": texts, "number": range(rows), "more": [0.5] * rows})
+    pq.write_table(table, path, compression="zstd", row_group_size=rows // 4, write_page_checksum=True)
+    return path
+
+
+def test_a_table_comes_back_with_the_columns_asked_for(tmp_path: Path) -> None:
+    path = table_of(tmp_path / "t.parquet", 8)
+    assert read_table(path).column_names == ["text", "number", "more"]
+    table = read_table(path, ["number", "text"])
+    assert table.column_names == ["number", "text"]
+    assert table["number"].to_pylist() == list(range(8))
+    assert read_table(path, []).column_names == []
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, replaced_by_a_folder, lambda path: path.write_bytes(b"")])
+def test_a_damaged_table_is_one_line(tmp_path: Path, damage: Damage) -> None:
+    path = table_of(tmp_path / "t.parquet")
+    damage(path)
+    with pytest.raises(UserError, match=r"t\.parquet: unreadable as a parquet table .*; delete it and run"):
+        read_table(path, ["text", "number"])
+
+
+def test_a_table_without_a_column_or_with_texts_that_are_no_utf8_is_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pytest.raises(UserError, match="lacks the column 'layer'; delete it"):
+        read_table(table_of(tmp_path / "t.parquet", 8), ["text", "layer"])
+    odd = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff\xfe"]).buffers())
+    pq.write_table(pa.table({"text": odd}), tmp_path / "odd.parquet")
+    with pytest.raises(UserError, match="odd.parquet: unreadable as a parquet table"):
+        read_table(tmp_path / "odd.parquet")
+
+
+def test_a_folder_is_no_json(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read .Is a directory.; mend or remove it"):
+        read_json(tmp_path)
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

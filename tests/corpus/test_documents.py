@@ -218,7 +218,7 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path: Path) -> None:
     done = subprocess.run(command(tmp_path, {}, broken), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert f"{broken}: not a frozen snapshot" in done.stderr
+    assert f"{broken}: unreadable as a parquet table" in done.stderr
     assert os.listdir(tmp_path / "out") == []
 
 

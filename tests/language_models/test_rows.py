@@ -172,10 +172,11 @@ def test_the_step_says_it_in_one_line(tmp_path: Path, planted: Any) -> None:
 
 def test_a_broken_corpus_is_named(tmp_path: Path, planted: Any) -> None:
     whole = planted[0].read_bytes()
-    for content in (b"", whole[: len(whole) // 2], b"PAR1" * 9):
+    middle = whole[: len(whole) // 4] + b"\0" * 64 + whole[len(whole) // 4 + 64 :]
+    for content in (b"", whole[: len(whole) // 2], b"PAR1" * 9, middle):
         broken = tmp_path / "broken.parquet"
         broken.write_bytes(content)
-        with pytest.raises(UserError, match=r"broken\.parquet: not a parquet table"):
+        with pytest.raises(UserError, match=r"broken\.parquet: unreadable as a parquet table"):
             make_rows(tmp_path / "rows", broken, planted[1])
     odd = write_corpus(tmp_path / "odd.parquet", [("a", "test", "x")])
     with pytest.raises(UserError, match="split 'test'"):

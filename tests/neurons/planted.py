@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from steps.core.digest import fingerprint
 from steps.core.runner import Output
 from steps.core.stores import ArrayWriter, Ledger, write_array
 from steps.neurons import correlate, moments, products
@@ -74,6 +75,7 @@ def write_activations(
             "device": "cpu",
             "activation": activation,
             "gated": up is not None,
+            "weights": [],
             "kept": int(keep.sum()),
             "model_ledger": "",
         }
@@ -190,14 +192,18 @@ def correlate_pair(
     return files
 
 
-def write_tokenizer(folder: Path) -> Path:
+TOKENIZER = fingerprint(["tokenizer", {"words": VOCABULARY, "name": "planted"}])
+"""The fingerprint of what :func:`write_tokenizer` writes."""
+
+
+def write_tokenizer(folder: Path, name: str = "planted") -> Path:
     """A tokenizer of ``VOCABULARY`` words: ``<bos>`` is 0, a new line is 1, then ``w2``, ``w3``, ..."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     words = {"<bos>": 0, "\n": 1} | {f"w{number}": number for number in range(2, VOCABULARY)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<bos>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
-    ledger = Ledger(folder / "ledger.json", "tokenizer", {"words": VOCABULARY})
+    ledger = Ledger(folder / "ledger.json", "tokenizer", {"words": VOCABULARY, "name": name})
     tokenizer.save(str(folder / "tokenizer.json"))
     ledger.record("tokenizer.json")
     ledger.finish({})
@@ -212,7 +218,8 @@ def write_rows(folder: Path, rows: int = 20, seed: int = 0) -> Path:
     ledger = Ledger(folder / "ledger.json", "rows", {"rows": rows, "seed": seed})
     write_array(ledger, "held_out", tokens)
     write_array(ledger, "train", tokens[::-1].copy())
-    ledger.finish({"context": CONTEXT, "bos": 0, "vocabulary": VOCABULARY, "sources": ["planted"]})
+    facts = {"context": CONTEXT, "bos": 0, "vocabulary": VOCABULARY, "sources": ["planted"]}
+    ledger.finish({**facts, "tokenizer": TOKENIZER})
     return folder / "ledger.json"
 
 
@@ -238,5 +245,5 @@ def save_model(folder: Path, model: GPT2LMHeadModel, made_from: dict[str, Any]) 
     model.save_pretrained(folder)
     for file in ("config.json", "model.safetensors"):
         ledger.record(file)
-    ledger.finish({"tokenizer": "planted", "source": "planted"})
+    ledger.finish({"tokenizer": TOKENIZER, "source": "planted"})
     return folder / "ledger.json"

@@ -19,6 +19,7 @@ from steps.neurons.activations import Activations
 from steps.neurons.pairs import load_pairs
 from tests.neurons.planted import (
     CONTEXT,
+    TOKENIZER,
     VOCABULARY,
     correlate_pair,
     save_model,
@@ -73,7 +74,7 @@ def save_trained(folder: Path, last: Any, steps: dict[int, Any], total: int = LA
     save(last, ledger)
     write_json(folder / "curve.json", [{"step": total, "tokens": 100 * total}])
     ledger.record("curve.json")
-    ledger.finish({"tokenizer": "planted", "source": "planted"})
+    ledger.finish({"tokenizer": TOKENIZER, "source": "planted"})
     return folder / "ledger.json"
 
 

@@ -351,18 +351,29 @@ def test_tiles_cover_every_neuron_once() -> None:
 
 
 def call(a: Path, b: Path, own: list[Path], partner: list[Path], products: list[Path], out: Path) -> None:
-    correlate.main(a, b, own, partner, products, 1, 0, correlate.Settings(draws=1), Output(out))
+    correlate.main(
+        a, b, own, partner, products, 1, 0, correlate.Settings(draws=1, precision="float64"), Output(out)
+    )
 
 
 def test_moments_of_other_tokens_or_models_are_refused(tmp_path: Path) -> None:
     a, b = small(tmp_path), small(tmp_path, "b")
     own, partner = write_moments(tmp_path / "ma", a, 2), write_moments(tmp_path / "mb", b, 2)
     out = tmp_path / "out"
-    with pytest.raises(UserError, match="expected 128; give the file of every token range once"):
-        call(a, b, own[:1], partner, [], out)
+    for files in (own[:1], own[1:], [own[0], own[0]], [own[1], own[1]]):
+        with pytest.raises(UserError, match="token block.*give the file of every token range once"):
+            call(a, b, files, partner, [], out)
+    other = write_moments(tmp_path / "narrow", a, precision="float32")
+    with pytest.raises(UserError, match="narrow/range-0.safetensors: summed in float32, expected float64"):
+        call(a, b, other, partner, [], out)
+    with pytest.raises(UserError, match="range-0.safetensors: summed in float32, expected float64"):
+        call(b, a, partner, other, [], out)
+    mixed = [other[0], *write_moments(tmp_path / "mixed", a, 2)]
+    with pytest.raises(UserError, match="begins at token block 0, expected 1"):
+        call(a, b, mixed, partner, [], out)
     with pytest.raises(UserError, match="range-0.safetensors"):
         call(a, b, partner, own, [], out)
-    with pytest.raises(UserError, match="expected one per token range"):
+    with pytest.raises(UserError, match="a: found no file of its moments, expected one per token range"):
         call(a, b, [], partner, [], out)
     assert not out.exists()
 
@@ -375,6 +386,12 @@ def test_damaged_inputs_are_named(tmp_path: Path) -> None:
         own[0].write_bytes(damage)
         with pytest.raises(UserError, match=r"ma/range-0.safetensors: unreadable.*run snakemake again"):
             call(a, b, own, partner, [], tmp_path / "out")
+    middle = len(whole) // 2
+    own[0].write_bytes(
+        whole[:middle] + bytes(byte ^ 255 for byte in whole[middle : middle + 8]) + whole[middle + 8 :]
+    )
+    with pytest.raises(UserError, match=r"ma/range-0.safetensors: its contents differ from the hash in it"):
+        call(a, b, own, partner, [], tmp_path / "out")
     own[0].write_bytes(whole)
     write_tensors(tmp_path / "other", {"x": np.zeros(3)}, {})
     with pytest.raises(UserError, match="other"):

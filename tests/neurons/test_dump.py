@@ -20,13 +20,15 @@ from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.core.stores import Folder, read_array, read_tensors
 from steps.neurons import dump
-from steps.neurons.activations import Activations, PostActivations
+from steps.neurons.activations import Activations, PostActivations, require_comparable
 from steps.neurons.dump import PreActivations, Settings
 from tests.neurons.planted import (
     CONTEXT,
+    TOKENIZER,
     VOCABULARY,
     activate,
     correlate_pair,
+    save_model,
     stored_pre,
     write_model,
     write_rows,
@@ -168,6 +170,7 @@ def test_excluded_tokens_are_marked(made: Path, tmp_path: Path) -> None:
         ({"exclude_tokens": [""]}, "'' is 0 tokens, expected one"),
         ({"exclude_tokens": [VOCABULARY]}, f"found id {VOCABULARY}, expected 0 to {VOCABULARY - 1}"),
         ({"exclude_tokens": [-1]}, "found id -1"),
+        ({"exclude_tokens": ["\ud800"]}, r"exclude_tokens: '.ud800' is no text in UTF-8"),
         ({"exclude_tokens": list(range(VOCABULARY))}, "0 of 240 tokens are left after exclusion"),
     ],
 )
@@ -278,7 +281,8 @@ def test_a_model_that_changed_or_is_gone_is_named(made: Path, tmp_path: Path) ->
 
 
 def test_what_half_precision_cannot_hold_is_refused(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="beyond float16; set neurons.dump.dtype to float32") as error:
+    said = r"strong/ledger.json: .* beyond float16; set neurons.dump.dtype to float32"
+    with pytest.raises(UserError, match=said) as error:
         write_dump(made, tmp_path / "x", "strong")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "x" / "ledger.json").exists()
@@ -296,8 +300,86 @@ def test_weights_that_are_no_numbers_are_refused(value: float, dtype: str) -> No
     model = GPT2LMHeadModel(GPT2Config(vocab_size=9, n_positions=4, n_embd=8, n_layer=1, n_head=1)).eval()
     with torch.no_grad():
         model.transformer.h[0].mlp.c_fc.bias[3] = value
-    with pytest.raises(UserError, match="layer 0: .* check the model's weights where it is nan or inf"):
+    with pytest.raises(UserError, match="GPT2LMHeadModel: a .* in layer 0 is beyond .*; its weights"):
         PreActivations.of(model, dtype)(np.zeros((2, 4), np.int32))
+
+
+def test_the_same_weights_in_another_configuration_or_dtype_are_noticed(made: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import GPT2LMHeadModel
+
+    shutil.copytree(made, tmp_path / "made")
+    for name, dtype, changes in (
+        ("dropout", torch.float32, {"attn_pdrop": 0.5}),
+        ("half", torch.float16, {}),
+        ("brain", torch.bfloat16, {}),
+    ):
+        model = GPT2LMHeadModel.from_pretrained(made / "a", dtype=dtype)
+        model.config.update(changes)
+        save_model(tmp_path / "made" / name, model, {"saved": name})
+    ledgers = {
+        name: write_dump(tmp_path / "made", tmp_path / name, name, source="model")
+        for name in ("a", "b", "dropout", "half", "brain")
+    }
+    sources = {name: Activations(ledger) for name, ledger in ledgers.items()}
+    for name in ("dropout", "half", "brain"):
+        assert sources[name].store.made_from["model"] != sources["a"].store.made_from["model"]
+        with pytest.raises(UserError, match="both hold the same weights"):
+            require_comparable(sources["a"], sources[name])
+        require_comparable(sources["a"], sources[name], allow_self=True)
+        require_comparable(sources["b"], sources[name])
+
+
+def test_rows_model_and_tokenizer_must_belong_together(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "made")
+    for name, kind in (("rows", "rows"), ("a", "language_model")):
+        ledger = tmp_path / "made" / name / "ledger.json"
+        whole = ledger.read_text()
+        ledger.write_text(whole.replace(TOKENIZER, "0" * 64))
+        with pytest.raises(UserError, match=rf"{name}/ledger.json: of another tokenizer than .*; delete it"):
+            write_dump(tmp_path / "made", tmp_path / kind)
+        ledger.write_text(whole)
+    write_tokenizer(tmp_path / "made" / "tokenizer", "other")
+    with pytest.raises(UserError, match=r"rows/ledger.json: of another tokenizer than"):
+        write_dump(tmp_path / "made", tmp_path / "x")
+
+
+def test_rows_that_are_too_long_for_the_model_are_refused(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "made")
+    write_model(tmp_path / "made" / "short", n_positions=CONTEXT - 1)
+    with pytest.raises(UserError, match=rf"rows of {CONTEXT} tokens, expected at most {CONTEXT - 1}"):
+        write_dump(tmp_path / "made", tmp_path / "x", "short")
+
+
+def test_a_block_is_no_longer_than_the_rows(made: Path, tmp_path: Path) -> None:
+    source = Activations(write_dump(made, tmp_path / "x", block_tokens=2**24))
+    assert source.block_tokens == ROWS * CONTEXT
+    with pytest.raises(ValueError, match="less than or equal to 16777216"):
+        write_dump(made, tmp_path / "y", block_tokens=10**30)
+
+
+@pytest.mark.parametrize("source", ["dump", "model"])
+def test_an_excerpt_takes_its_row_alone_through_the_model(
+    made: Path, tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import GPT2Model
+
+    dumped = Activations(write_dump(made, tmp_path / "dump", dtype="float32"))
+    asked = Activations(write_dump(made, tmp_path / source, source=source, dtype="float32"))
+    batches: list[tuple[int, ...]] = []
+    forward = GPT2Model.forward
+
+    def counting(self: GPT2Model, rows: Any, **others: Any) -> Any:
+        batches.append(tuple(rows.shape))
+        return forward(self, rows, **others)
+
+    monkeypatch.setattr(GPT2Model, "forward", counting)
+    for start, stop in ((CONTEXT * 4 + 2, CONTEXT * 4 + 7), (CONTEXT, 2 * CONTEXT)):
+        for layer in range(2):
+            where = slice(start, stop)
+            (found,) = asked.excerpt(layer, where)
+            np.testing.assert_allclose(found, dumped.pre(layer, where), rtol=1e-4, atol=1e-4)
+    assert set(batches) == ({(1, CONTEXT)} if source == "model" else set())
 
 
 def test_models_without_weights_and_other_folders_are_refused(made: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from steps.core.errors import UserError
 from steps.core.runner import Output
-from steps.core.stores import read_tensors
+from steps.core.stores import read_tensors, write_tensors
 from steps.neurons import moments
 from steps.neurons.activations import Activations, PostActivations
 from steps.neurons.moments import Moments
@@ -41,7 +41,7 @@ def planted(folder: Path, dtype: str = "float32", activation: str = "gelu_new", 
 def test_moments_of_pre_activations_are_exact(tmp_path: Path, dtype: str, mean: float) -> None:
     """Population moments over all tokens, excluded ones too; kurtosis is 3 for a Gaussian."""
     ledger = planted(tmp_path / "a", dtype, mean=mean)
-    arrays = Moments(write_moments(tmp_path, ledger, precision="float32")).arrays
+    arrays = Moments(write_moments(tmp_path, ledger, precision="float32"), Activations(ledger)).arrays
     pre = stored_pre(ledger)
     found = power_moments(arrays["pre_powers"], 300, arrays["pre_pilot"])
     varies = np.ptp(pre, axis=0) > 0
@@ -60,7 +60,7 @@ def test_moments_of_pre_activations_are_exact(tmp_path: Path, dtype: str, mean: 
 @pytest.mark.parametrize(("precision", "rtol"), [("float32", 1e-6), ("float64", 1e-12)])
 def test_sums_of_post_activations_equal_numpy(tmp_path: Path, precision: str, rtol: float) -> None:
     ledger = planted(tmp_path / "a", mean=6)
-    own = Moments(write_moments(tmp_path, ledger, precision=precision))
+    own = Moments(write_moments(tmp_path, ledger, precision=precision), Activations(ledger))
     post = stored_post(ledger, "gelu_new", KEEP)
     np.testing.assert_allclose(own.mean + own.arrays["pilot"], post.mean(0), rtol=rtol)
     np.testing.assert_allclose(own.norm, post.std(0) * KEEP.sum() ** 0.5, rtol=rtol, atol=rtol)
@@ -86,7 +86,7 @@ def expected_examples(ledger: Path, activation: str, count: int) -> tuple[np.nda
 @pytest.mark.parametrize("activation", ["gelu_new", "linear"])
 def test_top_examples_are_exact(tmp_path: Path, dtype: str, activation: str, mean: float) -> None:
     ledger = planted(tmp_path / "a", dtype, activation, mean)
-    whole = Moments(write_moments(tmp_path, ledger, precision="float32")).arrays
+    whole = Moments(write_moments(tmp_path, ledger, precision="float32"), Activations(ledger)).arrays
     value, token = expected_examples(ledger, activation, 20)
     np.testing.assert_array_equal(whole["top_value"], value)
     np.testing.assert_array_equal(whole["top_token"], token)
@@ -99,7 +99,7 @@ def test_examples_beyond_the_kept_tokens_are_missing(tmp_path: Path) -> None:
     pre = np.random.default_rng(0).standard_normal((64, 4)).astype("float32")
     ledger = write_activations(tmp_path / "a", pre, keep=keep, block_tokens=16)
     for ranges in (1, 4):
-        arrays = Moments(write_moments(tmp_path / str(ranges), ledger, ranges)).arrays
+        arrays = Moments(write_moments(tmp_path / str(ranges), ledger, ranges), Activations(ledger)).arrays
         assert arrays["top_token"].shape == (4, 20)
         np.testing.assert_array_equal(np.sort(arrays["top_token"][:, :2]), [[3, 50]] * 4)
         assert (arrays["top_token"][:, 2:] == -1).all()
@@ -110,7 +110,7 @@ def test_examples_beyond_the_kept_tokens_are_missing(tmp_path: Path) -> None:
 def cut(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Moments]:
     folder = tmp_path_factory.mktemp("moments")
     ledger = planted(folder / "a", mean=3)
-    return folder, ledger, Moments(write_moments(folder / "whole", ledger))
+    return folder, ledger, Moments(write_moments(folder / "whole", ledger), Activations(ledger))
 
 
 @settings(max_examples=8, deadline=None, derandomize=True)
@@ -118,7 +118,7 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Moments]:
 def test_ranges_merge_to_the_whole(cut: tuple[Path, Path, Moments], order: list[int]) -> None:
     folder, ledger, whole = cut
     files = write_moments(folder / "parts", ledger, len(order))
-    merged = Moments([files[index] for index in order])
+    merged = Moments([files[index] for index in order], Activations(ledger))
     assert merged.count == whole.count == KEEP.sum()
     for name, values in whole.arrays.items():
         found = merged.arrays[name]
@@ -173,14 +173,28 @@ def test_fewer_blocks_than_ranges_are_refused(tmp_path: Path) -> None:
 
 
 def test_moments_of_no_or_other_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="found no file"):
-        Moments([])
     ledger = planted(tmp_path / "a")
+    with pytest.raises(UserError, match="found no file"):
+        Moments([], Activations(ledger))
     other = planted(tmp_path / "b", mean=1)
     files = write_moments(tmp_path, ledger)
     assert Moments(files, Activations(ledger)).count == KEEP.sum()
     with pytest.raises(UserError, match=r"range-0.safetensors: not made from .*b/ledger.json"):
         Moments(files, Activations(other))
+    halves = write_moments(tmp_path / "halves", ledger, 2)
+    for chosen, said in (
+        ([halves[0], halves[0]], "range-0.safetensors: begins at token block 0, expected 4"),
+        ([halves[1], halves[1]], "range-1.safetensors: begins at token block 4, expected 0"),
+        (halves[:1], "range-0.safetensors: ends at token block 4, expected 8; give the file of every"),
+    ):
+        with pytest.raises(UserError, match=said):
+            Moments(chosen, Activations(ledger))
+    narrow = write_moments(tmp_path / "narrow", ledger, 2, "float32")
+    with pytest.raises(UserError, match="summed in float64 and float32; set neurons.precision"):
+        Moments([halves[0], narrow[1]], Activations(ledger))
+    write_tensors(tmp_path / "x", {"product": np.zeros((2, 2))}, {"kind": "products"})
+    with pytest.raises(UserError, match="x: found a file of 'products', expected one of 'moments'"):
+        Moments([tmp_path / "x"], Activations(ledger))
 
 
 def test_shards_that_changed_stop_the_sums(tmp_path: Path) -> None:

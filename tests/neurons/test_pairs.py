@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from steps.core.errors import UserError
-from steps.neurons.pairs import load_pairs
+from steps.neurons.activations import open_all
+from steps.neurons.pairs import load_pairs, require_sources
 from tests.neurons.planted import correlate_pair, write_activations
 
 
@@ -56,6 +57,55 @@ def test_a_missing_or_doubled_tile_is_refused(files: dict[str, list[Path]]) -> N
     ):
         with pytest.raises(UserError, match=said):
             load_pairs(given)
+
+
+def test_tiles_that_do_not_belong_together_are_refused(files: dict[str, list[Path]], tmp_path: Path) -> None:
+    a, b = (
+        write_activations(tmp_path / name, values.astype("float32"), name=name, block_tokens=96)
+        for name, values in zip("ab", np.random.default_rng(5).standard_normal((2, 96, 10)), strict=True)
+    )
+    first, second, _ = files["ab"]
+    others = correlate_pair(tmp_path / "other", a, b, tiles=3, top=4)
+    with pytest.raises(UserError, match="tile-0.* and .*tile-2.*: made from different activations of a;"):
+        load_pairs([first, second, others[2]])
+    with pytest.raises(UserError, match="made from different activations of a; delete the older one"):
+        load_pairs([*files["ac"], *others])
+    for changes in ({"top": 3}, {"draws": 3}, {"seed": 1}):
+        more = correlate_pair(tmp_path / "more", a, b, tiles=3, **{"top": 4, **changes})
+        with pytest.raises(UserError, match="made from different settings of neurons.correlate"):
+            load_pairs([*others[:2], more[2]])
+    with pytest.raises(UserError, match="--correlations: found no file"):
+        load_pairs([])
+
+
+def test_correlations_and_activations_belong_together(files: dict[str, list[Path]], tmp_path: Path) -> None:
+    pairs = load_pairs(files["ab"])
+    folder = files["ab"][0].parents[1]
+    sources = open_all([folder / name / "ledger.json" for name in "ab"])
+    require_sources(pairs, sources)
+    with pytest.raises(UserError, match="--activations: none of b; give those of every model"):
+        require_sources(pairs, {"a": sources["a"]})
+    with pytest.raises(UserError, match="--correlations: none of c; give those of every model"):
+        require_sources(pairs, sources | {"c": sources["a"]})
+    other = write_activations(tmp_path / "b", np.ones((96, 10), "float32"), name="b", block_tokens=96)
+    with pytest.raises(UserError, match="--correlations: those of b were not made from .*/b/ledger.json"):
+        require_sources(pairs, sources | open_all([other]))
+    with pytest.raises(UserError, match="both of model 'b'; give every model once"):
+        open_all([other, folder / "b" / "ledger.json"])
+    with pytest.raises(UserError, match="--activations: found no ledger"):
+        open_all([])
+
+
+def test_rows_without_a_partner_that_varies_have_no_match(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 96, 4)).astype("float32")
+    a[:, 2], b[:, [0, 3]] = 1, 1
+    b[:, 1:3] = -a[:, :1] + 0.01 * b[:, 1:3]  # a's first neuron agrees with those that never vary best
+    ledgers = [write_activations(tmp_path / n, v, name=n) for n, v in (("a", a), ("b", b))]
+    (pair,) = load_pairs(correlate_pair(tmp_path, *ledgers))
+    assert pair.row_top_index[0, 0] == 0
+    assert pair.matched[[0, 2]].tolist() == [False, False]
+    assert pair.matched.tolist() == [False, pair.row_top_value[1, 0] > 0, False, pair.row_top_value[3, 0] > 0]
 
 
 def test_a_damaged_tile_is_named(files: dict[str, list[Path]], tmp_path: Path) -> None:

@@ -46,6 +46,11 @@ def study(shape: dict[str, int] = SMALL, models: int = 2, **changes: Any) -> pla
         "checkpoint_draws": 99,
         "checkpoints": 0,
         "figures": 3,
+        "bootstraps": 200,
+        "candidates": 3,
+        "histogram_tokens": 1_000_000,
+        "page_examples": 24_000,
+        "snippets": 36,
     }
     return plan.Study.model_validate({**values, **changes})
 
@@ -106,6 +111,33 @@ def test_jobs_of_every_rule() -> None:
     assert counts == cut | {"baseline": 1, "clusters": 1, "table": 1, "figure": 3, "report": 1}
     assert "products" not in planned(study())["rules"]
     assert planned(study(checkpoints=7))["rules"]["checkpoints"]["jobs"] == 1
+
+
+@pytest.mark.parametrize("source", ["dump", "model"])
+def test_clusters_hold_their_sums_and_bootstraps(source: str) -> None:
+    """Array by array, at the paper's size: reference and four partners."""
+    of = study(models=5, source=source)
+    (job,) = plan.jobs(of, "clusters")
+    count, candidates = 12 * 3072, 2 * 3 * 12 * 3072
+    arrays = {
+        "buffer and transposed block of each model": 5 * 2 * 4 * 8192 * count,
+        "total and square": 5 * 2 * 8 * 256 * count,
+        "product": 4 * 8 * 256 * candidates,
+        "correlations of bootstraps": 4 * 8 * 200 * candidates,
+        "means, norms, covariance of a pair": 6 * 8 * 200 * candidates,
+        "computed blocks": (source == "model") * 5 * 2 * 8192 * count,
+    }
+    assert sum(arrays.values()) < job.held < 2.5 * sum(arrays.values())
+    assert (job.forward > 0) == (source == "model")
+    # in place of a dump that each reader makes anew
+    assert job.forward == (source == "model") * sum(1e8 * model.forward(512) for model in of.models)
+
+
+def test_the_report_runs_its_rows_only_and_threads_shorten_jobs() -> None:
+    (dumped,), (anew,) = (plan.jobs(study(source=source), "report") for source in ("dump", "model"))
+    assert dumped.forward == 0
+    assert anew.forward == 2 * 36 * 512 * study().models[0].forward(512)
+    assert anew.held - dumped.held > 2 * 4 * 124e6
 
 
 def test_hours_follow_hardware_share_and_disk() -> None:

@@ -68,7 +68,7 @@ def test_ranges_add_up(tmp_path: Path, precision: str, atol: float) -> None:
                 )
                 for index in range(ranges)
             ]
-            count, total = merge_products(files[::-1], *sources)
+            count, total = merge_products(files[::-1], *sources, rows, precision)
             assert count == KEEP.sum()
             np.testing.assert_allclose(total, left[:, rows].T @ right, rtol=0, atol=atol)
             part, _ = read_tensors(files[-1])
@@ -97,15 +97,60 @@ def test_mistakes_are_refused_before_anything_is_written(tmp_path: Path) -> None
 
 
 def test_products_of_other_activations_are_refused(tmp_path: Path) -> None:
-    a, b, c = (planted(tmp_path, name) for name in "abc")
-    file = run(a, b, tmp_path / "file", ranges=1)
+    a, b, c = (Activations(planted(tmp_path, name)) for name in "abc")
+    file = run(a.store.path, b.store.path, tmp_path / "file", ranges=1)
+    rows = slice(6, 12)
     with pytest.raises(UserError, match=r"file: not made from .*c/ledger.json"):
-        merge_products([file], Activations(c), Activations(b))
+        merge_products([file], c, b, rows, "float64")
     with pytest.raises(UserError, match=r"file: not made from .*c/ledger.json"):
-        merge_products([file], Activations(a), Activations(c))
-    write_tensors(tmp_path / "other", {"x": np.zeros(2)}, {"a": 1})
-    with pytest.raises(UserError, match="other: not made from"):
-        merge_products([tmp_path / "other"], Activations(a), Activations(b))
-    file.write_bytes(file.read_bytes()[:-8])
+        merge_products([file], a, c, rows, "float64")
+    with pytest.raises(UserError, match=r"file: of rows 6 to 12, expected 0 to 6; give the products of this"):
+        merge_products([file], a, b, slice(0, 6), "float64")
+    with pytest.raises(UserError, match=r"file: summed in float64, expected float32; set neurons.precision"):
+        merge_products([file], a, b, rows, "float32")
+    for facts in ({"a": 1}, {"kind": "moments"}):
+        write_tensors(tmp_path / "other", {"x": np.zeros(2)}, facts)
+        with pytest.raises(UserError, match="other: found a file of .*, expected one of 'products'"):
+            merge_products([tmp_path / "other"], a, b, rows, "float64")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-8])
     with pytest.raises(UserError, match="file: unreadable"):
-        merge_products([file], Activations(a), Activations(b))
+        merge_products([file], a, b, rows, "float64")
+    file.write_bytes(whole[:-8] + bytes(byte ^ 1 for byte in whole[-8:]))
+    with pytest.raises(UserError, match="file: its contents differ from the hash in it; delete it"):
+        merge_products([file], a, b, rows, "float64")
+
+
+def test_every_range_must_be_there_once(tmp_path: Path) -> None:
+    """Ranges of equally many tokens: their number alone would not tell."""
+    keep = np.ones(200, bool)
+    a, b = (Activations(planted(tmp_path, name, keep=keep, block_tokens=48)) for name in "ab")
+    files = [
+        run(a.store.path, b.store.path, tmp_path / f"part-{index}", ranges=5, index=index)
+        for index in range(5)
+    ]
+    for given, said in (
+        ([0, 0, 2, 3, 4], "part-0: begins at token block 0, expected 1"),
+        ([1, 2, 3, 4], "part-1: begins at token block 1, expected 0"),
+        ([0, 1, 2, 3], "part-3: ends at token block 4, expected 5; give the file of every token range once"),
+    ):
+        with pytest.raises(UserError, match=said):
+            merge_products([files[index] for index in given], a, b, slice(6, 12), "float64")
+
+
+@pytest.mark.parametrize(
+    ("cut", "said"),
+    [
+        ({"tiles": 2, "tile": 2}, "--tile 2 of --tiles 2: expected a tile from 0"),
+        ({"tiles": 2, "tile": -1}, "--tile -1 of --tiles 2"),
+        ({"tiles": 0, "tile": 0}, "--tile 0 of --tiles 0"),
+        ({"tiles": -3, "tile": 0}, "--tile 0 of --tiles -3"),
+        ({"ranges": 2, "index": 2}, "--index 2 of --ranges 2: expected a range from 0"),
+        ({"ranges": 2, "index": -1}, "--index -1 of --ranges 2"),
+        ({"ranges": 0, "index": 0}, "--index 0 of --ranges 0"),
+    ],
+)
+def test_cuts_that_make_no_sense_are_refused(tmp_path: Path, cut: dict[str, int], said: str) -> None:
+    a, b = (planted(tmp_path, name) for name in "ab")
+    with pytest.raises(UserError, match=said):
+        run(a, b, tmp_path / "out", **cut)

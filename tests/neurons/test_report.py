@@ -1,11 +1,203 @@
-"""The table of the models' hyperparameters, for every family."""
+"""The report on planted families, and how rows of a model are shown."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import pytest
+
+from steps.core.errors import UserError
+from steps.core.runner import Output
+from steps.core.stores import Ledger
 from steps.neurons import report
+from steps.neurons.activations import Activations, open_all
+from steps.neurons.pairs import load_pairs
 from tests.language_models.tiny_models import keep, tiny_model
+from tests.neurons.conftest import SHARED, Study
+from tests.neurons.planted import write_activations, write_tokenizer
+
+
+def write(planted: Study, folder: Path, **changes: object) -> tuple[dict, dict]:
+    """Run the step; returns metrics and report."""
+    figures = [folder / "correlation_summary.svg", folder / "clusters.svg"]
+    inputs: dict[str, object] = {
+        "tokenizer": write_tokenizer(folder / "tokenizer"),
+        "activations": planted.activations,
+        "correlations": planted.reference,
+        "excess": planted.folder / "excess.parquet",
+        "clusters": planted.folder / "clusters.parquet",
+        "examples": planted.folder / "examples.parquet",
+        "settings": report.Settings(clusters=4, snippets=2, context=3),
+        **changes,
+    }
+    out, page = Output(folder / "metrics.json"), Output(folder / "report.json")
+    report.main(
+        study="planted",
+        section=json.dumps({"q": 0.05}),
+        figures=figures,
+        page=folder / "neurons.html",
+        metrics_out=out,
+        report=page,
+        **inputs,  # type: ignore[arg-type]
+    )
+    return json.loads(out.read_text()), json.loads(page.read_text())
+
+
+@pytest.fixture(scope="module")
+def written(planted: Study, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict]:
+    return write(planted, tmp_path_factory.mktemp("report"))
+
+
+def test_metrics_are_those_of_the_tables(planted: Study, written: tuple[dict, dict]) -> None:
+    numbers = written[0]
+    excess = pd.read_parquet(planted.folder / "excess.parquet")
+    members = pd.read_parquet(planted.folder / "clusters.parquet")
+    same = []
+    for pair in load_pairs(planted.reference):
+        same += [i // 48 == pair.row_top_index[i, 0] // 48 for i in range(96) if i != 5]
+    assert numbers == {
+        "neurons_per_model": 96,
+        "models": 3,
+        "tokens": Activations(planted.activations[0]).kept,
+        "draws": 199,
+        "excess_max": excess["excess_corr"].max(),
+        "excess_mean": pytest.approx(excess["excess_corr"].mean()),
+        "universal_at_half": int((excess["excess_corr"] > 0.5).sum()),
+        "universal_calibrated": int((excess["adjusted_p_value"] <= 0.05).sum()),
+        "same_layer_match_share": pytest.approx(np.mean(same)),
+        "clusters": members["cluster"].nunique(),
+        "clustered_neurons": len(members),
+    }
+    assert 0.3 < numbers["same_layer_match_share"] < 0.9
+
+
+def test_matches_where_all_partner_neurons_are_constant_do_not_count(planted: Study) -> None:
+    pairs = load_pairs(planted.reference)
+    excess = pd.read_parquet(planted.folder / "excess.parquet")
+    members = pd.read_parquet(planted.folder / "clusters.parquet")
+    pairs[1].row_top_index[:, 0] = 0  # all in layer 0
+    every = report.metrics(excess, members, pairs, 3)["same_layer_match_share"]
+    pairs[1].column_constant[:] = 1
+    share = report.metrics(excess, members, pairs, 3)["same_layer_match_share"]
+    assert share == report.metrics(excess, members, pairs[:1], 3)["same_layer_match_share"] != every
+    pairs[0].column_constant[:] = 1
+    assert report.metrics(excess, members, pairs, 3)["same_layer_match_share"] == 0
+
+
+def test_snippets_show_the_strongest_token_and_what_stands_around_it(tmp_path: Path) -> None:
+    pre = np.full((32, 4), -1, np.float32)
+    pre[[16, 17, 20], 3] = [4, 8, 2]
+    source = Activations(write_activations(tmp_path / "a", pre, context=16, layers=2))
+    texts = {number: f"<{number}>" for number in range(40) if number != 18}
+    assert report.snippet(source, 1, 1, 17, 3, texts) == [
+        ["<16>", 0.5],  # the row begins here
+        ["<17>", 1.0],
+        ["[18]", 0.0],  # not below, where it is negative
+        ["<19>", 0.0],
+        ["<20>", 0.25],
+    ]
+    assert [text for text, _ in report.snippet(source, 1, 1, 31, 2, texts)] == ["<29>", "<30>", "<31>"]
+    assert report.snippet(source, 0, 0, 5, 1, texts) == [["<4>", 0.0], ["<5>", 0.0], ["<6>", 0.0]]
+
+
+def test_snippets_of_gated_neurons_are_products(tmp_path: Path) -> None:
+    pre, up = np.full((2, 16, 2), 2, np.float32)
+    up[:, 0] = np.arange(16) - 8
+    source = Activations(write_activations(tmp_path / "a", pre, context=16, layers=1, up=up))
+    found = [value for _, value in report.snippet(source, 0, 0, 14, 1, {})]
+    assert found == pytest.approx([5 / 7, 6 / 7, 1], abs=1e-3)
+
+
+def test_clusters_are_listed_by_span_then_stability(planted: Study, written: tuple[dict, dict]) -> None:
+    (table,) = written[1]["tables"]
+    members = pd.read_parquet(planted.folder / "clusters.parquet")
+    examples = pd.read_parquet(planted.folder / "examples.parquet")
+    source = open_all(planted.activations)["a"]
+    assert table["columns"] == ["members", "correlation", "stability", "example 1", "example 2"]
+    assert len(table["rows"]) == 4
+    order = [(row[2], row[1]) for row in table["rows"]]
+    assert order == sorted(order, reverse=True)
+    for names, correlation, _, *cells in table["rows"]:
+        first = int(names.split(", ")[0].removeprefix("a L0."))
+        assert names == f"a L0.{first}, b L0.{first}, c L0.{first}"
+        assert first in SHARED
+        mine = members[(members["model"] == "a") & (members["layer"] == 0) & (members["neuron"] == first)]
+        assert correlation == mine["mean_corr"].item()
+        top = examples[(examples["model"] == "a") & (examples["layer"] == 0) & (examples["neuron"] == first)]
+        for cell, token in zip(cells, top["token"], strict=False):
+            strengths = [value for _, value in cell["snippet"]]
+            place = min(token % source.context, 3)
+            assert strengths[place] == max(strengths) == 1
+            number = source.tokens[token]
+            expected = {0: "<bos>", 1: "\n"}.get(number, f"w{number}" if number < 48 else "")
+            assert cell["snippet"][place][0] == expected
+
+
+def test_missing_examples_leave_cells_empty(planted: Study) -> None:
+    members = pd.read_parquet(planted.folder / "clusters.parquet")
+    examples = pd.read_parquet(planted.folder / "examples.parquet")
+    settings = report.Settings(clusters=2, snippets=3)
+    few = examples[examples["rank"] == 0]
+    table = report.cluster_table(members, few, open_all(planted.activations), {}, settings)
+    assert [[cell is None for cell in row[3:]] for row in table["rows"]] == [[False, True, True]] * 2
+    assert report.cluster_table(members.iloc[:0], few, {}, {}, settings)["rows"] == []
+
+
+def test_a_cluster_with_several_neurons_of_a_model_says_so(planted: Study) -> None:
+    members = pd.read_parquet(planted.folder / "clusters.parquet")
+    one = members[members["cluster"] == 0]
+    double = pd.concat([one, one.iloc[:2].assign(neuron=40)])
+    table = report.cluster_table(
+        double, pd.read_parquet(planted.folder / "examples.parquet").iloc[:0], {}, {}, report.Settings()
+    )
+    assert table["rows"][0][0].endswith(" and 2 more")
+
+
+def test_texts_are_those_of_the_tokens_that_occur(tmp_path: Path) -> None:
+    found = report.token_texts(write_tokenizer(tmp_path), np.array([3, 0, 1, 3]))
+    assert found == {0: "<bos>", 1: "\n", 3: "w3"}
+
+
+def test_cards_name_the_step_that_computed_them(planted: Study, written: tuple[dict, dict]) -> None:
+    numbers, page = written
+    cards = {card["name"]: card for card in page["cards"]}
+    assert {name: card["rule"] for name, card in cards.items()} == {
+        "Universal, excess above 0.5": "neurons_baseline",
+        "Privileged basis": "neurons_baseline",
+        "Largest excess": "neurons_baseline",
+        "Best match in the same layer": "neurons_report",
+        "Clusters": "neurons_clusters",
+    }
+    assert cards["Best match in the same layer"]["value"] == round(100 * numbers["same_layer_match_share"], 1)
+    assert cards["Clusters"]["value"] == numbers["clusters"]
+    assert "the rate is higher" in cards["Privileged basis"]["note"]
+    assert set(cards["Largest excess"]["inputs"]) == {path.as_posix() for path in planted.reference}
+
+
+def test_inputs_of_another_study_are_refused(planted: Study, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    other = write_activations(tmp_path / "b", rng.standard_normal((64, 96)).astype("float16"), name="b")
+    a, b, c = planted.activations
+    broken = tmp_path / "examples.parquet"
+    broken.write_bytes(b"PAR1")
+    for changes, said in (
+        ({"activations": [a, other, c]}, "--correlations: those of b were not made from"),
+        ({"activations": [a, b]}, "--activations: none of c"),
+        ({"correlations": planted.correlations}, "expected one"),
+        ({"excess": planted.folder / "edges.parquet"}, "edges.parquet: lacks the column"),
+        ({"examples": broken}, "examples.parquet: unreadable as a parquet table"),
+    ):
+        with pytest.raises(UserError, match=said):
+            write(planted, tmp_path, **changes)
+
+
+def test_a_tokenizer_without_its_file_is_named(planted: Study, tmp_path: Path) -> None:
+    Ledger(tmp_path / "none" / "ledger.json", "tokenizer", {}).finish({})
+    with pytest.raises(UserError, match=r"tokenizer.json: not in .*ledger.json"):
+        write(planted, tmp_path, tokenizer=tmp_path / "none" / "ledger.json")
 
 
 def test_hyperparameters_of_every_family(tmp_path: Path) -> None:

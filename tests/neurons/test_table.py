@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.neurons import table
 from steps.neurons.activations import Activations
@@ -52,6 +53,84 @@ def test_reference_columns_are_null_for_the_other_models(planted: Study) -> None
     np.testing.assert_array_equal(reference["excess_corr"], excess["excess_corr"])
     assert reference["universal"].notna().all()
     assert whole.loc[whole["model"] != "a", ["excess_corr", "universal", "layer[b]"]].isna().all().all()
+
+
+def test_partners_have_their_best_match_in_the_reference(planted: Study) -> None:
+    whole = pd.read_parquet(planted.folder / "neurons.parquet")
+    keep = Activations(planted.activations[0]).keep
+    a, b = stored(planted, 0)[keep], stored(planted, 1)[keep]
+    a[:, 5], b[:, 5] = np.random.default_rng(0).standard_normal((2, len(a)))  # constant: correlations are 0
+    rho = np.corrcoef(b.T, a.T)[:96, 96:]
+    rho[5], rho[:, 5] = 0, 0
+    rows = whole[whole["model"] == "b"]
+    np.testing.assert_allclose(rows["max_corr[a]"], rho.max(1), atol=1e-6)
+    best = rows["layer[a]"].astype(int) * 48 + rows["neuron[a]"].astype(int)
+    varies = np.arange(96) != 5
+    np.testing.assert_array_equal(best[varies], rho.argmax(1)[varies])
+    np.testing.assert_allclose(rows["corr_mean[a]"], rho.mean(1), atol=1e-6)
+    spread = rho[varies].std(1)
+    third = ((rho - rho.mean(1, keepdims=True)) ** 3).mean(1)[varies]
+    np.testing.assert_allclose(rows["corr_skew[a]"][varies], third / spread**3, atol=1e-4)
+    others = [column for column in whole if column.endswith("[a]")]
+    assert len(others) == 7
+    assert whole.loc[whole["model"] == "a", others].isna().all(axis=None)
+    assert whole["layer[a]"].dtype == "Int32"
+
+
+def test_means_and_spreads_of_post_activations(planted: Study) -> None:
+    whole = pd.read_parquet(planted.folder / "neurons.parquet")
+    for model, name in enumerate("abc"):
+        post = stored(planted, model)[Activations(planted.activations[model]).keep]  # linear
+        rows = whole[whole["model"] == name]
+        np.testing.assert_allclose(rows["post_mean"], post.mean(0), atol=1e-6)
+        np.testing.assert_allclose(rows["post_std"], post.std(0), atol=1e-6)
+
+
+def build(planted: Study, folder: Path, **changes: object) -> None:
+    """Run the step with other inputs."""
+    inputs: dict[str, object] = {
+        "activations": planted.activations,
+        "moments": planted.moments,
+        "histograms": planted.folder / "histograms" / "ledger.json",
+        "correlations": planted.reference,
+        "excess": planted.folder / "excess.parquet",
+        "clusters": planted.folder / "clusters.parquet",
+        "further": [],
+    }
+    outs = {"neurons": Output(folder / "n"), "examples": Output(folder / "e")}
+    table.main(**(inputs | changes), **outs)  # type: ignore[arg-type]
+
+
+def test_inputs_that_do_not_belong_together_are_refused(planted: Study, tmp_path: Path) -> None:
+    a, b, c = planted.moments
+    swapped = [a, c, b]
+    excess = pd.read_parquet(planted.folder / "excess.parquet")
+    excess.iloc[::-1].to_parquet(tmp_path / "other.parquet")
+    excess.drop(columns="max_corr[c]").to_parquet(tmp_path / "short.parquet")
+    (tmp_path / "broken.parquet").write_bytes((planted.folder / "excess.parquet").read_bytes()[:-9])
+    members = pd.read_parquet(planted.folder / "clusters.parquet")
+    members.replace({"model": {"c": "z"}}).to_parquet(tmp_path / "z.parquet")
+    for changes, said in (
+        ({"moments": swapped}, r"c.safetensors: not made from .*/b/ledger.json as it is now"),
+        ({"moments": [a, b]}, "--moments: 2 files of 3 models, expected as many of each"),
+        ({"moments": [a, a, b, b, c, c]}, "a.safetensors: begins at token block 0, expected 25"),
+        ({"moments": []}, "a: found no file of its moments"),
+        ({"moments": planted.correlations}, "found a file of 'correlations', expected one of 'moments'"),
+        ({"activations": []}, "--activations: found no ledger"),
+        ({"activations": planted.activations[:2], "moments": [a, b]}, "--activations: none of c"),
+        ({"correlations": []}, "--correlations: found no file"),
+        ({"correlations": planted.moments}, "found a file of 'moments', expected one of 'correlations'"),
+        ({"correlations": planted.correlations}, r"reference models \['a', 'b'\], expected one"),
+        ({"excess": tmp_path / "other.parquet"}, "other.parquet: not made from the correlations of a as"),
+        ({"excess": tmp_path / "short.parquet"}, r"short.parquet: lacks the column 'max_corr\[c\]'"),
+        ({"excess": tmp_path / "broken.parquet"}, "broken.parquet: unreadable as a parquet table"),
+        ({"excess": planted.folder / "clusters.parquet"}, "clusters.parquet: lacks the column"),
+        ({"clusters": planted.folder / "excess.parquet"}, "excess.parquet: lacks the column 'cluster'"),
+        ({"clusters": tmp_path / "z.parquet"}, "z.parquet: holds neurons of 'z'"),
+    ):
+        with pytest.raises(UserError, match=said):
+            build(planted, tmp_path, **changes)
+    assert not (tmp_path / "n").exists()
 
 
 def test_cluster_columns_agree_with_the_members(planted: Study) -> None:
@@ -146,6 +225,11 @@ def test_partner_columns_are_moments_of_the_row_of_correlations(planted: Study) 
     reference = whole[whole["model"] == "a"]
     np.testing.assert_allclose(reference["corr_mean[c]"], rho.mean(1), atol=1e-6)
     np.testing.assert_allclose(reference["corr_var[c]"], rho.var(1), atol=1e-6)
+    centred, varies = rho - rho.mean(1, keepdims=True), np.arange(96) != 5
+    for name, power in (("skew", 3), ("kurt", 4)):
+        expected = (centred**power).mean(1)[varies] / rho[varies].std(1) ** power
+        np.testing.assert_allclose(reference[f"corr_{name}[c]"][varies], expected, atol=1e-4)
+        assert reference[f"corr_{name}[c]"][~varies].isna().all()
 
 
 @pytest.mark.parametrize("shift", [0.0, 100.0])
