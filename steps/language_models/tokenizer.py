@@ -182,13 +182,13 @@ def write(out: Path, tokenizer: Tokenizer, bos_token: str, source: dict[str, Any
     text = tokenizer.to_str(pretty=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
     ledger = Ledger(out, "tokenizer", {"tokenizer": digest, "bos_token": bos_token})
-    (ledger.folder / "tokenizer.json").write_text(text, encoding="utf-8")
+    ledger.place("tokenizer.json").write_text(text, encoding="utf-8")
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": bos_token,
         "clean_up_tokenization_spaces": False,
     }
-    write_json(ledger.folder / "tokenizer_config.json", config)
+    write_json(ledger.place("tokenizer_config.json"), config)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         ledger.record(name)
     ledger.finish(
