@@ -11,16 +11,7 @@ Outputs: results/neurons/STUDY/{neurons,examples,excess,clusters,edges}.parquet,
 rule neurons:
     """Universal neurons of the configured study: tables, figures, metrics and report."""
     input:
-        expand(
-            "results/neurons/{study}/{file}",
-            study=settings.neurons.study,
-            file=["report.json", "metrics.json", "neurons.parquet", "edges.parquet"]
-            + [
-                f"figures/{figure}.{kind}"
-                for figure in chapters.NEURON_FIGURES
-                for kind in ("svg", "json")
-            ],
-        ),
+        lambda wildcards: chapters.neuron_files(settings),
 
 
 rule neurons_dump:
@@ -247,7 +238,7 @@ rule neurons_report:
         **chapters.neuron_resources(settings, "report"),
     params:
         **step("neurons.report"),
-        section=lambda wildcards: settings.neurons.model_dump_json(),
+        section=chapters.tracked(settings.neurons),
     shell:
         "python -m steps.neurons.report --study {wildcards.study:q} --section {params.section:q}"
         " --tokenizer {input.tokenizer:q} --activations {input.activations:q}"

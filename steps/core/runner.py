@@ -13,7 +13,7 @@ parameter type            on the command line
 ``Path``                  an input file or folder, which must exist
 ``list[Path]``            one or more inputs, or none
 ``Output``                a file to make: ``main`` gets a path beside it, renamed when whole
-``Settings`` subclass     JSON, validated
+``Settings`` subclass     JSON, validated; several objects are put together
 ``str int float bool``    themselves (``bool`` is a flag)
 ========================  ======================================================================
 
@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import itertools
 import json
 import logging
 import os
@@ -117,8 +118,10 @@ def _parser(main: Callable[..., None], hints: dict[str, Any]) -> argparse.Argume
             parser.add_argument(flag, dest=name, action="store_true")
         elif hint == list[Path]:
             parser.add_argument(flag, dest=name, nargs="*", required=needed, default=default, metavar="PATH")
+        elif _is_settings(hint):
+            parser.add_argument(flag, dest=name, nargs="+", required=needed, default=default, metavar="JSON")
         else:
-            shown = "JSON" if _is_settings(hint) else getattr(hint, "__name__", "TEXT").upper()
+            shown = getattr(hint, "__name__", "TEXT").upper()
             parser.add_argument(flag, dest=name, required=needed, default=default, metavar=shown)
     parser.add_argument("--log", type=Path, metavar="FILE", help="also write messages to this file")
     parser.add_argument("--debug", action="store_true", help="show the traceback of user errors")
@@ -141,18 +144,27 @@ def _value(name: str, hint: Any, text: Any, outputs: list[tuple[Path, Path]]) ->
         return _existing(flag, Path(text))
     if hint == list[Path]:
         return [_existing(flag, Path(item)) for item in text or []]
-    if _is_settings(hint) and isinstance(text, str):
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{flag}: found {text[:80]!r}, expected JSON ({error})") from None
-        return validate(hint, values, flag)
+    if _is_settings(hint) and isinstance(text, list):
+        parts = [_json(flag, part) for part in text]
+        whole = dict(itertools.chain(*map(dict.items, parts))) if all(map(_is_object, parts)) else parts[0]
+        return validate(hint, whole, flag)
     if hint in (int, float) and isinstance(text, str):
         try:
             return hint(text)
         except ValueError:
             raise UserError(f"{flag}: found {text!r}, expected a number ({hint.__name__})") from None
     return text
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _json(flag: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{flag}: found {text[:80]!r}, expected JSON ({error})") from None
 
 
 def _existing(flag: str, path: Path) -> Path:

@@ -71,7 +71,13 @@ class Settings(core.Settings):
         50, ge=0, description="documents of this many characters or fewer are left out (paper: 50)"
     )
     seed: int = pydantic.Field(0, ge=0, description="of the choice of the units that are held out")
-    threads: int = pydantic.Field(2, ge=1, description="processes that parse; no influence on the result")
+    threads: int = pydantic.Field(
+        2,
+        ge=1,
+        le=1024,
+        description="processes that parse; no influence on the result",
+        json_schema_extra=core.NO_INFLUENCE,
+    )
     embedded: Embedded = pydantic.Field(Embedded(), description="what is taken of the Python installation")
     files: Files = pydantic.Field(Files(), description="the folder of files")
     hub: Hub = pydantic.Field(Hub(), description="the hub dataset")

@@ -55,8 +55,16 @@ def inputs(settings: Hub) -> dict[str, str]:
                 settings.revision,
             )
         return {}
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {shown(path.relative_to(folder)): file_digest(path) for path in paths}
+    return {shown(path.relative_to(folder)): file_digest(path) for path in list_files(folder)}
+
+
+def list_files(folder: Path) -> list[Path]:
+    """The files of a local folder, sorted; hidden files and folders are left out."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
 
 
 def documents(settings: Hub) -> Iterator[Document]:

@@ -26,6 +26,7 @@ from pydantic import Field
 from steps.core.digest import file_digest
 from steps.core.errors import UserError
 from steps.core.runner import Output, run
+from steps.core.settings import NO_INFLUENCE
 from steps.core.stores import Ledger, read_json, write_json
 from steps.language_models import documents
 from steps.language_models.models import read_tokenizer
@@ -49,7 +50,13 @@ class Settings(Source):
     bos_token: str | None = Field(
         None, min_length=1, description=f"the BOS token; null: {BOS} if trained, else as its files say"
     )
-    threads: int = Field(2, ge=1, description="threads; no influence on the result")
+    threads: int = Field(
+        2,
+        ge=1,
+        le=1024,
+        description="threads; no influence on the result",
+        json_schema_extra=NO_INFLUENCE,
+    )
 
     @property
     def source(self) -> Source:

@@ -29,6 +29,7 @@ from steps.core.digest import code_digest
 from steps.core.digest import seed as derive
 from steps.core.errors import UserError
 from steps.core.runner import Output, run
+from steps.core.settings import NO_INFLUENCE
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import Folder, Ledger, read_array, read_json, write_json
 from steps.core.training import Training, cosine, prepare, set_rate
@@ -51,9 +52,11 @@ MOST_POINTS = 1000
 class Settings(BaseSettings):
     """The model and how it is trained."""
 
-    layers: int = Field(2, ge=1, description="transformer blocks")
-    width: int = Field(64, ge=1, description="of the residual stream; MLPs are four times as wide")
-    heads: int = Field(2, ge=1, description="attention heads per block; divides the width")
+    layers: int = Field(2, ge=1, le=1024, description="transformer blocks")
+    width: int = Field(
+        64, ge=1, le=1 << 20, description="of the residual stream; MLPs are four times as wide"
+    )
+    heads: int = Field(2, ge=1, le=1 << 20, description="attention heads per block; divides the width")
     activation: Literal["gelu_new", "gelu_pytorch_tanh", "gelu", "relu"] = Field(
         "gelu_pytorch_tanh", description="of the MLPs; gelu_pytorch_tanh is GPT-2's gelu_new in one kernel"
     )
@@ -61,23 +64,32 @@ class Settings(BaseSettings):
         False, description="divide attention scores by the block's number (Stanford's GPT-2 models)"
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="of embeddings, attention and residuals")
-    tokens: int = Field(3_500_000, ge=1, description="training tokens (targets), rounded up to whole steps")
-    batch_rows: int = Field(64, ge=1, description="rows per step")
+    tokens: int = Field(
+        3_500_000, ge=1, le=10**13, description="training tokens (targets), rounded up to whole steps"
+    )
+    batch_rows: int = Field(64, ge=1, le=1 << 20, description="rows per step")
     rate: float = Field(8e-3, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(0.1, ge=0, description="of matrices; vectors have none")
     warmup: float = Field(0.05, ge=0, le=1, description="share of the steps until the peak rate")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    checkpoints: int = Field(6, ge=0, description="checkpoints on the way, beside the finished model")
+    checkpoints: int = Field(
+        6, ge=0, le=10_000, description="checkpoints on the way, beside the finished model"
+    )
     checkpoint_spacing: Literal["log", "even"] = Field("log", description="their spacing in steps")
-    evaluations: int = Field(8, ge=1, description="evaluations on the held-out side, evenly spaced")
-    evaluation_rows: int = Field(128, ge=1, description="held-out rows of each")
+    evaluations: int = Field(
+        8, ge=1, le=100_000, description="evaluations on the held-out side, evenly spaced"
+    )
+    evaluation_rows: int = Field(128, ge=1, le=10**9, description="held-out rows of each")
     device: str = Field("cpu", description="where the model is trained")
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="of the arithmetic; weights are float32 in either case"
     )
-    threads: int = Field(1, ge=1, description="arithmetic threads")
+    threads: int = Field(1, ge=1, le=1024, description="arithmetic threads")
     save_seconds: float = Field(
-        30.0, ge=0, description="seconds between writings of the state; no influence on the result"
+        30.0,
+        ge=0,
+        description="seconds between writings of the state; no influence on the result",
+        json_schema_extra=NO_INFLUENCE,
     )
 
     @model_validator(mode="after")

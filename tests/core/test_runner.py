@@ -120,7 +120,7 @@ def test_a_step_takes_every_kind_of_argument_and_writes_whole_outputs(folder: Pa
     done = start(
         folder,
         *("--source", "source.txt", "--more", "source.txt", "step.py", "--times", "2", "--loud"),
-        *("--settings", '{"rate": "1e-4"}', "--out", "deep/er/a.txt", "--second", "b.txt"),
+        *("--settings", '{"rate": 3}', '{"rate": "1e-4"}', "--out", "deep/er/a.txt", "--second", "b.txt"),
         module=True,
     )
     assert (done.returncode, done.stdout) == (0, "")
@@ -176,6 +176,7 @@ def test_a_full_disk_is_one_line(folder: Path, what: str) -> None:
     [
         (["--more", "step.py", "absent.txt"], ["--more: absent.txt does not exist"]),
         (["--settings", "{"], ["--settings: found '{', expected JSON"]),
+        (["--settings", "{}", "{"], ["--settings: found '{', expected JSON"]),
         (["--settings", "[1]"], ["--settings: the configuration: found [1]"]),
         (["--settings", '{"raet": 1}'], ["--settings: raet: unknown key (found 1), did you mean 'rate'?"]),
         (["--settings", '{"rate": NaN}'], ["--settings: rate: found nan"]),
