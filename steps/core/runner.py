@@ -24,6 +24,8 @@ behind a user's mistake. Exit codes: 0 done, 1 our own bug (with a traceback), 2
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import inspect
 import itertools
 import json
@@ -41,6 +43,12 @@ from steps.core.settings import Settings, validate
 
 logger = logging.getLogger("reprise")
 
+_OF_PATHS = {
+    *(errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR),
+    *(errno.EPERM, errno.EROFS),
+}
+"""Errors of the place that the user named, not of ours."""
+
 Output = typing.NewType("Output", Path)
 """A file that the step makes: written beside its final name, renamed when ``main`` returns."""
 
@@ -54,6 +62,7 @@ def run(main: Callable[..., None]) -> typing.NoReturn:
     try:
         _start_logging(log)
         values = {name: _value(name, hints[name], text, outputs) for name, text in arguments.items()}
+        _check_outputs(outputs, values)
         _set_threads(values)
         main(**values)
         for partial, final in outputs:
@@ -74,11 +83,41 @@ def run(main: Callable[..., None]) -> typing.NoReturn:
                 exc_info=debug,
             )
             sys.exit(2)
+        if isinstance(error, OSError) and error.errno in _OF_PATHS and error.filename:
+            logger.error("error: %s", _place(error), exc_info=debug)
+            sys.exit(2)
         raise
     finally:
         for partial, _ in outputs:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another error tells more
+                partial.unlink(missing_ok=True)
     sys.exit(0)
+
+
+def _place(error: OSError) -> str:
+    path = os.fsdecode(error.filename)
+    shown = path if len(path) <= 200 else f"{path[:197]}..."
+    return f"{shown}: cannot be read or written ({error.strerror}); choose another place or mend it"
+
+
+def _check_outputs(outputs: list[tuple[Path, Path]], values: dict[str, Any]) -> None:
+    """Refuse, before the work, outputs that could not take their place after it."""
+    inputs = {path.resolve() for value in values.values() for path in _inputs(value)}
+    inputs -= {partial.resolve() for partial, _ in outputs}
+    seen = set()
+    for partial, final in outputs:
+        place = final.resolve()
+        if place in seen:
+            raise UserError(f"{final}: is to be made twice; name another file for one of the outputs")
+        if place in inputs:
+            raise UserError(f"{final}: is an input, too; name another file for the output")
+        seen.add(place)
+        partial.touch()  # a folder that takes no files, a name that is too long
+        partial.unlink()
+
+
+def _inputs(value: Any) -> list[Path]:
+    return [value] if isinstance(value, Path) else value if isinstance(value, list) else []
 
 
 def progress(work: Iterable[Any], total: int, label: str, every: float = 5.0) -> Iterator[Any]:
@@ -123,7 +162,7 @@ def _parser(main: Callable[..., None], hints: dict[str, Any]) -> argparse.Argume
         else:
             shown = getattr(hint, "__name__", "TEXT").upper()
             parser.add_argument(flag, dest=name, required=needed, default=default, metavar=shown)
-    parser.add_argument("--log", type=Path, metavar="FILE", help="also write messages to this file")
+    parser.add_argument("--log", metavar="FILE", help="also write messages to this file")
     parser.add_argument("--debug", action="store_true", help="show the traceback of user errors")
     return parser
 
@@ -136,6 +175,8 @@ def _value(name: str, hint: Any, text: Any, outputs: list[tuple[Path, Path]]) ->
     flag = "--" + name.replace("_", "-")
     if hint is Output and text is not None:
         final = Path(text)
+        if not text or not final.name or final.is_dir():
+            raise UserError(f"{flag}: found {text!r}, expected the name of a file to make")
         final.parent.mkdir(parents=True, exist_ok=True)
         partial = final.with_name(f".{final.name}.part")
         outputs.append((partial, final))
@@ -168,7 +209,11 @@ def _json(flag: str, text: str) -> Any:
 
 
 def _existing(flag: str, path: Path) -> Path:
-    if not path.exists():
+    try:
+        there = path.exists()
+    except ValueError as error:  # a NUL in it
+        raise UserError(f"{flag}: found {str(path)!r}, expected a path ({error})") from None
+    if not there:
         raise UserError(f"{flag}: {path} does not exist; check the path or build it with snakemake")
     return path
 
@@ -189,14 +234,17 @@ def _set_threads(values: dict[str, Any]) -> None:
         threadpoolctl.threadpool_limits(threads)
 
 
-def _start_logging(log: Path | None) -> None:
+def _start_logging(name: str | None) -> None:
     logging.raiseExceptions = False  # a full disk must not turn a log line into a traceback
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    if log is not None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
+    if name is not None:
+        if not name or Path(name).is_dir():
+            raise UserError(f"--log: found {name!r}, expected the name of a file to write")
+        log = Path(name)
         log.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log, mode="w", encoding="utf-8", errors="backslashreplace"))
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
-    if log is not None:
+        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
 
         def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
             logger.error("unexpected error", exc_info=(kind, error, trace))

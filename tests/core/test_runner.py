@@ -191,6 +191,35 @@ def test_a_mistake_on_the_command_line_is_one_line(
     assert made(folder) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--out", "source.txt/x"], ["source.txt", "cannot be read or written (", "; choose another"]),
+        (["--out", ""], ["--out: found '', expected the name of a file to make"]),
+        (["--out", "folder"], ["--out: found 'folder', expected the name of a file to make"]),
+        (["--out", "."], ["--out: found '.', expected the name of a file to make"]),
+        (["--out", "a.txt", "--second", "./a.txt"], ["a.txt: is to be made twice; name another"]),
+        (["--out", "source.txt"], ["source.txt: is an input, too; name another"]),
+        (["--out", "x" * 255], ["xxx", "cannot be read or written (File name too long)"]),
+        (["--out", "a.txt", "--log", "folder"], ["--log: found 'folder', expected the name of a file"]),
+        (["--out", "a.txt", "--log", ""], ["--log: found '', expected the name of a file"]),
+        (["--out", "a.txt", "--log", "source.txt/x"], ["source.txt", "cannot be read or written ("]),
+        (["--out", "a.txt", "--more", "x" * 300], ["xxx", "cannot be read or written (File name too long)"]),
+        (["--out", "/proc/version/x"], ["/proc/version", "cannot be read or written ("]),
+    ],
+)
+def test_a_place_that_cannot_be_is_one_line_before_the_work(
+    folder: Path, arguments: list[str], parts: list[str]
+) -> None:
+    (folder / "folder").mkdir()
+    (folder / "folder/kept.txt").write_text("kept")
+    done = start(folder, "--source", "source.txt", *arguments)
+    assert is_one_line(done, *parts), done.stderr
+    assert "wrote" not in done.stderr
+    assert made(folder) == ["folder/kept.txt"]
+    assert (folder / "source.txt").read_text() == "planted "
+
+
 def test_a_missing_input_with_a_hostile_name_is_one_line_on_screen_and_in_the_log(folder: Path) -> None:
     name = b"--source=line\nbreak\xff\xe2\x80\xa8"
     done = start(folder, name, "--out", "out.txt", "--log", "step.log")
