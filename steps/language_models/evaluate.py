@@ -113,6 +113,8 @@ def evaluation(model: Path, rows: Path, settings: Settings) -> dict[str, Any]:
 
 def main(models: list[Path], rows: Path, settings: Settings, out: Output) -> None:
     """Evaluate ``models`` on held-out rows."""
+    if not models:
+        raise UserError("--models: found none, expected at least one to evaluate")
     label = "models evaluated"
     write_json(out, [evaluation(model, rows, settings) for model in progress(models, len(models), label)])
 

@@ -50,7 +50,7 @@ def main(
     if what == "bug":
         raise RuntimeError("our own")
     if what == "user":
-        raise UserError("file: found\\n  a, expected b;\\n do c")
+        raise UserError("new\\nline  two\\x1b[2J: found a, expected b; do c")
     if what == "full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out))
     if what == "full, told by a library":
@@ -156,7 +156,7 @@ def test_an_output_that_was_not_made_is_named(folder: Path) -> None:
 
 def test_a_users_mistake_is_one_line_and_a_traceback_on_demand(folder: Path) -> None:
     done = usual(folder, "--what", "user", "--log", "step.log")
-    assert is_one_line(done, "error: file: found a, expected b; do c")
+    assert is_one_line(done, "error: new\\nline  two\\x1b[2J: found a, expected b; do c")
     assert (folder / "step.log").read_text() == done.stderr
     done = usual(folder, "--what", "user", "--debug")
     assert done.returncode == 2
@@ -223,7 +223,7 @@ def test_a_place_that_cannot_be_is_one_line_before_the_work(
 def test_a_missing_input_with_a_hostile_name_is_one_line_on_screen_and_in_the_log(folder: Path) -> None:
     name = b"--source=line\nbreak\xff\xe2\x80\xa8"
     done = start(folder, name, "--out", "out.txt", "--log", "step.log")
-    assert is_one_line(done, "--source: line break", "does not exist")
+    assert is_one_line(done, "--source: line\\nbreak\\udcff\\u2028 does not exist")
     assert "does not exist" in (folder / "step.log").read_text()
 
 

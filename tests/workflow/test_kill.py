@@ -98,4 +98,4 @@ def test_a_result_that_was_deleted_is_made_again(undisturbed: Workspace, tmp_pat
         finally:
             (tmp_path / name).rename(path)
         assert "Nothing to be done" not in done.stdout + done.stderr, name
-    assert "Nothing to be done" in snakemake(folder, "--dry-run").stderr
+    assert "Nothing to be done" in snakemake(folder, "--dry-run").stdout
