@@ -17,11 +17,13 @@ configfile: f"{workflow.basedir}/config/default.yaml"
 
 try:
     settings = chapters.configure(config)
+    user_files = chapters.user_files(settings)
 except chapters.UserError as error:
     raise WorkflowError(str(error)) from None
 
 chapters.prepare_environment()
 step = chapters.step_params(settings)
+aside = chapters.settings_aside(settings)
 
 
 wildcard_constraints:
@@ -39,3 +41,6 @@ rule all:
     default_target: True
     input:
         rules.report.input,
+        # what the page is made from, too: a table that was deleted is made again
+        rules.corpus.input,
+        *(getattr(rules, chapter).input for chapter in REPORTS),

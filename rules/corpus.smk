@@ -20,10 +20,6 @@ if settings.corpus.documents.source == "hub":
         corpus_documents,
 
 
-# Listed when the Snakefile is parsed, so that a missing folder is noticed at once.
-corpus_files, corpus_odd_files = chapters.corpus_files(settings)
-
-
 rule corpus:
     input:
         f"data/corpora/{settings.corpus.study}/documents.parquet",
@@ -48,7 +44,7 @@ rule corpus_documents:
     """Make the documents of the corpus, each on one side of the split."""
     input:
         snapshot=lambda wildcards: chapters.corpus_snapshot(settings),
-        files=lambda wildcards: corpus_files,
+        files=lambda wildcards: user_files.corpus,
     output:
         table="data/corpora/{corpus}/documents.parquet",
         manifest="data/corpora/{corpus}/manifest.json",
@@ -63,7 +59,7 @@ rule corpus_documents:
         **chapters.corpus_resources(settings),
     params:
         **step("corpus.documents"),
-        odd_files=lambda wildcards: corpus_odd_files,
+        odd_files=lambda wildcards: user_files.odd_corpus,
     shell:
-        "python -m steps.corpus.documents --settings {params.settings:q} --snapshot {input.snapshot:q}"
-        " --out {output.table:q} --manifest {output.manifest:q} --log {log:q}"
+        "python -m steps.corpus.documents --settings {params.settings:q} {aside[corpus.documents]:q}"
+        " --snapshot {input.snapshot:q} --out {output.table:q} --manifest {output.manifest:q} --log {log:q}"

@@ -9,9 +9,6 @@ results/language_models/STUDY/{metrics.json,report.json,figures}.
 
 import re
 
-# Looked at when the Snakefile is parsed, so that a missing folder is noticed at once.
-model_files = chapters.listed_model_files(settings)
-tokenizer_files = chapters.brought_tokenizer_files(settings)
 model_names = settings.language_models.names()
 
 
@@ -54,7 +51,7 @@ rule language_models_tokenizer:
             if settings.language_models.shared_tokenizer().brought
             else f"data/corpora/{settings.corpus.study}/documents.parquet"
         ),
-        files=lambda wildcards: tokenizer_files,
+        files=lambda wildcards: user_files.tokenizer,
     output:
         "data/models/{study}/tokenizer/ledger.json",
     log:
@@ -68,10 +65,10 @@ rule language_models_tokenizer:
         **chapters.language_model_resources(settings, "tokenizer"),
     params:
         code=step("language_models.tokenizer")["code"],
-        settings=lambda wildcards: settings.language_models.shared_tokenizer().model_dump_json(),
+        settings=chapters.tracked(settings.language_models.shared_tokenizer()),
     shell:
         "python -m steps.language_models.tokenizer --settings {params.settings:q}"
-        " --corpus {input.corpus:q} --out {output:q} --log {log:q}"
+        " {aside[language_models.tokenizer]:q} --corpus {input.corpus:q} --out {output:q} --log {log:q}"
 
 
 rule language_models_rows:
@@ -95,7 +92,7 @@ rule language_models_rows:
         **step("language_models.rows"),
     shell:
         "python -m steps.language_models.rows --corpus {input.corpus:q} --tokenizer {input.tokenizer:q}"
-        " --settings {params.settings:q} --out {output:q} --log {log:q}"
+        " --settings {params.settings:q} {aside[language_models.rows]:q} --out {output:q} --log {log:q}"
 
 
 if settings.language_models.models:
@@ -103,7 +100,7 @@ if settings.language_models.models:
     rule language_models_import:
         """Bring an existing model."""
         input:
-            files=lambda wildcards: model_files.get(wildcards.model, []),
+            files=lambda wildcards: user_files.models.get(wildcards.model, []),
             tokenizer="data/models/{study}/tokenizer/ledger.json",
         output:
             "data/models/{study}/{model}/ledger.json",
@@ -151,7 +148,8 @@ else:
             **step("language_models.train"),
         shell:
             "python -m steps.language_models.train --rows {input.rows:q} --tokenizer {input.tokenizer:q}"
-            " --seed {wildcards.seed} --settings {params.settings:q} --out {output:q} --log {log:q}"
+            " --seed {wildcards.seed} --settings {params.settings:q} {aside[language_models.train]:q}"
+            " --out {output:q} --log {log:q}"
 
 
 rule language_models_evaluate:
@@ -222,7 +220,7 @@ rule language_models_report:
         "logs/language_models/report/{study}/report.tsv"
     params:
         **step("language_models.report"),
-        section=lambda wildcards: settings.language_models.model_dump_json(),
+        section=chapters.tracked(settings.language_models),
     shell:
         "python -m steps.language_models.report --study {wildcards.study:q} --section {params.section:q}"
         " --models {input.models:q} --evaluations {input.evaluations:q} --ngrams {input.ngrams:q}"

@@ -12,27 +12,7 @@ galleries, metrics.json.
 rule neurons:
     """Universal neurons of the configured study: tables, figures, metrics and report."""
     input:
-        expand(
-            "results/neurons/{study}/{file}",
-            study=settings.neurons.study,
-            file=[
-                "report.json",
-                "metrics.json",
-                "neurons.parquet",
-                "edges.parquet",
-                "neurons.html",
-            ]
-            + [
-                f"figures/{figure}.{kind}"
-                for figure in chapters.NEURON_FIGURES + chapters.STEP_FIGURES
-                for kind in ("svg", "json")
-            ]
-            + [
-                f"galleries/{family}.{kind}"
-                for family in chapters.GALLERIES
-                for kind in ("svg", "json")
-            ],
-        ),
+        lambda wildcards: chapters.neuron_files(settings),
 
 
 localrules:
@@ -603,7 +583,7 @@ rule neurons_report:
         **chapters.neuron_resources(settings, "report"),
     params:
         **step("neurons.report"),
-        section=lambda wildcards: settings.neurons.model_dump_json(),
+        section=chapters.tracked(settings.neurons),
     shell:
         "python -m steps.neurons.report --study {wildcards.study:q} --section {params.section:q}"
         " --models {input.models:q} --tokenizer {input.tokenizer:q} --activations {input.activations:q}"

@@ -20,9 +20,9 @@ REPORTS = chapters.reports(settings)
 rule report_page:
     """Lay out the results of the chapters as one page."""
     input:
-        reports=list(REPORTS.values()),
         # what the reports name: a redrawn figure alone makes the page anew
-        chapters=[getattr(rules, chapter).input for chapter in REPORTS],
+        *(getattr(rules, chapter).input for chapter in REPORTS),
+        reports=list(REPORTS.values()),
         template=f"{workflow.basedir}/steps/report/page.html",
         style=f"{workflow.basedir}/steps/report/page.css",
     output:

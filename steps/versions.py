@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import io
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -31,7 +32,8 @@ from steps.core.errors import UserError
 CONFIGURATION = ("--configfile", "config/publish.yaml")
 """The settings that DVC records."""
 
-_NOT_FOR_STAGES = {"--config", "-C", "--configfile", "--configfiles", "--touch", "-t"}
+_NOT_FOR_STAGES = re.compile(r"-C|-t|--c(o(n(f(i(g(f(i(l(e(s)?)?)?)?)?)?)?)?)?)?)?(=|$)|--to(u(c(h)?)?)?$")
+"""``--config``, ``-C``, ``--configfile(s)``, ``--touch`` and ``-t``, shortened or with a value."""
 _SAME_TIME = 0.001  # seconds; Snakemake keeps times as floating-point numbers
 
 
@@ -48,8 +50,12 @@ def stage(target: str, folder: str | None = None) -> int:
     Raises:
         UserError: results of unknown origin, settings in ``SNAKEMAKE_ARGS``, or work that is left.
     """
-    arguments = shlex.split(os.environ.get("SNAKEMAKE_ARGS", ""))  # not every shell would split it
-    if wrong := [argument for argument in arguments if argument.partition("=")[0] in _NOT_FOR_STAGES]:
+    text = os.environ.get("SNAKEMAKE_ARGS", "")
+    try:
+        arguments = shlex.split(text)  # not every shell would split it
+    except ValueError as error:
+        raise UserError(f"SNAKEMAKE_ARGS: found {text!r} ({error}); close the quotation") from None
+    if wrong := [argument for argument in arguments if _NOT_FOR_STAGES.match(argument)]:
         raise UserError(
             f"SNAKEMAKE_ARGS: found {wrong[0]}, expected how to run (a profile, cores), not what;"
             f" published settings stand in config/default.yaml and {CONFIGURATION[1]}"

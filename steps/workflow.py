@@ -6,20 +6,22 @@ Nobody else imports this module.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pydantic
 
 from steps.core.digest import code_digest, file_digest
 from steps.core.errors import UserError
-from steps.core.settings import Settings, validate
+from steps.core.settings import Settings, deciding, validate, without_influence
 from steps.corpus import documents as corpus_step
 from steps.corpus import files as corpus_folder
+from steps.corpus import hub as corpus_hub
 from steps.corpus.document import shown
 from steps.language_models import evaluate as language_models_evaluate
 from steps.language_models import rows as language_models_rows
@@ -52,6 +54,9 @@ from steps.neurons.activations import Precision
 from steps.neurons.statistic_figures import STATISTICS
 from steps.neurons.universal import UniversalSettings
 from steps.report import page as report_page
+
+MADE = ("data/raw/embedded", "data/corpora", "data/models", "results", "logs")
+"""What the workflow makes."""
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -104,13 +109,14 @@ class LanguageModels(Settings):
         language_models_evaluate.Settings(), description="held-out losses"
     )
 
-    @pydantic.model_validator(mode="after")
-    def _names_differ(self) -> LanguageModels:
-        names = self.names()
+    @pydantic.field_validator("seeds", "models")
+    @classmethod
+    def _names_differ(cls, values: list[Any]) -> list[Any]:
+        names = [getattr(value, "name", value) for value in values]
         double = next((name for name in names if names.count(name) > 1), None)
         if double is not None:
-            raise ValueError(f"names and seeds that differ ({double!r} is there twice)")
-        return self
+            raise ValueError(f"names or seeds that differ ({double!r} is there twice)")
+        return values
 
     def names(self) -> list[str]:
         """The models' names, in the order of the configuration."""
@@ -207,11 +213,18 @@ class Config(Settings):
 
     seed: int = pydantic.Field(0, ge=0, description="of everything random that has no seed of its own")
     device: str = pydantic.Field("cpu", description="where models run")
-    threads: int = pydantic.Field(1, ge=1, description="arithmetic threads of each job")
+    threads: int = pydantic.Field(1, ge=1, le=1024, description="arithmetic threads of each job")
     corpus: Corpus = pydantic.Field(Corpus(), description="the corpus")
     language_models: LanguageModels = pydantic.Field(LanguageModels(), description="the language models")
     neurons: Neurons = pydantic.Field(Neurons(), description="universal neurons")
     report: Report = pydantic.Field(default=Report(), description="the report page")
+
+    @pydantic.model_validator(mode="after")
+    def _reference_is_there(self) -> Config:
+        reference, names = self.neurons.reference, self.language_models.names()
+        if reference is not None and reference not in names:
+            raise UserError(f"neurons.reference: found {reference!r}, expected one of {', '.join(names)}")
+        return self
 
 
 def configure(config: dict[str, Any]) -> Config:
@@ -220,6 +233,7 @@ def configure(config: dict[str, Any]) -> Config:
     Raises:
         UserError: unknown or wrong keys, all of them in one line.
     """
+    validate(Config, config, "configuration")  # what is wrong, where it was written, before it is inherited
     return validate(Config, _inherit(Config, config, {}), "configuration")
 
 
@@ -249,19 +263,52 @@ def corpus_snapshot(config: Config) -> list[str]:
     return ["data/raw/embedded/stdlib.parquet"] if config.corpus.documents.source == "embedded" else []
 
 
-def corpus_files(config: Config) -> tuple[list[str], list[str]]:
-    """The user's files that the corpus is made from; empty where the source is another.
+class UserFiles(NamedTuple):
+    """The user's files that the workflow reads, each to be declared as input."""
 
-    Returns:
-        paths that Snakemake can hold, to be declared as input, and the names and SHA-256 of the
-        others (braces, control characters, bytes that are no UTF-8), to be declared as parameters.
+    corpus: list[str]
+    odd_corpus: list[str]
+    """Name and SHA-256 of those that Snakemake cannot hold (braces, control characters, bytes that are
+    no UTF-8), to be declared as parameters."""
+    models: dict[str, list[str]]
+    tokenizer: list[str]
+
+
+def user_files(config: Config) -> UserFiles:
+    """Look for the user's files, so that a missing folder is noticed at once.
 
     Raises:
-        UserError: the folder is missing or holds none.
+        UserError: a folder is missing or holds nothing of use.
     """
-    if config.corpus.documents.source != "files":
+    try:
+        corpus, odd = corpus_files(config)
+        return UserFiles(corpus, odd, listed_model_files(config), brought_tokenizer_files(config))
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); name another") from None
+
+
+def corpus_files(config: Config) -> tuple[list[str], list[str]]:
+    """The user's files that the corpus is made from; see :class:`UserFiles`.
+
+    Raises:
+        UserError: the folder is missing, holds none, or is one that the workflow writes into.
+    """
+    documents = config.corpus.documents
+    if documents.source == "files":
+        folder, key = Path(str(documents.files.folder)), "corpus.documents.files.folder"
+        look: Callable[[Path], list[Path]] = corpus_folder.list_files
+    elif documents.source == "hub" and Path(str(documents.hub.dataset)).is_dir():
+        folder, key = Path(str(documents.hub.dataset)), "corpus.documents.hub.dataset"
+        look = corpus_hub.list_files
+    else:
         return [], []
-    paths = corpus_folder.list_files(Path(str(config.corpus.documents.files.folder)))
+    for made in map(Path, MADE):
+        if folder.resolve().is_relative_to(made.resolve()) or made.resolve().is_relative_to(folder.resolve()):
+            raise UserError(
+                f"{key}: found {shown(folder)}, expected a folder apart from {made}, which the workflow"
+                " makes; put the texts in a folder of their own"
+            )
+    paths = look(folder)
     plain = [path for path in paths if not re.search(r"[{}\x00-\x1f\ud800-\udfff]", str(path))]
     others = [f"{shown(path)} {file_digest(path)}" for path in paths if path not in set(plain)]
     return [str(path) for path in plain], others
@@ -387,17 +434,9 @@ def rows_ledger(config: Config) -> str:
 
 
 def compared_models(config: Config) -> list[str]:
-    """The models that are compared, the reference first.
-
-    Raises:
-        UserError: the reference is none of the models, or there is nothing to compare it with.
-    """
+    """The models that are compared, the reference first."""
     names = config.language_models.names()
     reference = config.neurons.reference or names[0]
-    if reference not in names:
-        raise UserError(f"neurons.reference: found {reference!r}, expected one of {', '.join(names)}")
-    if len(names) < 2:
-        raise UserError(f"language_models: found {len(names)} model, expected at least 2 to compare")
     return [reference, *(name for name in names if name != reference)]
 
 
@@ -623,7 +662,8 @@ def step_params(config: Config) -> Callable[[str], dict[str, Any]]:
     """The helper ``step("chapter.step")`` with which a rule passes settings and code digest.
 
     Settings go behind a function of wildcards, since Snakemake formats plain strings and JSON is
-    full of braces. Both are parameters, so a change of either reruns what depends on it.
+    full of braces. Both are parameters, so a change of either reruns what depends on it. Settings without
+    influence on the result are no parameters; rules take them from :func:`settings_aside`.
     """
 
     def step(name: str) -> dict[str, Any]:
@@ -631,8 +671,54 @@ def step_params(config: Config) -> Callable[[str], dict[str, Any]]:
         settings = getattr(getattr(config, section), key, None)
         params: dict[str, Any] = {"code": code_digest(name)}
         if settings is not None:
-            text = settings.model_dump_json()
-            params["settings"] = lambda wildcards: text
+            params["settings"] = tracked(settings)
         return params
 
     return step
+
+
+def tracked(settings: Settings) -> Callable[[Any], str]:
+    """Settings as a parameter: JSON of those that decide results."""
+    text = json.dumps(deciding(settings), ensure_ascii=False)
+    return lambda wildcards: text
+
+
+def settings_aside(config: Config) -> dict[str, str]:
+    """Of each step, by name, the settings without influence on the result, as JSON.
+
+    Rules format them into the command, ``{aside[corpus.documents]:q}``, where no change makes anything anew.
+    """
+    return {
+        f"{section}.{step}": json.dumps(without_influence(settings))
+        for section, chapter in config
+        if isinstance(chapter, Settings)
+        for step, settings in chapter
+        if isinstance(settings, Settings)
+    }
+
+
+def neuron_files(config: Config) -> list[str]:
+    """What is kept of the neurons chapter.
+
+    Raises:
+        UserError: there are no two models to compare.
+    """
+    if len(models := config.language_models.names()) < 2:
+        raise UserError(f"language_models: found one model ({models[0]}), expected at least 2 to compare")
+    names = (
+        "neurons",
+        "examples",
+        "excess",
+        "clusters",
+        "edges",
+        "weights",
+        "logit_effects",
+        "roles",
+        "depth",
+    )
+    tables = [f"{name}.parquet" for name in (*names, "explanations", "tokens")]
+    drawn = [f"figures/{figure}" for figure in NEURON_FIGURES + STEP_FIGURES]
+    drawn += [f"galleries/{family}" for family in GALLERIES]
+    files = [f"{name}.{kind}" for name in drawn for kind in ("svg", "json")]
+    folder = f"results/neurons/{config.neurons.study}"
+    return [f"{folder}/{file}" for file in ("report.json", "metrics.json", "neurons.html", *tables, *files)]

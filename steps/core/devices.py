@@ -24,8 +24,10 @@ def torch_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        if device.type == "meta":
+            raise RuntimeError("meta holds no values")
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"device: found {name!r}, expected a device of this machine ({reason}); "
             "use cpu, or install the torch build for your hardware"

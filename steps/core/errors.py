@@ -15,7 +15,12 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__("".join(map(_seen, message)))
+
+
+def _seen(character: str) -> str:
+    """A character as it is where it can be seen, else its escape: terminals would obey some."""
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 def require_space(folder: Path, need: int, remedy: str) -> None:

@@ -13,7 +13,7 @@ parameter type            on the command line
 ``Path``                  an input file or folder, which must exist
 ``list[Path]``            one or more inputs, or none
 ``Output``                a file to make: ``main`` gets a path beside it, renamed when whole
-``Settings`` subclass     JSON, validated
+``Settings`` subclass     JSON, validated; several objects are put together
 ``str int float bool``    themselves (``bool`` is a flag)
 ========================  ======================================================================
 
@@ -24,7 +24,10 @@ behind a user's mistake. Exit codes: 0 done, 1 our own bug (with a traceback), 2
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import inspect
+import itertools
 import json
 import logging
 import os
@@ -40,6 +43,12 @@ from steps.core.settings import Settings, validate
 
 logger = logging.getLogger("reprise")
 
+_OF_PATHS = {
+    *(errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR),
+    *(errno.EPERM, errno.EROFS),
+}
+"""Errors of the place that the user named, not of ours."""
+
 Output = typing.NewType("Output", Path)
 """A file that the step makes: written beside its final name, renamed when ``main`` returns."""
 
@@ -53,6 +62,7 @@ def run(main: Callable[..., None]) -> typing.NoReturn:
     try:
         _start_logging(log)
         values = {name: _value(name, hints[name], text, outputs) for name, text in arguments.items()}
+        _check_outputs(outputs, values)
         _set_threads(values)
         main(**values)
         for partial, final in outputs:
@@ -73,11 +83,41 @@ def run(main: Callable[..., None]) -> typing.NoReturn:
                 exc_info=debug,
             )
             sys.exit(2)
+        if isinstance(error, OSError) and error.errno in _OF_PATHS and error.filename:
+            logger.error("error: %s", _place(error), exc_info=debug)
+            sys.exit(2)
         raise
     finally:
         for partial, _ in outputs:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another error tells more
+                partial.unlink(missing_ok=True)
     sys.exit(0)
+
+
+def _place(error: OSError) -> str:
+    path = os.fsdecode(error.filename)
+    shown = path if len(path) <= 200 else f"{path[:197]}..."
+    return f"{shown}: cannot be read or written ({error.strerror}); choose another place or mend it"
+
+
+def _check_outputs(outputs: list[tuple[Path, Path]], values: dict[str, Any]) -> None:
+    """Refuse, before the work, outputs that could not take their place after it."""
+    inputs = {path.resolve() for value in values.values() for path in _inputs(value)}
+    inputs -= {partial.resolve() for partial, _ in outputs}
+    seen = set()
+    for partial, final in outputs:
+        place = final.resolve()
+        if place in seen:
+            raise UserError(f"{final}: is to be made twice; name another file for one of the outputs")
+        if place in inputs:
+            raise UserError(f"{final}: is an input, too; name another file for the output")
+        seen.add(place)
+        partial.touch()  # a folder that takes no files, a name that is too long
+        partial.unlink()
+
+
+def _inputs(value: Any) -> list[Path]:
+    return [value] if isinstance(value, Path) else value if isinstance(value, list) else []
 
 
 def progress(work: Iterable[Any], total: int, label: str, every: float = 5.0) -> Iterator[Any]:
@@ -117,10 +157,12 @@ def _parser(main: Callable[..., None], hints: dict[str, Any]) -> argparse.Argume
             parser.add_argument(flag, dest=name, action="store_true")
         elif hint == list[Path]:
             parser.add_argument(flag, dest=name, nargs="*", required=needed, default=default, metavar="PATH")
+        elif _is_settings(hint):
+            parser.add_argument(flag, dest=name, nargs="+", required=needed, default=default, metavar="JSON")
         else:
-            shown = "JSON" if _is_settings(hint) else getattr(hint, "__name__", "TEXT").upper()
+            shown = getattr(hint, "__name__", "TEXT").upper()
             parser.add_argument(flag, dest=name, required=needed, default=default, metavar=shown)
-    parser.add_argument("--log", type=Path, metavar="FILE", help="also write messages to this file")
+    parser.add_argument("--log", metavar="FILE", help="also write messages to this file")
     parser.add_argument("--debug", action="store_true", help="show the traceback of user errors")
     return parser
 
@@ -133,6 +175,8 @@ def _value(name: str, hint: Any, text: Any, outputs: list[tuple[Path, Path]]) ->
     flag = "--" + name.replace("_", "-")
     if hint is Output and text is not None:
         final = Path(text)
+        if not text or not final.name or final.is_dir():
+            raise UserError(f"{flag}: found {text!r}, expected the name of a file to make")
         final.parent.mkdir(parents=True, exist_ok=True)
         partial = final.with_name(f".{final.name}.part")
         outputs.append((partial, final))
@@ -141,12 +185,10 @@ def _value(name: str, hint: Any, text: Any, outputs: list[tuple[Path, Path]]) ->
         return _existing(flag, Path(text))
     if hint == list[Path]:
         return [_existing(flag, Path(item)) for item in text or []]
-    if _is_settings(hint) and isinstance(text, str):
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{flag}: found {text[:80]!r}, expected JSON ({error})") from None
-        return validate(hint, values, flag)
+    if _is_settings(hint) and isinstance(text, list):
+        parts = [_json(flag, part) for part in text]
+        whole = dict(itertools.chain(*map(dict.items, parts))) if all(map(_is_object, parts)) else parts[0]
+        return validate(hint, whole, flag)
     if hint in (int, float) and isinstance(text, str):
         try:
             return hint(text)
@@ -155,8 +197,23 @@ def _value(name: str, hint: Any, text: Any, outputs: list[tuple[Path, Path]]) ->
     return text
 
 
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _json(flag: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{flag}: found {text[:80]!r}, expected JSON ({error})") from None
+
+
 def _existing(flag: str, path: Path) -> Path:
-    if not path.exists():
+    try:
+        there = path.exists()
+    except ValueError as error:  # a NUL in it
+        raise UserError(f"{flag}: found {str(path)!r}, expected a path ({error})") from None
+    if not there:
         raise UserError(f"{flag}: {path} does not exist; check the path or build it with snakemake")
     return path
 
@@ -177,14 +234,17 @@ def _set_threads(values: dict[str, Any]) -> None:
         threadpoolctl.threadpool_limits(threads)
 
 
-def _start_logging(log: Path | None) -> None:
+def _start_logging(name: str | None) -> None:
     logging.raiseExceptions = False  # a full disk must not turn a log line into a traceback
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    if log is not None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
+    if name is not None:
+        if not name or Path(name).is_dir():
+            raise UserError(f"--log: found {name!r}, expected the name of a file to write")
+        log = Path(name)
         log.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log, mode="w", encoding="utf-8", errors="backslashreplace"))
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
-    if log is not None:
+        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
 
         def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
             logger.error("unexpected error", exc_info=(kind, error, trace))

@@ -11,6 +11,9 @@ import pydantic
 
 from steps.core.errors import UserError
 
+NO_INFLUENCE: dict[str, Any] = {"influence": False}
+"""Given to a field as ``json_schema_extra``: it decides when a result is ready, never what it is."""
+
 _SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
 
@@ -38,6 +41,26 @@ class Settings(pydantic.BaseModel):
             return value
 
         return {key: number(key, value) for key, value in values.items()}
+
+
+def deciding(settings: Settings) -> dict[str, Any]:
+    """The settings that decide results, at every depth: those marked ``NO_INFLUENCE`` are left out."""
+    values = settings.model_dump(mode="json")
+    for name in without_influence(settings):
+        values.pop(name, None)
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, Settings) and name in values:
+            values[name] = deciding(value)
+    return values
+
+
+def without_influence(settings: Settings) -> dict[str, Any]:
+    """The settings that are marked ``NO_INFLUENCE``."""
+    fields = type(settings).model_fields.items()
+    return {
+        name: getattr(settings, name) for name, field in fields if field.json_schema_extra == NO_INFLUENCE
+    }
 
 
 S = typing.TypeVar("S", bound=Settings)

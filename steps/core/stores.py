@@ -8,8 +8,10 @@
      "attributes": {...},              what readers need to know (shapes, names)
      "files": {"pre/c/0/0/0": {"bytes": 123, "sha256": "..."}}}
 
-While the job runs, finished files are noted in ``.finished.jsonl``; a job that starts again keeps
-those whose fingerprint, size and hash still match and makes the others anew.
+While the job runs, files are noted in ``.finished.jsonl`` when they are begun and when they are whole;
+a job that starts again keeps those whose fingerprint, size and hash still match and makes the others
+anew. What another fingerprint made is discarded before the first file is written, and only what a ledger
+or the notes name: a folder with anything else in it is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 CODECS = ("none", "lz4", "zstd")
 """Compression of zarr blocks, from fastest to smallest."""
 
+LEDGER = "ledger.json"
 _FINISHED = ".finished.jsonl"
 _CHECKSUM = 4  # bytes of a crc32c
 
@@ -46,6 +48,9 @@ class Ledger:
     def __init__(self, out: Path, kind: str, made_from: dict[str, Any]) -> None:
         """Start, or go on with, the folder that holds ``out``.
 
+        What an earlier run made from other inputs, settings or code stays until the first file is
+        written, so that a mistake which is noticed before costs nothing.
+
         Args:
             out: where the ledger is to be written; its folder belongs to this job alone.
             kind: what the folder is.
@@ -53,7 +58,7 @@ class Ledger:
                 it is unchanged.
 
         Raises:
-            UserError: the folder holds files that no ledger knows.
+            UserError: the folder is of another kind, or holds files that no ledger of this kind knows.
         """
         self.folder = out.parent
         self.kind = kind
@@ -62,34 +67,99 @@ class Ledger:
         self.files: dict[str, dict[str, Any]] = {}
         self._out = out
         self._finished = self.folder / _FINISHED
+        self._placed: set[str] = set()
+        self._outdated: list[Path] = []
+        self._begun = False
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
+        if not self._outdated:
+            self.begin()
 
     def _resume(self) -> None:
-        header = json.dumps({"fingerprint": self.fingerprint})
-        lines = self._finished.read_text("utf-8", "replace").splitlines() if self._finished.exists() else []
-        others = [p for p in self.folder.iterdir() if not p.name.startswith(".")]
-        if lines[:1] == [header]:
-            for line in lines[1:]:
-                try:
-                    entry = json.loads(line)
-                    if _matches(self.folder / entry["name"], entry):
-                        self.files[entry["name"]] = {"bytes": entry["bytes"], "sha256": entry["sha256"]}
-                except (ValueError, TypeError, KeyError):
-                    continue  # the line that was being written when the job was killed
-        elif others:
-            if not lines and not (self.folder / "ledger.json").exists():
-                raise UserError(f"{self.folder}: holds {others[0].name!r}, which no step made; move it away")
-            for path in others:
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        """Take over what is whole, or else find out what an earlier run left."""
+        text = self._finished.read_text("utf-8", "replace") if self._finished.exists() else ""
+        header, *notes = [_parsed(line) for line in text.splitlines()] or [{}]
+        noted = {entry["name"]: entry for entry in notes if isinstance(entry.get("name"), str)}
+        if header == self._header():
+            for name, entry in noted.items():
+                if {"bytes", "sha256"} <= entry.keys() and _matches(self.folder / name, entry):
+                    self.files[name] = {"bytes": entry["bytes"], "sha256": entry["sha256"]}
+            self._placed = set(noted)
+        else:
+            self._outdated = self._of_an_earlier_run(header.get("kind"), set(noted))
+
+    def _of_an_earlier_run(self, kind: str | None, known: set[str]) -> list[Path]:
+        """The files in the folder, all of which a ledger or the notes (``kind``, ``known``) must name."""
+        ledgers = [name for name in {LEDGER, self._final_name()} if (self.folder / name).is_file()]
+        kinds = {kind} if kind else set()
+        for name in ledgers:
+            content = _parsed((self.folder / name).read_text("utf-8", "replace"))
+            kinds |= {str(content["kind"])} if "kind" in content else set()
+            files = content.get("files")
+            known |= set(files) if isinstance(files, dict) else set()
+        if other := sorted(kinds - {self.kind}):
+            raise UserError(
+                f"{self.folder}: holds what another step made ({other[0]!r}), expected {self.kind!r} or"
+                " nothing; name another folder or move it away"
+            )
+        known = known | set(ledgers) if kinds else set()
+        below = tuple(name for name in known if name.endswith("/"))
+        found = []
+        for parent, folders, names in os.walk(self.folder):
+            at = Path(parent).relative_to(self.folder)
+            if not at.parts:  # what is hidden here is a training's state, a log, or no business of ours
+                folders[:] = [name for name in folders if not name.startswith(".")]
+                names = [name for name in names if not name.startswith(".")]
+            for name in (*names, *(name for name in folders if Path(parent, name).is_symlink())):
+                inside = (at / name).as_posix()
+                cut_off = name.startswith(".") and name.endswith(".writing")
+                if not (inside in known or inside.startswith(below) or cut_off):
+                    raise UserError(f"{self.folder}: holds {inside!r}, which no step made; move it away")
+                found.append(self.folder / inside)
+        return sorted(found, key=lambda path: path.name in ledgers)  # they go last: they know the others
+
+    def begin(self) -> None:
+        """Discard what an earlier run made from something else, once; before the first file is written."""
+        if self._begun:
+            return
+        for path in self._outdated:
+            path.unlink(missing_ok=True)
+        for folder in sorted({parent for path in self._outdated for parent in path.parents}, reverse=True):
+            if self.folder in folder.parents:
+                with contextlib.suppress(OSError):  # not empty
+                    folder.rmdir()
+        self._outdated = []
         self._note_finished()
+        self._begun = True
+
+    def outdated_bytes(self) -> int:
+        """What :meth:`begin` will free."""
+        return sum(path.lstat().st_size for path in self._outdated)
+
+    def place(self, name: str) -> Path:
+        """Where to write the file ``name`` (with ``/`` at its end: files below it); it is noted as ours."""
+        self.begin()
+        if name not in self._placed:
+            self._placed.add(name)
+            with self._finished.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"name": name}) + "\n")
+        path = self.folder / name
+        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _final_name(self) -> str:
+        return self._out.name.removeprefix(".").removesuffix(".part")
+
+    def _header(self) -> dict[str, str]:
+        return {"kind": self.kind, "fingerprint": self.fingerprint}
 
     def _note_finished(self) -> None:
         # Beside and renamed: a kill or a full disk must not lose the notes that are there.
         partial = self._finished.with_name(f"{_FINISHED}.writing")
+        started = [{"name": name} for name in sorted(self._placed - self.files.keys())]
+        entries = [{"name": name, **entry} for name, entry in self.files.items()]
         with partial.open("w", encoding="utf-8") as file:
-            file.write(json.dumps({"fingerprint": self.fingerprint}) + "\n")
-            file.writelines(json.dumps({"name": name, **entry}) + "\n" for name, entry in self.files.items())
+            file.writelines(json.dumps(line) + "\n" for line in (self._header(), *started, *entries))
         os.replace(partial, self._finished)
 
     def __contains__(self, name: str) -> bool:
@@ -97,6 +167,8 @@ class Ledger:
 
     def record(self, name: str) -> None:
         """Note that the file ``name``, a path inside the folder, is whole."""
+        if not self._begun:
+            raise RuntimeError(f"{name}: written before the ledger's begin() or place()")
         path = self.folder / name
         entry = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
         self.files[name] = entry
@@ -105,7 +177,9 @@ class Ledger:
 
     def finish(self, attributes: dict[str, Any]) -> None:
         """Write the ledger; the folder is whole."""
+        self.begin()
         self.files = dict(sorted(self.files.items()))
+        self._placed = set()
         self._note_finished()  # without what a killed job made twice, so that resumed folders are alike
         ledger = {
             "kind": self.kind,
@@ -230,7 +304,7 @@ class ArrayWriter:
             self.array = zarr.open_array(str(ledger.folder / name), mode="r+")
             return
         self.array = zarr.create_array(
-            str(ledger.folder / name),
+            str(ledger.place(f"{name}/")),
             shape=shape,
             shards=block,
             chunks=chunk or block,
@@ -518,6 +592,15 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read ({error.strerror}); mend or remove it") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); delete it and build it again") from None
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """A JSON object; an empty one where the text is something else, such as a line that was cut."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _matches(path: Path, entry: dict[str, Any]) -> bool:

@@ -25,6 +25,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -71,7 +72,13 @@ class Settings(core.Settings):
         50, ge=0, description="documents of this many characters or fewer are left out (paper: 50)"
     )
     seed: int = pydantic.Field(0, ge=0, description="of the choice of the units that are held out")
-    threads: int = pydantic.Field(2, ge=1, description="processes that parse; no influence on the result")
+    threads: int = pydantic.Field(
+        2,
+        ge=1,
+        le=1024,
+        description="processes that parse; no influence on the result",
+        json_schema_extra=core.NO_INFLUENCE,
+    )
     embedded: Embedded = pydantic.Field(Embedded(), description="what is taken of the Python installation")
     files: Files = pydantic.Field(Files(), description="the folder of files")
     hub: Hub = pydantic.Field(Hub(), description="the hub dataset")
@@ -274,6 +281,7 @@ def main(settings: Settings, snapshot: list[Path], out: Output, manifest: Output
         documents = files_source.documents(settings.files, folder, paths)
     else:
         about["inputs"] = hub_source.inputs(settings.hub)
+        about["commit"] = hub_source.commit(settings.hub)
         documents = hub_source.documents(settings.hub)
     counts = write_corpus(documents, settings, out)
     libraries = ("datasets", "pyarrow")
@@ -282,7 +290,10 @@ def main(settings: Settings, snapshot: list[Path], out: Output, manifest: Output
         **about,
         "settings": settings.model_dump(exclude={"threads"}),
         "code": code_digest("corpus.documents"),
-        "versions": {name: importlib.metadata.version(name) for name in libraries},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in libraries},
+        },
     }
     manifest.write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for side, labels in summary["counts"].items():

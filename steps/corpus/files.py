@@ -42,7 +42,7 @@ class Files(Columns):
 
 
 def list_files(folder: Path) -> list[Path]:
-    """The files of the corpus, sorted by path; hidden files and folders are left out.
+    """The files of the corpus, sorted by path; hidden files and folders are left out, links followed.
 
     Raises:
         UserError: the folder is missing, holds none, or one that is not a regular file.
@@ -52,8 +52,14 @@ def list_files(folder: Path) -> list[Path]:
         state = "is not a folder" if folder.exists() else "does not exist"
         raise UserError(f"{key}: {shown(folder)} {state}; name a folder of {', '.join(SUFFIXES)} files")
     found: list[Path] = []
-    for parent, folders, names in os.walk(folder, onerror=_unreadable):
+    inside = {str(folder): {os.path.realpath(folder)}}  # the real folders in which each lies
+    for parent, folders, names in os.walk(folder, onerror=_unreadable, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        around = inside.pop(parent)
+        for place in (os.path.join(parent, name) for name in folders):
+            if os.path.realpath(place) in around:
+                raise UserError(f"{shown(Path(place))}: a link to a folder that it lies in; remove it")
+            inside[place] = around | {os.path.realpath(place)}
         found += [
             Path(parent, name)
             for name in names
@@ -205,12 +211,13 @@ def _table(
     columns = settings.needed(about.schema.to_arrow_schema().names, shown(path))
     if not about.num_rows:
         return
-    data = load("parquet", data_files=[str(link)], split="train", columns=columns)
     try:
+        data = load("parquet", data_files=[str(link)], split="train", columns=columns)
         for number, record in enumerate(data, 1):
             yield number, *settings.read(record, f"{shown(path)}, row {number}", label)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{shown(path)}: damaged parquet file ({error}); mend or remove it") from None
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:  # also of its metadata
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"{shown(path)}: damaged parquet file ({reason}); mend or remove it") from None
 
 
 def _labels(folder: Path, paths: list[Path]) -> list[str]:

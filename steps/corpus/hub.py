@@ -46,7 +46,7 @@ class Hub(Columns):
 
 
 def inputs(settings: Hub) -> dict[str, str]:
-    """SHA-256 of the files of a local folder; a dataset of the hub is known by its revision."""
+    """SHA-256 of the files of a local folder; a dataset of the hub is known by its commit."""
     folder = Path(str(settings.dataset))
     if not folder.is_dir():
         if not re.fullmatch(r"[0-9a-f]{40}", str(settings.revision)):
@@ -55,8 +55,34 @@ def inputs(settings: Hub) -> dict[str, str]:
                 settings.revision,
             )
         return {}
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {shown(path.relative_to(folder)): file_digest(path) for path in paths}
+    return {shown(path.relative_to(folder)): file_digest(path) for path in list_files(folder)}
+
+
+def commit(settings: Hub) -> str | None:
+    """The commit that ``revision`` names on the hub; none of a local folder, whose files have hashes.
+
+    Raises:
+        UserError: the hub cannot be reached, or has no such dataset or revision.
+    """
+    if Path(str(settings.dataset)).is_dir():
+        return None
+    if re.fullmatch(r"[0-9a-f]{40}", str(settings.revision)):
+        return settings.revision
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().dataset_info(str(settings.dataset), revision=settings.revision).sha
+    except Exception as error:
+        raise UserError(_explain(settings, error)) from error
+
+
+def list_files(folder: Path) -> list[Path]:
+    """The files of a local folder, sorted; hidden files and folders are left out."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
 
 
 def documents(settings: Hub) -> Iterator[Document]:

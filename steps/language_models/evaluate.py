@@ -33,10 +33,10 @@ LOGITS_AT_ONCE = 1 << 25
 class Settings(BaseSettings):
     """On what, where and how models are evaluated."""
 
-    rows: int = Field(1000, ge=1, description="held-out rows; all where there are fewer")
+    rows: int = Field(1000, ge=1, le=10**9, description="held-out rows; all where there are fewer")
     device: str = Field("cpu", description="where models run")
     dtype: DType = Field("float32", description="of the models")
-    threads: int = Field(1, ge=1, description="arithmetic threads")
+    threads: int = Field(1, ge=1, le=1024, description="arithmetic threads")
 
 
 class Loss(NamedTuple):
@@ -113,6 +113,8 @@ def evaluation(model: Path, rows: Path, settings: Settings) -> dict[str, Any]:
 
 def main(models: list[Path], rows: Path, settings: Settings, out: Output) -> None:
     """Evaluate ``models`` on held-out rows."""
+    if not models:
+        raise UserError("--models: found none, expected at least one to evaluate")
     label = "models evaluated"
     write_json(out, [evaluation(model, rows, settings) for model in progress(models, len(models), label)])
 

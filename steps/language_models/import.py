@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from steps.core.runner import Output, run
 from steps.core.stores import Folder, Ledger, read_json
 from steps.language_models.architectures import NAMES, ROTARY, config_class, model_class
 from steps.language_models.models import family, load_tokenizer, quiet, save
-from steps.language_models.sources import Source, fetch_model, tokenizer_files, weight_files
+from steps.language_models.sources import Source, apart, fetch_model, tokenizer_files, weight_files
 from steps.language_models.tokenizer import read, same
 
 if TYPE_CHECKING:
@@ -62,6 +63,13 @@ def read_config(path: Path, vocabulary: int, context: int) -> PreTrainedConfig:
         config: PreTrainedConfig = config_class(kind).from_dict(content)
     except Exception as error:  # the library validates with exceptions of many kinds
         raise UserError(f"{path}: not a {NAMES[kind]} configuration ({error}); mend it") from None
+    counts = ("num_hidden_layers", "hidden_size", "num_attention_heads")  # GPT-2's answer to these, too
+    wrong = {name: getattr(config, name) for name in counts if not _is_count(getattr(config, name))}
+    margins = ("layer_norm_epsilon", "layer_norm_eps", "rms_norm_eps")
+    wrong |= {name: getattr(config, name) for name in margins if not 0 <= getattr(config, name, 0) < math.inf}
+    if wrong:
+        name, value = wrong.popitem()
+        raise UserError(f"{path}: found {name} {value!r}, expected a number above 0; mend it")
     rotary = getattr(config, "rope_parameters", None) or {}
     if kind != "gpt2" and rotary.get("rope_type") not in ROTARY:
         raise UserError(
@@ -79,6 +87,10 @@ def read_config(path: Path, vocabulary: int, context: int) -> PreTrainedConfig:
             " language_models.rows.context"
         )
     return config
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def read_weights(files: list[Path]) -> dict[str, torch.Tensor]:
@@ -102,8 +114,11 @@ def read_weights(files: list[Path]) -> dict[str, torch.Tensor]:
             raise _unreadable(path, error) from None
         except Exception as error:  # pickle.UnpicklingError: weights_only refused what the file asks for
             raise _unreadable(path, error) from None
-        if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
-            raise UserError(f"{path}: expected named tensors only; save the model with save_pretrained")
+        if not isinstance(content, dict) or not all(
+            isinstance(name, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided
+            for name, value in content.items()
+        ):
+            raise UserError(f"{path}: expected named dense tensors only; save the model with save_pretrained")
         tensors |= {name: value for name, value in content.items() if not name.endswith(BUFFERS)}
     return tensors
 
@@ -122,7 +137,7 @@ def build(config: PreTrainedConfig, tensors: dict[str, torch.Tensor], where: Pat
     """
     import torch
 
-    kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    kinds = {tensor.dtype for tensor in tensors.values()}
     if not kinds:
         raise UserError(f"{where}: the weight files hold no weights; copy or download them again")
     odd = kinds - {torch.float16, torch.bfloat16, torch.float32, torch.float64}
@@ -132,14 +147,14 @@ def build(config: PreTrainedConfig, tensors: dict[str, torch.Tensor], where: Pat
         )
     dtype = functools.reduce(torch.promote_types, kinds)
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not bool(torch.isfinite(tensor).all()):
             raise UserError(f"{where}: the weight {name!r} is not finite; list a model that is whole")
     try:
         loaded: Any = model_class(config.model_type).from_pretrained(
             None, config=config, state_dict=tensors, dtype=dtype, output_loading_info=True
         )
-    except (RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, ValueError, KeyError, TypeError, ArithmeticError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{where}: config.json and the weights do not fit together ({reason}); copy both again"
         ) from None
@@ -178,7 +193,7 @@ def check_tokenizer(folder: Path, shared: Tokenizer) -> None:
 def main(tokenizer: Path, context: int, settings: Source, out: Output) -> None:
     """Bring the model that ``settings`` names."""
     quiet()
-    folder = fetch_model(settings)
+    folder = apart(fetch_model(settings), out)
     shared = Folder(tokenizer, "tokenizer")
     check_tokenizer(folder, load_tokenizer(tokenizer))
     config = read_config(folder / "config.json", shared.attributes["vocabulary"], context)

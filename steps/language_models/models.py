@@ -78,8 +78,8 @@ def family(config: object, path: Path) -> str:
 
 def save(model: PreTrainedModel, ledger: Ledger, folder: str = "") -> None:
     """Write a model in Hugging Face format into ``folder`` of a ledger's folder, in its own dtype."""
-    where = ledger.folder / folder
-    where.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "generation_config.json", "model.safetensors"):
+        where = ledger.place(str(Path(folder, name))).parent
     model.save_pretrained(where, max_shard_size="1000TB")  # one file, however large
     (where / "generation_config.json").unlink(missing_ok=True)
     shutil.copymode(where / "config.json", where / "model.safetensors")  # others may read it too

@@ -29,6 +29,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from steps.core.errors import UserError
 from steps.core.figures import new_figure, save_figure
 from steps.core.provenance import card, provenance
 from steps.core.runner import Output, run
@@ -182,6 +183,12 @@ def main(
     names = [path.parent.name for path in models]
     ledgers = [Folder(path, "language_model") for path in models]
     found = read_json(evaluations)
+    if not isinstance(found, list) or len(found) != len(models) or not models:
+        count = f"{len(found)} evaluations" if isinstance(found, list) else type(found).__name__
+        raise UserError(
+            f"{evaluations}: found {count}, expected a list of one for each of {len(models)} models; delete"
+            " it and run snakemake again"
+        )
     curves = [
         read_json(ledger.check("curve.json")) if "curve.json" in ledger.files else [] for ledger in ledgers
     ]

@@ -37,6 +37,7 @@ from steps.core.digest import code_digest, file_digest
 from steps.core.digest import seed as derive
 from steps.core.errors import UserError
 from steps.core.runner import Output, run
+from steps.core.settings import NO_INFLUENCE
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import ArrayWriter, Folder, Ledger, write_array
 from steps.language_models import documents
@@ -65,7 +66,13 @@ class Settings(BaseSettings):
         None, min_length=1, description="token put between documents; null: none, documents abut (paper)"
     )
     seed: int = Field(0, ge=0, description="of the shuffle")
-    threads: int = Field(2, ge=1, description="threads; no influence on the result")
+    threads: int = Field(
+        2,
+        ge=1,
+        le=1024,
+        description="threads; no influence on the result",
+        json_schema_extra=NO_INFLUENCE,
+    )
 
 
 Streams = dict[str, dict[str, "array.array[int]"]]

@@ -141,6 +141,17 @@ def fetch(source: Source, patterns: tuple[str, ...]) -> Path:
         raise UserError(f"{where}: {reason} ({type(error).__name__}); {remedy}") from None
 
 
+def apart(folder: Path, out: Path) -> Path:
+    """The folder of a source, which must not be the one that is made.
+
+    Raises:
+        UserError: it is.
+    """
+    if folder.resolve() == out.parent.resolve():
+        raise UserError(f"{folder}: is read and would be written, expected two folders; name another")
+    return folder
+
+
 def fetch_model(source: Source) -> Path:
     """A local folder with a model; ``.bin`` files are downloaded only where there is nothing better."""
     common = SETTINGS + TOKENIZER

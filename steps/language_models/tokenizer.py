@@ -26,10 +26,11 @@ from pydantic import Field
 from steps.core.digest import file_digest
 from steps.core.errors import UserError
 from steps.core.runner import Output, run
+from steps.core.settings import NO_INFLUENCE
 from steps.core.stores import Ledger, read_json, write_json
 from steps.language_models import documents
 from steps.language_models.models import read_tokenizer
-from steps.language_models.sources import TOKENIZER, Source, fetch, tokenizer_files
+from steps.language_models.sources import TOKENIZER, Source, apart, fetch, tokenizer_files
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -49,7 +50,13 @@ class Settings(Source):
     bos_token: str | None = Field(
         None, min_length=1, description=f"the BOS token; null: {BOS} if trained, else as its files say"
     )
-    threads: int = Field(2, ge=1, description="threads; no influence on the result")
+    threads: int = Field(
+        2,
+        ge=1,
+        le=1024,
+        description="threads; no influence on the result",
+        json_schema_extra=NO_INFLUENCE,
+    )
 
     @property
     def source(self) -> Source:
@@ -69,16 +76,25 @@ def train(texts: Iterator[str], vocabulary: int, bos_token: str) -> Tokenizer:
         texts: the documents.
         vocabulary: number of tokens, fewer where the texts hold fewer different pairs.
         bos_token: text of the BOS token, which becomes id 0.
+
+    Raises:
+        UserError: the BOS token is one of the letters that stand for bytes.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if bos_token in alphabet:
+        raise UserError(
+            f"language_models.tokenizer.bos_token: found {bos_token!r}, which stands for a byte of ordinary"
+            f" text; choose a longer one, such as {BOS}"
+        )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         special_tokens=[bos_token],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        initial_alphabet=alphabet,
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
@@ -182,13 +198,13 @@ def write(out: Path, tokenizer: Tokenizer, bos_token: str, source: dict[str, Any
     text = tokenizer.to_str(pretty=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
     ledger = Ledger(out, "tokenizer", {"tokenizer": digest, "bos_token": bos_token})
-    (ledger.folder / "tokenizer.json").write_text(text, encoding="utf-8")
+    ledger.place("tokenizer.json").write_text(text, encoding="utf-8")
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": bos_token,
         "clean_up_tokenization_spaces": False,
     }
-    write_json(ledger.folder / "tokenizer_config.json", config)
+    write_json(ledger.place("tokenizer_config.json"), config)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         ledger.record(name)
     ledger.finish(
@@ -205,12 +221,14 @@ def main(settings: Settings, out: Output, corpus: list[Path] = []) -> None:  # n
     """Train the tokenizer on ``corpus`` (one table of documents), or bring the user's."""
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if settings.threads > 1 else "false"
     if settings.brought:
-        folder = fetch(settings.source, TOKENIZER)
+        folder = apart(fetch(settings.source, TOKENIZER), out)
         tokenizer = read(folder)
         bos_token = bos_of(tokenizer, settings.bos_token, named_bos(folder), str(folder))
         files = {path.name: file_digest(path) for path in tokenizer_files(folder)}
         source: dict[str, Any] = {**settings.source.model_dump(exclude_none=True), "files": files}
     else:
+        if len(corpus) != 1:
+            raise UserError(f"--corpus: found {len(corpus)} tables, expected one to train a tokenizer on")
         texts = (document.text for document in documents.read(corpus[0], "train"))
         bos_token = settings.bos_token or BOS
         tokenizer = train(texts, settings.vocabulary, bos_token)

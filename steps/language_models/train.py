@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,8 +29,9 @@ from steps.core.digest import code_digest
 from steps.core.digest import seed as derive
 from steps.core.errors import UserError
 from steps.core.runner import Output, run
+from steps.core.settings import NO_INFLUENCE
 from steps.core.settings import Settings as BaseSettings
-from steps.core.stores import Folder, Ledger, read_array, write_json
+from steps.core.stores import Folder, Ledger, read_array, read_json, write_json
 from steps.core.training import Training, cosine, prepare, set_rate
 from steps.language_models.evaluate import loss_of
 from steps.language_models.models import quiet, save
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("reprise")
 
 TANH_GELU = ("gelu_new", "gelu_pytorch_tanh")
+CURVE = "curve.json"
 STATE = ".training.safetensors"
 MOST_POINTS = 1000
 
@@ -49,9 +52,11 @@ MOST_POINTS = 1000
 class Settings(BaseSettings):
     """The model and how it is trained."""
 
-    layers: int = Field(2, ge=1, description="transformer blocks")
-    width: int = Field(64, ge=1, description="of the residual stream; MLPs are four times as wide")
-    heads: int = Field(2, ge=1, description="attention heads per block; divides the width")
+    layers: int = Field(2, ge=1, le=1024, description="transformer blocks")
+    width: int = Field(
+        64, ge=1, le=1 << 20, description="of the residual stream; MLPs are four times as wide"
+    )
+    heads: int = Field(2, ge=1, le=1 << 20, description="attention heads per block; divides the width")
     activation: Literal["gelu_new", "gelu_pytorch_tanh", "gelu", "relu"] = Field(
         "gelu_pytorch_tanh", description="of the MLPs; gelu_pytorch_tanh is GPT-2's gelu_new in one kernel"
     )
@@ -59,23 +64,32 @@ class Settings(BaseSettings):
         False, description="divide attention scores by the block's number (Stanford's GPT-2 models)"
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="of embeddings, attention and residuals")
-    tokens: int = Field(3_500_000, ge=1, description="training tokens (targets), rounded up to whole steps")
-    batch_rows: int = Field(64, ge=1, description="rows per step")
+    tokens: int = Field(
+        3_500_000, ge=1, le=10**13, description="training tokens (targets), rounded up to whole steps"
+    )
+    batch_rows: int = Field(64, ge=1, le=1 << 20, description="rows per step")
     rate: float = Field(8e-3, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(0.1, ge=0, description="of matrices; vectors have none")
     warmup: float = Field(0.05, ge=0, le=1, description="share of the steps until the peak rate")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    checkpoints: int = Field(6, ge=0, description="checkpoints on the way, beside the finished model")
+    checkpoints: int = Field(
+        6, ge=0, le=10_000, description="checkpoints on the way, beside the finished model"
+    )
     checkpoint_spacing: Literal["log", "even"] = Field("log", description="their spacing in steps")
-    evaluations: int = Field(8, ge=1, description="evaluations on the held-out side, evenly spaced")
-    evaluation_rows: int = Field(128, ge=1, description="held-out rows of each")
+    evaluations: int = Field(
+        8, ge=1, le=100_000, description="evaluations on the held-out side, evenly spaced"
+    )
+    evaluation_rows: int = Field(128, ge=1, le=10**9, description="held-out rows of each")
     device: str = Field("cpu", description="where the model is trained")
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="of the arithmetic; weights are float32 in either case"
     )
-    threads: int = Field(1, ge=1, description="arithmetic threads")
+    threads: int = Field(1, ge=1, le=1024, description="arithmetic threads")
     save_seconds: float = Field(
-        30.0, ge=0, description="seconds between writings of the state; no influence on the result"
+        30.0,
+        ge=0,
+        description="seconds between writings of the state; no influence on the result",
+        json_schema_extra=NO_INFLUENCE,
     )
 
     @model_validator(mode="after")
@@ -205,8 +219,10 @@ def train(
     seed: int,
     settings: Settings,
     ledger: Ledger,
-) -> Training:
+) -> list[dict[str, Any]]:
     """Train a model and write it, its checkpoints and its curve; the ledger is left to the caller.
+
+    Where all of these are whole already, nothing is trained.
 
     Args:
         train_rows: token ids, ``int32 [rows, context]``, BOS first.
@@ -215,6 +231,12 @@ def train(
         seed: of weights and order.
         settings: the step's settings.
         ledger: of the folder to write into.
+
+    Returns:
+        the curve.
+
+    Raises:
+        UserError: there is no such device, or the loss is not finite.
     """
     import torch
 
@@ -222,11 +244,16 @@ def train(
     targets = settings.batch_rows * (context - 1)
     total = -(-settings.tokens // targets)
     device = torch_device(settings.device)
+    kept = set(spaced(total, settings.checkpoints, settings.checkpoint_spacing))
+    folders = ["", *(f"{checkpoint_name(step)}/" for step in kept)]
+    whole = {f"{folder}{file}" for folder in folders for file in ("config.json", "model.safetensors")}
+    if whole | {CURVE} <= ledger.files.keys():
+        curve: list[dict[str, Any]] = read_json(ledger.folder / CURVE)
+        return curve
     model = initial_model(config, seed).train()
     torch.nn.Module.to(model, device)  # the model's own is typed wrongly
     optimizer = new_optimizer(model, settings)
     one_step = step_function(model, optimizer, settings.clip, settings.dtype)
-    kept = set(spaced(total, settings.checkpoints, settings.checkpoint_spacing))
     evaluated = {round(total * (k + 1) / settings.evaluations) for k in range(settings.evaluations)}
     every = max(1, total // MOST_POINTS)
     data = torch.from_numpy(train_rows)
@@ -245,23 +272,46 @@ def train(
         loss = one_step(batch)
         done = step + 1
         if done in kept:
-            save(model, ledger, f"checkpoints/step-{done:06d}")
+            save(model, ledger, checkpoint_name(done))
         if done in evaluated or done % every == 0 or done == total:
             point = {"step": done, "tokens": done * targets, "rate": rate, "training_loss": loss.item()}
+            require_finite(point["training_loss"], "training", done, total)
             if done in evaluated:
                 model.eval()
                 held_out = loss_of(model, held_out_rows[: settings.evaluation_rows]).mean
                 model.train()
+                require_finite(held_out, "held-out", done, total)
                 logger.info("step %d of %d: held-out loss %.3f nats", done, total, held_out)
             training.curve.append({**point, "held_out_loss": held_out if done in evaluated else None})
     save(model, ledger)
-    write_json(ledger.folder / "curve.json", training.curve)
-    ledger.record("curve.json")
-    return training
+    write_json(ledger.place(CURVE), training.curve)
+    ledger.record(CURVE)
+    training.finish()
+    return training.curve
+
+
+def checkpoint_name(step: int) -> str:
+    """The folder of the checkpoint after a number of steps."""
+    return f"checkpoints/step-{step:06d}"
+
+
+def require_finite(loss: float, kind: str, step: int, total: int) -> None:
+    """Stop a training that diverged.
+
+    Raises:
+        UserError: the loss is infinite or no number.
+    """
+    if not math.isfinite(loss):
+        raise UserError(
+            f"step {step} of {total}: found a {kind} loss of {loss}, expected a number: the training"
+            " diverged; lower language_models.train.rate (or .clip)"
+        )
 
 
 def main(rows: Path, tokenizer: Path, seed: int, settings: Settings, out: Output) -> None:
     """Train the model of ``seed``."""
+    if seed < 0:
+        raise UserError(f"--seed: found {seed}, expected a number from 0")
     packed = Folder(rows, "rows")
     about = packed.attributes
     wanted = Folder(tokenizer, "tokenizer").fingerprint
@@ -278,17 +328,14 @@ def main(rows: Path, tokenizer: Path, seed: int, settings: Settings, out: Output
     prepare(settings.threads)
     quiet()
     config = configuration(settings, about["vocabulary"], about["context"], about["bos"])
-    training = train(
-        read_array(packed, "train"), read_array(packed, "held_out"), config, seed, settings, ledger
-    )
+    curve = train(read_array(packed, "train"), read_array(packed, "held_out"), config, seed, settings, ledger)
     ledger.finish(
         {
             "tokenizer": wanted,
             "source": {"seed": seed, "rows": packed.fingerprint},
-            "training_tokens": training.curve[-1]["tokens"],
+            "training_tokens": curve[-1]["tokens"],
         }
     )
-    training.finish()
 
 
 if __name__ == "__main__":

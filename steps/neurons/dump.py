@@ -262,6 +262,8 @@ def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings
             " lower language_models.rows.context"
         )
     block_rows = min(max(1, settings.block_tokens // context), len(chosen))
+    if settings.source == "dump":
+        require_room(ledger, source, tokens.size, block_rows * context)
     write_array(ledger, "tokens", tokens)
     write_array(ledger, "keep", keep.astype("uint8"))
     if settings.source == "dump":
@@ -287,22 +289,29 @@ def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings
     )
 
 
+def require_room(ledger: Ledger, source: PreActivations, tokens: int, block: int) -> None:
+    """Refuse a dump of ``tokens`` tokens, cut into ``block``, that would not fit, before anything is written.
+
+    Raises:
+        UserError: it would not fit on the disk.
+    """
+    import numpy as np
+
+    there = sum(name.startswith(("pre/c/", "up/c/")) for name in ledger.files)
+    values = (len(source.names) * source.layers * tokens - there * block) * source.width
+    need = values * np.dtype(source.dtype).itemsize - ledger.outdated_bytes()
+    require_space(ledger.folder, need, "lower neurons.dump.tokens or set neurons.dump.source to model")
+
+
 def write_blocks(
     ledger: Ledger, source: PreActivations, rows: np.ndarray, block_rows: int, codec: str
 ) -> None:
-    """Write the blocks of activations that are not there yet.
-
-    Raises:
-        UserError: the store would not fit on the disk.
-    """
+    """Write the blocks of activations that are not there yet."""
     import numpy as np
 
     context = rows.shape[1]
     itemsize = np.dtype(source.dtype).itemsize
     block = block_rows * context
-    there = sum(name.startswith(("pre/c/", "up/c/")) for name in ledger.files)
-    bytes_left = (len(source.names) * source.layers * rows.size - there * block) * source.width * itemsize
-    require_space(ledger.folder, bytes_left, "lower neurons.dump.tokens or set neurons.dump.source to model")
     chunk = _largest_divisor(block, max(1, CHUNK_BYTES // (itemsize * source.width)))
     arrays = [
         ArrayWriter(

@@ -19,6 +19,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import urllib.parse
 import xml.parsers.expat
 from collections.abc import Iterable
@@ -360,7 +361,12 @@ def render(parts: list[Part], template: str, style: str) -> str:
     )
     environment.tests.update(snippet=lambda cell: isinstance(cell, Snippet), numeric=_is_number)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return environment.from_string(template).render(parts=parts, style=Markup(style), style_digest=digest)
+    page = environment.from_string(template).render(parts=parts, style=Markup(style), style_digest=digest)
+    return _UNSEEN.sub(lambda found: visible(found[0]), page)
+
+
+_UNSEEN = re.compile(r"[^\n\r\t\x20-\x7e\xa0-\xac\xae-\xff]")
+"""Characters that may be unseen; names, labels and captions hold what their authors wrote."""
 
 
 def number(value: float) -> str:

@@ -50,7 +50,7 @@ def main(
     if what == "bug":
         raise RuntimeError("our own")
     if what == "user":
-        raise UserError("file: found\\n  a, expected b;\\n do c")
+        raise UserError("new\\nline  two\\x1b[2J: found a, expected b; do c")
     if what == "full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out))
     if what == "full, told by a library":
@@ -120,7 +120,7 @@ def test_a_step_takes_every_kind_of_argument_and_writes_whole_outputs(folder: Pa
     done = start(
         folder,
         *("--source", "source.txt", "--more", "source.txt", "step.py", "--times", "2", "--loud"),
-        *("--settings", '{"rate": "1e-4"}', "--out", "deep/er/a.txt", "--second", "b.txt"),
+        *("--settings", '{"rate": 3}', '{"rate": "1e-4"}', "--out", "deep/er/a.txt", "--second", "b.txt"),
         module=True,
     )
     assert (done.returncode, done.stdout) == (0, "")
@@ -156,7 +156,7 @@ def test_an_output_that_was_not_made_is_named(folder: Path) -> None:
 
 def test_a_users_mistake_is_one_line_and_a_traceback_on_demand(folder: Path) -> None:
     done = usual(folder, "--what", "user", "--log", "step.log")
-    assert is_one_line(done, "error: file: found a, expected b; do c")
+    assert is_one_line(done, "error: new\\nline  two\\x1b[2J: found a, expected b; do c")
     assert (folder / "step.log").read_text() == done.stderr
     done = usual(folder, "--what", "user", "--debug")
     assert done.returncode == 2
@@ -176,6 +176,7 @@ def test_a_full_disk_is_one_line(folder: Path, what: str) -> None:
     [
         (["--more", "step.py", "absent.txt"], ["--more: absent.txt does not exist"]),
         (["--settings", "{"], ["--settings: found '{', expected JSON"]),
+        (["--settings", "{}", "{"], ["--settings: found '{', expected JSON"]),
         (["--settings", "[1]"], ["--settings: the configuration: found [1]"]),
         (["--settings", '{"raet": 1}'], ["--settings: raet: unknown key (found 1), did you mean 'rate'?"]),
         (["--settings", '{"rate": NaN}'], ["--settings: rate: found nan"]),
@@ -190,10 +191,39 @@ def test_a_mistake_on_the_command_line_is_one_line(
     assert made(folder) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--out", "source.txt/x"], ["source.txt", "cannot be read or written (", "; choose another"]),
+        (["--out", ""], ["--out: found '', expected the name of a file to make"]),
+        (["--out", "folder"], ["--out: found 'folder', expected the name of a file to make"]),
+        (["--out", "."], ["--out: found '.', expected the name of a file to make"]),
+        (["--out", "a.txt", "--second", "./a.txt"], ["a.txt: is to be made twice; name another"]),
+        (["--out", "source.txt"], ["source.txt: is an input, too; name another"]),
+        (["--out", "x" * 255], ["xxx", "cannot be read or written (File name too long)"]),
+        (["--out", "a.txt", "--log", "folder"], ["--log: found 'folder', expected the name of a file"]),
+        (["--out", "a.txt", "--log", ""], ["--log: found '', expected the name of a file"]),
+        (["--out", "a.txt", "--log", "source.txt/x"], ["source.txt", "cannot be read or written ("]),
+        (["--out", "a.txt", "--more", "x" * 300], ["xxx", "cannot be read or written (File name too long)"]),
+        (["--out", "/proc/version/x"], ["/proc/version", "cannot be read or written ("]),
+    ],
+)
+def test_a_place_that_cannot_be_is_one_line_before_the_work(
+    folder: Path, arguments: list[str], parts: list[str]
+) -> None:
+    (folder / "folder").mkdir()
+    (folder / "folder/kept.txt").write_text("kept")
+    done = start(folder, "--source", "source.txt", *arguments)
+    assert is_one_line(done, *parts), done.stderr
+    assert "wrote" not in done.stderr
+    assert made(folder) == ["folder/kept.txt"]
+    assert (folder / "source.txt").read_text() == "planted "
+
+
 def test_a_missing_input_with_a_hostile_name_is_one_line_on_screen_and_in_the_log(folder: Path) -> None:
     name = b"--source=line\nbreak\xff\xe2\x80\xa8"
     done = start(folder, name, "--out", "out.txt", "--log", "step.log")
-    assert is_one_line(done, "--source: line break", "does not exist")
+    assert is_one_line(done, "--source: line\\nbreak\\udcff\\u2028 does not exist")
     assert "does not exist" in (folder / "step.log").read_text()
 
 

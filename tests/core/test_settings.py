@@ -8,7 +8,7 @@ import pydantic
 import pytest
 
 from steps.core.errors import UserError
-from steps.core.settings import Settings, validate
+from steps.core.settings import NO_INFLUENCE, Settings, deciding, validate, without_influence
 
 
 class Optimizer(Settings):
@@ -103,3 +103,20 @@ def test_settings_are_frozen() -> None:
     with pytest.raises(pydantic.ValidationError, match="frozen"):
         settings.name = "b"
     assert settings.name == "a"
+
+
+class Step(Settings):
+    rate: float = 0.5
+    threads: int = pydantic.Field(2, json_schema_extra=NO_INFLUENCE)
+
+
+class Chapter(Settings):
+    threads: int = 3
+    step: Step = Step()
+
+
+def test_settings_without_influence_are_told_apart() -> None:
+    assert without_influence(Step()) == {"threads": 2}
+    assert deciding(Step()) == {"rate": 0.5}
+    assert without_influence(Chapter()) == {}
+    assert deciding(Chapter()) == {"threads": 3, "step": {"rate": 0.5}}

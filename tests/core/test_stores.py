@@ -73,9 +73,7 @@ def work(folder: Path, made_from: Any = MADE_FROM, stop: int | None = None) -> l
     ledger = Ledger(folder / "ledger.json", "things", made_from)
     new = [name for name in NAMES[:stop] if name not in ledger]
     for name in new:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"contents of {name}")
+        ledger.place(name).write_text(f"contents of {name}")
         ledger.record(name)
     if stop is None:
         ledger.finish({"count": len(NAMES)})
@@ -130,27 +128,102 @@ def test_a_note_that_was_cut_costs_one_file_at_most(tmp_path: Path, whole: Path,
     assert contents(tmp_path / "x") == contents(whole)
 
 
-def test_another_fingerprint_discards_everything(tmp_path: Path) -> None:
-    work(tmp_path / "x", stop=2)
-    (tmp_path / "x" / "older.txt").write_text("of an earlier version")
-    assert work(tmp_path / "x", made_from={"settings": {"seed": 2}}) == NAMES
-    assert sorted(contents(tmp_path / "x")) == sorted([".finished.jsonl", "ledger.json", *NAMES])
+@pytest.mark.parametrize("stop", [None, 2])
+def test_another_fingerprint_discards_everything(tmp_path: Path, stop: int | None) -> None:
+    work(tmp_path / "x", stop=stop)
+    assert work(tmp_path / "x", made_from={"settings": {"seed": 2}}, stop=1) == NAMES[:1]
+    assert sorted(contents(tmp_path / "x")) == sorted([".finished.jsonl", NAMES[0]])
+    assert not (tmp_path / "x/deep").exists()
+    assert work(tmp_path / "x", made_from={"settings": {"seed": 2}}) == NAMES[1:]
     assert Folder(tmp_path / "x/ledger.json", "things").made_from == {"settings": {"seed": 2}}
 
 
-def test_another_kind_discards_everything(whole: Path) -> None:
-    assert NAMES[0] not in Ledger(whole / "ledger.json", "other things", MADE_FROM)
-    assert sorted(contents(whole)) == [".finished.jsonl"]
+def test_nothing_is_discarded_before_the_first_file_is_written(whole: Path) -> None:
+    before = contents(whole)
+    ledger = Ledger(whole / "ledger.json", "things", {"settings": {"seed": 2}})
+    assert not any(name in ledger for name in NAMES)
+    assert ledger.outdated_bytes() == sum(map(len, before.values())) - len(before[".finished.jsonl"])
+    assert contents(whole) == before
+    (whole / "new.txt").write_text("new")
+    with pytest.raises(RuntimeError, match="new.txt: written before the ledger's begin"):
+        ledger.record("new.txt")
+    assert contents(whole) == before | {"new.txt": b"new"}
 
 
-def test_discarding_never_follows_a_link(tmp_path: Path) -> None:
+def test_what_a_killed_job_left_half_written_is_discarded(tmp_path: Path) -> None:
+    folder = tmp_path / "x"
+    work(folder, stop=1)
+    Ledger(folder / "ledger.json", "things", MADE_FROM).place("deep/b.txt").write_text("half")
+    Ledger(folder / "ledger.json", "things", MADE_FROM).place("below/").joinpath("c.partial").write_text(
+        "half"
+    )
+    (folder / "deep/.b.txt.writing").write_text("half")
+    assert work(folder, stop=1) == []
+    assert work(folder, {}) == NAMES
+    assert sorted(contents(folder)) == sorted([".finished.jsonl", "ledger.json", *NAMES])
+
+
+def test_a_kill_while_discarding_loses_no_note_of_what_is_left(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (whole / ".finished.jsonl").unlink()
+    unlink = Path.unlink
+    left = iter((True, False))
+
+    def once(path: Path, missing_ok: bool = False) -> None:
+        if not next(left, False):
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", once)
+        with pytest.raises(KeyboardInterrupt):
+            work(whole, {})
+    assert len(contents(whole)) == len(NAMES)
+    assert work(whole, {}) == NAMES
+
+
+@pytest.mark.parametrize("names", [["ledger.json"], [".finished.jsonl"], ["ledger.json", ".finished.jsonl"]])
+@pytest.mark.parametrize("made_from", [MADE_FROM, {}])
+def test_a_folder_of_another_kind_is_refused_and_kept(whole: Path, names: list[str], made_from: Any) -> None:
+    for name in {"ledger.json", ".finished.jsonl"} - set(names):
+        (whole / name).unlink()
+    before = contents(whole)
+    with pytest.raises(UserError, match="holds what another step made .'things'., expected 'other things'"):
+        Ledger(whole / "ledger.json", "other things", made_from)
+    assert contents(whole) == before
+
+
+@pytest.mark.parametrize("ledger", ["{}", '{"kind": 3}', "thesis", "[1]", '{"kind": "things"}'])
+def test_files_beside_a_foreign_ledger_are_refused_and_kept(tmp_path: Path, ledger: str) -> None:
+    (tmp_path / "ledger.json").write_text(ledger)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/thesis.tex").write_text("precious")
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="holds "):
+        work(tmp_path)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "deep/thesis.tex", "deep/.hidden", "new/thesis.tex"])
+def test_own_files_in_a_finished_folder_are_refused_and_kept(whole: Path, name: str) -> None:
+    (whole / name).parent.mkdir(exist_ok=True)
+    (whole / name).write_text("precious")
+    before = contents(whole)
+    with pytest.raises(UserError, match=f"holds '{name}', which no step made; move it away"):
+        work(whole, {})
+    assert contents(whole) == before
+
+
+@pytest.mark.parametrize("name", ["link", "deep"])
+def test_discarding_never_follows_a_link(tmp_path: Path, whole: Path, name: str) -> None:
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "precious.txt").write_text("precious")
-    work(tmp_path / "x", stop=1)
-    (tmp_path / "x" / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    work(tmp_path / "x", made_from={})
-    assert not (tmp_path / "x" / "link").is_symlink()
-    assert (tmp_path / "elsewhere" / "precious.txt").read_text() == "precious"
+    (tmp_path / "elsewhere" / "b.txt").write_text("precious")
+    shutil.rmtree(whole / "deep")
+    (whole / name).symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    with pytest.raises(UserError, match=f"holds '{name}', which no step made"):
+        work(whole, {})
+    assert (tmp_path / "elsewhere" / "b.txt").read_text() == "precious"
 
 
 def test_files_of_somebody_else_are_refused_and_kept(tmp_path: Path) -> None:

@@ -289,3 +289,37 @@ def test_the_command_writes_nothing_but_its_outputs_and_asks_nobody(tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert sorted(os.listdir(tmp_path / "out")) == ["c.parquet", "m.json"]
     assert os.listdir(home) == os.listdir(temporary) == []
+
+
+def test_links_to_folders_are_followed_and_loops_refused(tmp_path: Path) -> None:
+    fill(tmp_path, {"texts/a.txt": "text a", "elsewhere/deep/b.txt": "text b"})
+    (tmp_path / "texts/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "texts/twice").symlink_to(tmp_path / "elsewhere")
+    names = [path.relative_to(tmp_path / "texts").as_posix() for path in files.list_files(tmp_path / "texts")]
+    assert names == ["a.txt", "link/deep/b.txt", "twice/deep/b.txt"]
+    loop = tmp_path / "elsewhere/deep/back"
+    for target in ("elsewhere", "texts", "elsewhere/deep"):
+        loop.symlink_to(tmp_path / target)
+        with pytest.raises(UserError, match="back: a link to a folder that it lies in; remove it"):
+            files.list_files(tmp_path / "texts")
+        loop.unlink()
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [b"garbage", b"[]", b'{"info": 3}', b'{"info": {"features": {"text": {"_type": "Nonsense"}}}}'],
+)
+def test_odd_metadata_of_a_table_are_one_line(tmp_path: Path, metadata: bytes) -> None:
+    table = pa.table({"text": ["some text"]}).replace_schema_metadata({b"huggingface": metadata})
+    fill(tmp_path, {"a.parquet": table})
+    try:
+        assert [document.text for document in read(tmp_path)] == ["some text"]
+    except UserError as error:
+        assert str(error).startswith(f"{tmp_path}/a.parquet: damaged parquet file (")  # noqa: PT017
+
+
+def test_a_column_that_is_no_utf8_is_one_line(tmp_path: Path) -> None:
+    odd = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff\xfe"]).buffers())
+    fill(tmp_path, {"a.parquet": pa.table({"text": odd})})
+    with pytest.raises(UserError, match=r"a\.parquet: damaged parquet file \("):
+        read(tmp_path)

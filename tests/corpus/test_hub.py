@@ -110,3 +110,21 @@ def test_without_a_network_one_line_says_what_to_do(tmp_path: Path) -> None:
     assert "HF_HUB_OFFLINE" in done.stderr
     assert os.listdir(tmp_path / "out") == []
     assert not (tmp_path / "home").exists()
+
+
+def test_the_manifest_names_the_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import huggingface_hub
+
+    asked = []
+
+    class Api:
+        def dataset_info(self, name: str, revision: str) -> object:
+            asked.append((name, revision))
+            return type("Info", (), {"sha": "c" * 40})
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    assert hub.commit(hub.Hub(dataset="a/b", revision="main")) == "c" * 40
+    assert asked == [("a/b", "main")]
+    assert hub.commit(hub.Hub(dataset="a/b", revision="d" * 40)) == "d" * 40
+    assert hub.commit(hub.Hub(dataset=str(tmp_path), revision="main")) is None
+    assert len(asked) == 1

@@ -74,3 +74,8 @@ def test_a_model_of_another_tokenizer_is_refused(prepared: Prepared, tmp_path: P
     model = kept(tmp_path / "model", "another")
     with pytest.raises(UserError, match="of another tokenizer"):
         evaluate.main([model], prepared.rows, evaluate.Settings(), Output(tmp_path / "out.json"))
+
+
+def test_no_model_is_nothing_to_evaluate(prepared: Prepared, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--models: found none, expected at least one"):
+        evaluate.main([], prepared.rows, evaluate.Settings(), Output(tmp_path / "out.json"))

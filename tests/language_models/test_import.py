@@ -257,6 +257,42 @@ def with_numbers_for_weights(folder: Path) -> None:
     torch.save({"a": 1}, folder / "pytorch_model.bin")
 
 
+def with_a_sparse_weight(folder: Path) -> None:
+    bin_of(folder, lambda weights: {name: value.to_sparse() for name, value in weights.items()})
+
+
+def with_numbers_for_names(folder: Path) -> None:
+    bin_of(folder, lambda weights: dict(enumerate(weights.values())))
+
+
+def with_complex_weights(folder: Path) -> None:
+    bin_of(
+        folder, lambda weights: {n: t.to(torch.complex64) if t.ndim > 1 else t for n, t in weights.items()}
+    )
+
+
+def bin_of(folder: Path, edit: Any) -> None:
+    weights = edit(load_file(folder / "model.safetensors"))
+    without_weights(folder)
+    torch.save(weights, folder / "pytorch_model.bin")
+
+
+def without_heads(folder: Path) -> None:
+    configure(folder, n_head=0)
+
+
+def without_blocks(folder: Path) -> None:
+    configure(folder, n_layer=0)
+
+
+def with_fewer_blocks(folder: Path) -> None:
+    configure(folder, n_layer=1)
+
+
+def with_a_margin_that_is_no_number(folder: Path) -> None:
+    configure(folder, layer_norm_epsilon=float("nan"))
+
+
 def configure(folder: Path, **changes: Any) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -287,7 +323,14 @@ def change(folder: Path, edit: Any) -> None:
         (with_a_nonsense_configuration, "not a GPT-2 configuration"),
         (with_another_activation, "do not fit together"),
         (with_an_empty_bin, "pytorch_model.bin: cannot be read as weights"),
-        (with_numbers_for_weights, "expected named tensors only"),
+        (with_numbers_for_weights, "expected named dense tensors only"),
+        (with_a_sparse_weight, "expected named dense tensors only"),
+        (with_numbers_for_names, "expected named dense tensors only"),
+        (with_complex_weights, "torch.complex64"),
+        (without_heads, "found num_attention_heads 0, expected a number above 0"),
+        (without_blocks, "found num_hidden_layers 0, expected a number above 0"),
+        (with_fewer_blocks, "weights have no place in a GPT-2 model of this config.json"),
+        (with_a_margin_that_is_no_number, "found layer_norm_epsilon nan, expected a number above 0"),
     ],
 )
 def test_what_cannot_be_used_is_refused(prepared: Prepared, tmp_path: Path, spoil: Any, says: str) -> None:
@@ -452,3 +495,9 @@ def test_the_step_says_it_in_one_line(prepared: Prepared, tmp_path: Path) -> Non
     )
     assert message.count("\n") == 1
     assert "nowhere: no such folder" in message
+
+
+def test_a_model_is_not_brought_into_its_own_folder(prepared: Prepared, tmp_path: Path) -> None:
+    theirs = folder_of(tmp_path / "theirs", small_model())
+    with pytest.raises(UserError, match="is read and would be written, expected two folders"):
+        bring(prepared, theirs, theirs)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.core.stores import Ledger, read_json, write_json
 from steps.language_models import report
@@ -100,3 +101,13 @@ def test_twice_the_same_bytes(prepared: Prepared, tmp_path: Path) -> None:
     assert {
         name: path.read_bytes() for name, path in write(tmp_path, prepared, trained=True).items()
     } == first
+
+
+@pytest.mark.parametrize("found", [[], [{}], {"a": 1}, 3])
+def test_evaluations_of_other_models_are_refused(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: Any
+) -> None:
+    read = report.read_json
+    monkeypatch.setattr(report, "read_json", lambda p: found if p.name == "evaluations.json" else read(p))
+    with pytest.raises(UserError, match="evaluations.json: found .*, expected a list of one for each of 2"):
+        write(tmp_path, prepared, trained=False)

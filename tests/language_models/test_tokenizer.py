@@ -169,3 +169,16 @@ def test_a_folder_without_one_is_named(tmp_path: Path) -> None:
 def test_wrong_settings_are_explained(wrong: dict[str, object], says: str) -> None:
     with pytest.raises(UserError, match=says):
         validate(Settings, wrong, "configuration")
+
+
+@pytest.mark.parametrize("token", ["a", "!", "Ġ"])
+def test_a_bos_token_that_stands_for_a_byte_is_refused(token: str) -> None:
+    with pytest.raises(UserError, match="which stands for a byte of ordinary text; choose a longer one"):
+        step.train(iter(["a text"]), 300, token)
+
+
+def test_one_table_trains_a_tokenizer(prepared: Prepared, tmp_path: Path) -> None:
+    for corpus in ([], [prepared.corpus, prepared.corpus]):
+        with pytest.raises(UserError, match=f"--corpus: found {len(corpus)} tables, expected one"):
+            step.main(Settings(), Output(tmp_path / "ledger.json"), corpus)
+    assert not list(tmp_path.iterdir())

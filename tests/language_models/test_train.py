@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -108,7 +109,7 @@ def test_it_learns_what_is_there_to_learn(tmp_path: Path) -> None:
     settings = Settings(width=16, tokens=36_000, batch_rows=16, rate=1e-2, checkpoints=0)
     config = train.configuration(settings, 8, 16, 0)
     ledger = Ledger(tmp_path / "ledger.json", "language_model", {})
-    curve = train.train(rows[:300], rows[300:], config, 1, settings, ledger).curve
+    curve = train.train(rows[:300], rows[300:], config, 1, settings, ledger)
     # the first token of a row cannot be known, all others follow from it
     assert curve[-1]["held_out_loss"] == pytest.approx(np.log(7) / 15, abs=0.03)
 
@@ -186,3 +187,34 @@ def test_wrong_settings_are_explained(wrong: dict[str, object], says: str) -> No
 def test_numbers_in_scientific_notation_are_numbers() -> None:
     settings = validate(Settings, {"rate": "1e-3", "tokens": "3.5e6"}, "configuration")
     assert (settings.rate, settings.tokens) == (1e-3, 3_500_000)
+
+
+def test_a_mistake_that_is_noticed_late_costs_no_finished_model(
+    prepared: Prepared, undisturbed: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "seed-1"
+    shutil.copytree(undisturbed, folder)
+    (folder / "ledger.json").unlink()  # as Snakemake does before it starts the job
+    before = contents(folder)
+    wrong = arguments(prepared, folder, dropout=0.1, device="cuda:99")
+    assert "device: found 'cuda:99'" in run_step("train", *wrong, expect=2)
+    assert contents(folder) == before
+    # and once it is mended, nothing is trained again
+    times = {name: (folder / name).stat().st_mtime_ns for name in before if name != ".finished.jsonl"}
+    assert "held-out loss" not in run_step("train", *arguments(prepared, folder, dropout=0.1))
+    assert contents(folder) == contents(undisturbed)
+    assert times == {name: (folder / name).stat().st_mtime_ns for name in times}
+
+
+def test_a_training_that_diverges_is_one_line_and_ends_at_once(prepared: Prepared, tmp_path: Path) -> None:
+    wild = {"rate": 1e30, "clip": 1e30, "warmup": 0, "evaluations": 1}
+    message = run_step("train", *arguments(prepared, tmp_path / "out", **wild), expect=2)
+    last = message.splitlines()[-1]
+    assert "loss of nan, expected a number: the training diverged; lower language_models.train.rate" in last
+    assert int(last.split()[2]) < 10
+    assert "Traceback" not in message
+
+
+def test_a_negative_seed_is_refused(prepared: Prepared, tmp_path: Path) -> None:
+    message = run_step("train", *arguments(prepared, tmp_path / "out", seed=-1), expect=2)
+    assert message == "error: --seed: found -1, expected a number from 0\n"

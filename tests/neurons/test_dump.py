@@ -401,6 +401,29 @@ def test_a_folder_of_somebody_else_is_refused_and_kept(made: Path, tmp_path: Pat
     assert contents(tmp_path) == {"notes.txt": b"precious"}
 
 
+def test_a_mistake_that_is_noticed_late_costs_no_finished_dump(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_dump(made, tmp_path / "x")
+    before = contents(tmp_path / "x")
+    with pytest.raises(UserError, match="device: found 'cuda:99'"):
+        write_dump(made, tmp_path / "x", device="cuda:99")
+    assert contents(tmp_path / "x") == before
+    old = sum(len(data) for name, data in before.items() if name != ".finished.jsonl")
+    need = 2 * ROWS * CONTEXT * 64 * 4
+    free = need + need // 100 - old - 1000
+
+    def usage(path: Path) -> Any:
+        return shutil._ntuple_diskusage(10**9, 10**9 - free, free)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(errors.shutil, "disk_usage", usage)
+    with pytest.raises(UserError, match="free some space or lower neurons.dump.tokens"):
+        write_dump(made, tmp_path / "x", dtype="float32")
+    assert contents(tmp_path / "x") == before
+    free += 2000  # with the old dump gone, the new one fits
+    write_dump(made, tmp_path / "x", dtype="float32")
+
+
 def test_blocks_of_other_settings_are_not_reused(made: Path, tmp_path: Path) -> None:
     write_dump(made, tmp_path / "x")
     for changes in (

@@ -252,6 +252,20 @@ def test_unseen_characters_of_tokens_become_visible(token: str, shown: str) -> N
     assert page.visible(token) == shown
 
 
+def test_nothing_unseen_stands_raw_on_the_page(tmp_path: Path) -> None:
+    label = "a\x00b\x1bc\u202ed\u200be é\u00a0👩\u200d💻"
+    report = page.Report(
+        chapter="x",
+        study="s",
+        title=label,
+        summary=label,
+        tables=[page.Table(title=label, caption=label, columns=[label], rows=[[label]])],
+    )
+    text = page.render([page.Part(report, [], [], [])], TEMPLATE.read_text(), STYLE.read_text())
+    assert not set("\x00\x1b\u202e\u200b") & set(text)
+    assert text.count("a␀b␛c⟨U+202E⟩d⟨U+200B⟩e é\u00a0👩\u200d💻") >= 5
+
+
 def test_plain_tokens_are_joined_and_others_kept_apart() -> None:
     tokens = [("a", 0.0), ("b", 0.01), ("c", 1.0), ("d", 1.0), ("e", 0.0)]
     snippet = page.Snippet([page.Token(*token) for token in tokens])

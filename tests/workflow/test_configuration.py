@@ -80,6 +80,15 @@ def test_every_shipped_configuration_is_valid(path: Path) -> None:
         ("neurons.study", "../../etc", "neurons.study: found '../../etc'"),
         ("neurons", 3, "neurons: found 3"),
         ("seed", None, "seed: found None"),
+        ("threads", "x", "^configuration: threads: found 'x', expected: [^;]*$"),
+        ("threads", 100_000, "^configuration: threads: found 100000, expected: [^;]* 1024$"),
+        ("neurons.q", float("nan"), "^configuration: neurons.q: found nan, expected: [^;]*$"),
+        (
+            "language_models.seeds",
+            [1, 1],
+            "^configuration: language_models.seeds: found .*differ .1 is there",
+        ),
+        ("language_models.train.checkpoints", 10**9, "language_models.train.checkpoints: found 1000000000"),
     ],
 )
 def test_a_wrong_setting_is_explained(path: str, value: Any, message: str) -> None:
@@ -119,6 +128,71 @@ def test_a_mistake_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("neurons={reference: nobody}", "neurons.reference: found 'nobody', expected one of seed-1"),
+        ("corpus={documents: {source: files, files: {folder: nowhere}}}", "nowhere does not exist; name a"),
+        (f"corpus={{documents: {{source: files, files: {{folder: {'x' * 300}}}}}}}", "File name too long"),
+        ("language_models={models: [{name: a, path: gone}]}", "gone: no such folder; list the folder"),
+        ("corpus={documents: {source: files, files: {folder: .}}}", "expected a folder apart from data/raw"),
+    ],
+)
+def test_what_is_missing_is_one_line_without_frames_of_ours(tmp_path: Path, setting: str, says: str) -> None:
+    (tmp_path / "text.txt").write_text("some text")
+    done = snakemake(tmp_path, "-n", "--config", setting, config=None, expect=1)
+    said = done.stdout + done.stderr
+    assert sum(says in line for line in said.splitlines()) == 1
+    assert "steps/" not in said
+    assert ".smk" not in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("folder", [".", "data", "data/models/tiny", "results", "texts/../logs"])
+def test_texts_where_the_workflow_writes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    (tmp_path / folder / "a.txt").write_text("some text")
+    documents: dict[str, Any] = {"source": "files", "files": {"folder": folder}}
+    for place in (
+        {"files": {"folder": folder}},
+        {"source": "hub", "hub": {"dataset": folder, "revision": "1"}},
+    ):
+        config = workflow.configure({"corpus": {"documents": documents | place}})
+        with pytest.raises(UserError, match="expected a folder apart from .*, which the workflow makes"):
+            workflow.user_files(config)
+
+
+def test_the_files_of_a_local_dataset_are_inputs(tmp_path: Path) -> None:
+    (tmp_path / "set/data").mkdir(parents=True)
+    for name in ("README.md", "data/train.jsonl", ".hidden"):
+        (tmp_path / "set" / name).write_text("{}")
+    hub = {"source": "hub", "hub": {"dataset": str(tmp_path / "set"), "revision": "1"}}
+    found = workflow.user_files(workflow.configure({"corpus": {"documents": hub}}))
+    assert found.corpus == [str(tmp_path / "set" / name) for name in ("README.md", "data/train.jsonl")]
+
+
+def test_one_model_can_be_trained_and_not_compared(tmp_path: Path) -> None:
+    one = ("--config", "language_models={seeds: [1]}", "--")
+    done = snakemake(tmp_path, "-n", *one, "language_models", config=None)
+    assert "language_models_train" in done.stdout + done.stderr
+    done = snakemake(tmp_path, "-n", *one, "neurons", config=None, expect=1)
+    says = "language_models: found one model (seed-1), expected at least 2 to compare"
+    assert says in done.stdout + done.stderr
+
+
+def test_every_table_and_figure_that_is_kept_is_asked_for(tmp_path: Path) -> None:
+    files = workflow.neuron_files(workflow.Config())
+    for name in ("neurons", "examples", "excess", "clusters", "edges"):
+        assert f"results/neurons/default/{name}.parquet" in files
+    [targets] = re.findall(r"rule all:.*", (ROOT / "Snakefile").read_text(), re.DOTALL)
+    assert "rules.corpus.input" in targets
+    assert "for chapter in REPORTS" in targets
+
+
 def test_pairs_and_tiles_name_every_job_once() -> None:
     values = default()
     values["neurons"] |= {"pairs": "reference", "tiles": 3, "reference": "seed-3"}
@@ -134,7 +208,7 @@ def test_an_unknown_reference_is_named() -> None:
     values = default()
     values["neurons"]["reference"] = "nobody"
     with pytest.raises(UserError, match="neurons.reference: found 'nobody', expected one of seed-1"):
-        workflow.compared_models(workflow.configure(values))
+        workflow.configure(values)
 
 
 def test_memory_grows_with_each_attempt() -> None:

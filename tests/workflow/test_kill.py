@@ -74,3 +74,28 @@ def test_nothing_is_left_to_do(undisturbed: Workspace) -> None:
     before = hashes(undisturbed.finished())
     assert "Nothing to be done" in snakemake(undisturbed.folder, "--cores", "1").stderr
     assert hashes(undisturbed.folder) == before
+
+
+def test_settings_without_influence_make_nothing_anew(undisturbed: Workspace) -> None:
+    undisturbed.finished()
+    changed = (
+        "corpus={documents: {threads: 1}}",
+        "language_models={tokenizer: {threads: 1}, rows: {threads: 1}, train: {save_seconds: 7}}",
+    )
+    done = snakemake(undisturbed.folder, "--dry-run", "--config", *changed)
+    assert "Nothing to be done" in done.stdout + done.stderr
+    done = snakemake(undisturbed.folder, "--dry-run", "--config", "language_models={train: {clip: 0.5}}")
+    assert "language_models_train" in done.stdout + done.stderr
+
+
+def test_a_result_that_was_deleted_is_made_again(undisturbed: Workspace, tmp_path: Path) -> None:
+    folder = undisturbed.finished()
+    for name in ("excess.parquet", "clusters.parquet", "examples.parquet"):
+        path = folder / "results/neurons/tiny" / name
+        path.rename(tmp_path / name)
+        try:
+            done = snakemake(folder, "--dry-run")
+        finally:
+            (tmp_path / name).rename(path)
+        assert "Nothing to be done" not in done.stdout + done.stderr, name
+    assert "Nothing to be done" in snakemake(folder, "--dry-run").stdout
