@@ -94,13 +94,15 @@ def rotated_maxima(
     together = max(1, DRAW_COLUMNS // width)
     best = torch.full((draws, rows), -torch.inf, dtype=torch.float64, device=where)
     work = [(layer, start) for layer in range(layers) for start in range(0, draws, together)]
-    covariance = scaled = torch.empty(0)
+    covariance, scaled = torch.empty(0), torch.empty((rows, width), dtype=dtype, device=where)
     for layer, start in progress(work, len(work), f"rotations of {model}"):
         if start == 0:
             columns = slice(layer * width, (layer + 1) * width)
             covariance = torch.from_numpy(partner.covariance(layer)).to(where, dtype)
             norm = torch.from_numpy(partner.norm[columns])
-            scaled = (rho[:, columns] * norm).to(where, dtype)
+            for first in range(0, rows, DRAW_COLUMNS):
+                part = slice(first, first + DRAW_COLUMNS)
+                scaled[part] = rho[part, columns] * norm
         numbers = range(start, min(start + together, draws))
         turn = torch.from_numpy(
             np.concatenate([rotation(seed, model, layer, draw, width, precision) for draw in numbers])

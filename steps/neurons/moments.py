@@ -240,14 +240,16 @@ class Moments:
 
     def covariance(self, layer: int) -> np.ndarray:
         """Centred sums of products ``[width, width]`` within a layer, float64."""
-        total: np.ndarray | float = 0.0
+        import torch
+
+        total: torch.Tensor | None = None
         for path in self._files:
             with open_tensors(path, checked=True) as (file, _):  # when the others were read
-                total = total + file.get_slice("second")[layer]
-        assert not isinstance(total, float)
-        mean = self.mean[layer * len(total) : (layer + 1) * len(total)]
-        total -= self.count * mean[:, None] * mean
-        return total
+                second = torch.from_numpy(file.get_slice("second")[layer])
+            total = second if total is None else total.add_(second)
+        assert total is not None
+        mean = torch.from_numpy(self.mean[layer * len(total) : (layer + 1) * len(total)])
+        return total.addr_(mean, mean, alpha=-self.count).numpy()
 
 
 def main(activations: Path, ranges: int, index: int, settings: Settings, out: Output) -> None:
