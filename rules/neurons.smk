@@ -133,6 +133,8 @@ rule neurons_baseline:
         "logs/neurons/baseline/{study}/baseline.log",
     benchmark:
         "logs/neurons/baseline/{study}/baseline.tsv"
+    group:
+        "neurons_tables"
     resources:
         **chapters.neuron_resources(settings, "tables"),
     params:
@@ -180,6 +182,8 @@ rule neurons_table:
         "logs/neurons/table/{study}/table.log",
     benchmark:
         "logs/neurons/table/{study}/table.tsv"
+    group:
+        "neurons_tables"
     resources:
         **chapters.neuron_resources(settings, "tables"),
     params:
@@ -203,6 +207,8 @@ rule neurons_figure:
         "logs/neurons/figure/{study}/{figure}.log",
     benchmark:
         "logs/neurons/figure/{study}/{figure}.tsv"
+    group:
+        "neurons_tables"
     resources:
         **chapters.neuron_resources(settings, "tables"),
     params:
@@ -234,6 +240,8 @@ rule neurons_report:
         "logs/neurons/report/{study}/report.log",
     benchmark:
         "logs/neurons/report/{study}/report.tsv"
+    group:
+        "neurons_tables"
     resources:
         **chapters.neuron_resources(settings, "report"),
     params:
