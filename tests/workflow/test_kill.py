@@ -11,8 +11,6 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.workflow.conftest import (
     ROOT,
     TINY,
@@ -34,7 +32,7 @@ STEPS = {
 
 KILLED_ELSEWHERE = {
     "corpus.freeze": "takes a second, and only where the corpus is embedded: test_killed_while_freezing",
-    "language_models.import": "in place of training: test_killed_while_importing",
+    "language_models.import": "in place of training, and written through the same ledger",
 }
 """Steps that the tiny workflow has no job for, and where they are killed or why not."""
 

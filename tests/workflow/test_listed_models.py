@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.workflow.conftest import ROOT, hashes, snakemake, write_texts
-from tests.workflow.test_kill import kill_at_first
+from tests.workflow.conftest import ROOT, snakemake, write_texts
 
 
 def save_models(folder: Path, names: str, context: int) -> Path:
@@ -116,15 +115,3 @@ def test_dry_run_of_the_papers_configuration_itself(tmp_path: Path) -> None:
     text = done.stdout + done.stderr
     assert "neurons_products" in text
     assert not (tmp_path / "data").exists()
-
-
-def test_killed_while_importing(paper: Path, tmp_path: Path) -> None:
-    wanted = hashes(paper)
-    settings = ("--configfile", str(ROOT / "config" / "paper.yaml"), f"{paper}/stand-in.yaml")
-    target = ("--config", "language_models={study: again}", "--", "data/models/again/b/ledger.json")
-    for after in (0.5, 2.0):
-        assert kill_at_first({"language_models.import"}, paper, after, *settings, *target, config=None)
-    snakemake(paper, "--cores", "2", *settings, *target, config=None)
-    made = {name: digest for name, digest in hashes(paper).items() if name.startswith("data/models/again/b/")}
-    assert len(made) > 3
-    assert made == {name: wanted[name.replace("/again/", "/paper_small/")] for name in made}
