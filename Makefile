@@ -13,7 +13,8 @@ help: ## list these targets
 	@echo
 	@echo 'Variables of the first command, which makes the environment .venv (docs in README.md):'
 	@echo '  PYTHON=python3.12    another Python, 3.11 or newer'
-	@echo '  TORCH_INDEX=URL      where torch comes from, for another build of it (CPU, CUDA)'
+	@echo '  TORCH_INDEX=URL      where torch comes from, for another build of it (CPU, CUDA);'
+	@echo '                       of no effect once .venv is there: rm -r .venv first'
 
 demo: $(READY) ## run the whole workflow at laptop scale and say where the report is
 	@$(SNAKEMAKE) --cores all

@@ -175,6 +175,8 @@ rule neurons_baseline:
         "logs/neurons/baseline/{study}/baseline.log",
     benchmark:
         "logs/neurons/baseline/{study}/baseline.tsv"
+    group:
+        "neurons_tables"
     resources:
         **chapters.neuron_resources(settings, "baseline"),
     params:
@@ -224,6 +226,8 @@ rule neurons_table:
         "logs/neurons/table/{study}/table.log",
     benchmark:
         "logs/neurons/table/{study}/table.tsv"
+    group:
+        "neurons_tables"
     resources:
         **chapters.neuron_resources(settings, "table"),
     params:
@@ -444,6 +448,8 @@ rule neurons_figure:
         "logs/neurons/figure/{study}/{figure}.tsv"
     wildcard_constraints:
         figure="|".join(chapters.NEURON_FIGURES),
+    group:
+        "neurons_tables"
     resources:
         **chapters.neuron_resources(settings, "figure"),
     params:
@@ -579,6 +585,8 @@ rule neurons_report:
         "logs/neurons/report/{study}/report.log",
     benchmark:
         "logs/neurons/report/{study}/report.tsv"
+    group:
+        "neurons_tables"
     resources:
         **chapters.neuron_resources(settings, "report"),
     params:

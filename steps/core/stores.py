@@ -240,7 +240,10 @@ class Folder:
             raise UserError(f"{path}: {state}, expected {entry['bytes']} bytes; {self._remedy()}")
 
     def _remedy(self) -> str:
-        return f"rebuild it with: snakemake --force {self.path}"
+        return (
+            f"rebuild it with: snakemake --force {self.path} (and the --configfile or --config of the run"
+            " that made it, where there was one)"
+        )
 
     def check(self, name: str) -> Path:
         """The path of a file after its hash was compared, once per process.

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
-from tests.workflow.conftest import Workspace, command, environment, hashes, snakemake, write_texts
+from tests.workflow.conftest import (
+    ROOT,
+    TINY,
+    Workspace,
+    command,
+    environment,
+    hashes,
+    snakemake,
+    write_texts,
+)
 
 STEPS = {
     *("corpus.documents", "language_models.tokenizer", "language_models.rows", "language_models.ngrams"),
@@ -17,6 +28,29 @@ STEPS = {
     *("neurons.dump", "neurons.moments", "neurons.products", "neurons.correlate", "neurons.baseline"),
     *("neurons.clusters", "neurons.table", "neurons.figure", "neurons.report", "report.page"),
 }
+
+
+KILLED_ELSEWHERE = {
+    "corpus.freeze": "takes a second, and only where the corpus is embedded: test_killed_while_freezing",
+    "language_models.import": "in place of training, and written through the same ledger",
+}
+"""Steps that the tiny workflow has no job for, and where they are killed or why not."""
+
+
+def test_every_rule_with_a_command_is_killed_somewhere() -> None:
+    rules = set()
+    for path in (ROOT / "rules").glob("*.smk"):
+        rules |= set(re.findall(r"python -m steps\.(\w+\.\w+)", path.read_text(encoding="utf-8")))
+    assert rules == STEPS | KILLED_ELSEWHERE.keys()
+    assert not STEPS & KILLED_ELSEWHERE.keys()
+
+
+def test_killed_while_freezing(tmp_path: Path) -> None:
+    target = ("--", "data/raw/embedded/stdlib.parquet")
+    snakemake(tmp_path / "a", "--cores", "1", *target, config=None)
+    assert kill_at_first({"corpus.freeze"}, tmp_path / "b", 0.4, *target, config=None)
+    snakemake(tmp_path / "b", "--cores", "1", *target, config=None)
+    assert hashes(tmp_path / "b") == hashes(tmp_path / "a")
 
 
 def at_work(group: int) -> set[str]:
@@ -33,10 +67,14 @@ def at_work(group: int) -> set[str]:
     return found
 
 
-def kill_at_first(steps: set[str], directory: Path, after: float) -> set[str]:
+def kill_at_first(
+    steps: set[str], directory: Path, after: float, *arguments: str, config: Path | None = TINY
+) -> set[str]:
     """Start the workflow, and kill all of it up to ``after`` seconds into the first job of ``steps``."""
     process = subprocess.Popen(
-        command(directory, "--cores", "2", "--nolock"),  # a kill would leave it locked
+        command(
+            directory, "--cores", "2", "--nolock", *arguments, config=config
+        ),  # a kill would leave it locked
         env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -86,6 +124,23 @@ def test_settings_without_influence_make_nothing_anew(undisturbed: Workspace) ->
     assert "Nothing to be done" in done.stdout + done.stderr
     done = snakemake(undisturbed.folder, "--dry-run", "--config", "language_models={train: {clip: 0.5}}")
     assert "language_models_train" in done.stdout + done.stderr
+
+
+def test_the_remedy_for_a_damaged_shard_is_one(undisturbed: Workspace, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(undisturbed.finished(), folder, symlinks=True)
+    before = hashes(folder)
+    counts = "results/language_models/tiny/ngrams.json"
+    shard = folder / "data/models/tiny/rows/tiny/train/c/0/0"
+    shard.write_bytes(bytes(byte ^ 1 for byte in shard.read_bytes()))
+    (folder / counts).unlink()
+    said = snakemake(folder, "--cores", "1", "--", counts, expect=1)
+    [message] = {line for line in (said.stdout + said.stderr).splitlines() if "rebuild it with" in line}
+    assert "train/c/0/0: its contents differ from the hash in ledger.json" in message
+    [remedy] = re.findall(r"snakemake (--force \S+) \(and the --configfile", message)
+    snakemake(folder, "--cores", "1", *remedy.split())
+    snakemake(folder, "--cores", "1", "--", counts)
+    assert hashes(folder) == before
 
 
 def test_a_result_that_was_deleted_is_made_again(undisturbed: Workspace, tmp_path: Path) -> None:
