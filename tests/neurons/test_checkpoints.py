@@ -18,8 +18,8 @@ from steps.neurons import baseline, checkpoints, dump
 from steps.neurons.activations import Activations
 from steps.neurons.pairs import load_pairs
 from tests.neurons.planted import (
-    TOKENIZER,
     CONTEXT,
+    TOKENIZER,
     VOCABULARY,
     correlate_pair,
     save_model,
