@@ -98,8 +98,10 @@ def test_cutting_moves_work_and_takes_none_away(cut: tuple[int, int], source: st
     assert parts["bytes_temporary"] == pytest.approx(each if ranges > 1 else 0, rel=0.001)
     if source == "model":
         of = study(models=3)
-        passes = 3 + 2 * 2 * tiles + 3  # moments; both sides of either pair in every tile; clusters
-        forward = passes * of.tokens * of.models[0].forward(512)
+        # moments; both sides of either pair in every tile; clusters; the page, whose examples are everywhere
+        tokens = (3 + 2 * 2 * tiles + 3 + 3) * of.tokens
+        tokens += 3 * (of.histogram_tokens + of.snippets * of.context)
+        forward = tokens * of.models[0].forward(512)
         assert parts["flops_forward"] == pytest.approx(forward)
         assert parts["bytes_written"] < 1e12
 
@@ -108,7 +110,8 @@ def test_jobs_of_every_rule() -> None:
     of = study(models=5, tiles=2, ranges=16)
     counts = {rule: row["jobs"] for rule, row in planned(of)["rules"].items()}
     cut = {"dump": 5, "moments": 5 * 16, "products": 4 * 2 * 16, "correlate": 4 * 2, "similarity": 1}
-    assert counts == cut | {"baseline": 1, "clusters": 1, "table": 1, "figure": 3, "report": 1}
+    single = dict.fromkeys(("histograms", "baseline", "clusters", "table", "page", "report"), 1)
+    assert counts == cut | single | {"figure": 3}
     assert "products" not in planned(study())["rules"]
     assert planned(study(checkpoints=7))["rules"]["checkpoints"]["jobs"] == 1
 
@@ -133,7 +136,7 @@ def test_clusters_hold_their_sums_and_bootstraps(source: str) -> None:
     assert job.forward == (source == "model") * sum(1e8 * model.forward(512) for model in of.models)
 
 
-def test_the_report_runs_its_rows_only_and_threads_shorten_jobs() -> None:
+def test_the_report_runs_its_rows_only() -> None:
     (dumped,), (anew,) = (plan.jobs(study(source=source), "report") for source in ("dump", "model"))
     assert dumped.forward == 0
     assert anew.forward == 2 * 36 * 512 * study().models[0].forward(512)

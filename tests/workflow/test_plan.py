@@ -87,13 +87,15 @@ def test_a_gpu_is_asked_for_where_the_device_is_one() -> None:
 
 def test_threads_shorten_the_job_that_has_them() -> None:
     paper = ROOT / "config" / "paper.yaml"
-    slow = workflow.neuron_resources(configured(paper), "products")["runtime"](None, 1)
-    fast = workflow.neuron_resources(configured(paper, products={"threads": 8}), "products")
-    other = workflow.neuron_resources(configured(paper, products={"threads": 8}), "moments")
-    assert fast["runtime"](None, 1) - 10 == pytest.approx((slow - 10) / 8, abs=1)
-    assert other["runtime"](None, 1) == workflow.neuron_resources(configured(paper), "moments")["runtime"](
-        None, 1
-    )
+    minutes = {
+        (step, threads): workflow.neuron_resources(configured(paper, products={"threads": threads}), step)[
+            "runtime"
+        ](None, 1)
+        for step in ("products", "moments")
+        for threads in (1, 8)
+    }
+    assert minutes["products", 8] - 10 == pytest.approx((minutes["products", 1] - 10) / 8, abs=1)
+    assert minutes["moments", 8] == minutes["moments", 1]
 
 
 def test_dry_run_of_the_paper_on_a_cluster_with_gpus(tmp_path: Path) -> None:
