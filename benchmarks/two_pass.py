@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks import made
 from benchmarks.correlating import correlate_pair, within_layers
 from benchmarks.measure import Figure, ratio
-from steps.core.stores import read_tensors, write_tensors
+from steps.core.tensors import read_tensors, write_tensors
 from steps.neurons.activations import Activations, PostActivations, require_comparable
 from steps.neurons.baseline import rotation
 from steps.neurons.correlate import correlations, summarise

@@ -175,8 +175,6 @@ rule neurons_baseline:
         "logs/neurons/baseline/{study}/baseline.log",
     benchmark:
         "logs/neurons/baseline/{study}/baseline.tsv"
-    group:
-        "neurons_tables"
     resources:
         **chapters.neuron_resources(settings, "baseline"),
     params:
@@ -226,8 +224,6 @@ rule neurons_table:
         "logs/neurons/table/{study}/table.log",
     benchmark:
         "logs/neurons/table/{study}/table.tsv"
-    group:
-        "neurons_tables"
     resources:
         **chapters.neuron_resources(settings, "table"),
     params:
@@ -449,7 +445,7 @@ rule neurons_figure:
     wildcard_constraints:
         figure="|".join(chapters.NEURON_FIGURES),
     group:
-        "neurons_tables"
+        "neurons_figures"
     resources:
         **chapters.neuron_resources(settings, "figure"),
     params:
@@ -507,6 +503,8 @@ rule neurons_gallery:
         "logs/neurons/gallery/{study}/{family}.log",
     benchmark:
         "logs/neurons/gallery/{study}/{family}.tsv"
+    group:
+        "neurons_figures"
     resources:
         **chapters.neuron_resources(settings, "tables"),
     params:
@@ -585,8 +583,6 @@ rule neurons_report:
         "logs/neurons/report/{study}/report.log",
     benchmark:
         "logs/neurons/report/{study}/report.tsv"
-    group:
-        "neurons_tables"
     resources:
         **chapters.neuron_resources(settings, "report"),
     params:

@@ -28,7 +28,7 @@ from pydantic import Field
 from steps.core.devices import torch_device
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
-from steps.core.stores import write_tensors
+from steps.core.tensors import write_tensors
 from steps.neurons.transformer import Layer, Reader, open_reader, processed_layer
 from steps.neurons.weights import unit
 

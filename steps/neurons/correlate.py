@@ -31,7 +31,7 @@ from steps.core.digest import code_digest
 from steps.core.errors import UserError
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
-from steps.core.stores import open_tensors, write_tensors
+from steps.core.tensors import open_tensors, write_tensors
 from steps.neurons.activations import (
     Activations,
     PostActivations,

@@ -52,7 +52,8 @@ from steps.core.digest import code_digest
 from steps.core.errors import UserError
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
-from steps.core.stores import Folder, write_tensors
+from steps.core.stores import Folder
+from steps.core.tensors import write_tensors
 from steps.neurons import features as token_level
 from steps.neurons import syntax
 from steps.neurons.activations import Activations

@@ -17,7 +17,8 @@ from pydantic import Field
 from steps.core.errors import UserError
 from steps.core.figures import COLOURS, new_figure, save_figure, say
 from steps.core.runner import Output, run
-from steps.core.stores import read_tensors, write_json
+from steps.core.stores import write_json
+from steps.core.tensors import read_tensors
 from steps.neurons.families import FAMILIES
 from steps.neurons.histograms import Histograms, bin_edges
 from steps.neurons.universal import UniversalSettings, chosen, describe

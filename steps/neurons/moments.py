@@ -29,7 +29,7 @@ from steps.core.digest import code_digest
 from steps.core.errors import UserError
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
-from steps.core.stores import open_tensors, read_tensors, write_tensors
+from steps.core.tensors import open_tensors, read_tensors, write_tensors
 from steps.neurons.activations import PILOT_TOKENS, Activations, PostActivations, Precision
 
 if TYPE_CHECKING:

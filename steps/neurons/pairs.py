@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steps.core.errors import UserError
-from steps.core.stores import read_tensors
+from steps.core.tensors import read_tensors
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,7 +14,7 @@ from pydantic import Field
 from steps.core.digest import code_digest
 from steps.core.runner import Output, run
 from steps.core.settings import Settings as BaseSettings
-from steps.core.stores import write_tensors
+from steps.core.tensors import write_tensors
 from steps.neurons.activations import Activations, PostActivations, Precision, require_comparable
 from steps.neurons.correlate import sum_products, tile_rows
 from steps.neurons.moments import range_blocks

@@ -28,15 +28,13 @@ from steps.core.stores import (
     ArrayWriter,
     Folder,
     Ledger,
-    open_tensors,
     read_array,
     read_json,
     read_table,
-    read_tensors,
     write_array,
     write_json,
-    write_tensors,
 )
+from steps.core.tensors import open_tensors, read_tensors, write_tensors
 
 ROOT = Path(__file__).resolve().parents[2]
 MADE_FROM = {"settings": {"seed": 1}, "code": "abc"}

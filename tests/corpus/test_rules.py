@@ -59,7 +59,7 @@ def test_a_folder_of_files_from_end_to_end(tmp_path: Path) -> None:
     (texts / "[a].txt").unlink()
     (texts / "{corpus}.txt").write_text(
         "another text " + "words " * 20, "utf-8"
-    )  # not an input, see workflow.py
+    )  # not an input, see steps/workflow
     done = snakemake(tmp_path, *options, "--dry-run")
     assert "Set of input files has changed" in done.stdout + done.stderr
     assert "Params have changed" in done.stdout + done.stderr

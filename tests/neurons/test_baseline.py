@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 from steps.core.errors import UserError
 from steps.core.runner import Output
-from steps.core.stores import read_tensors
+from steps.core.tensors import read_tensors
 from steps.neurons import baseline
 from steps.neurons.activations import Activations
 from steps.neurons.baseline import (

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from steps.core.runner import Output
-from steps.core.stores import read_tensors
+from steps.core.tensors import read_tensors
 from steps.neurons import cosines, transformer
 from tests.language_models.tiny_models import keep, tiny_model
 

@@ -18,7 +18,8 @@ import pytest
 from steps.core import errors
 from steps.core.errors import UserError
 from steps.core.runner import Output
-from steps.core.stores import Folder, read_array, read_tensors
+from steps.core.stores import Folder, read_array
+from steps.core.tensors import read_tensors
 from steps.neurons import dump
 from steps.neurons.activations import Activations, PostActivations, require_comparable
 from steps.neurons.dump import PreActivations, Settings

@@ -13,7 +13,8 @@ import torch
 
 from steps.core.errors import UserError
 from steps.core.runner import Output
-from steps.core.stores import Ledger, read_tensors, write_array
+from steps.core.stores import Ledger, write_array
+from steps.core.tensors import read_tensors
 from steps.neurons import explain, features, labels, moments
 from steps.neurons.families import letter
 from steps.neurons.features import WORD_LISTS, Features

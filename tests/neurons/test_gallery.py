@@ -11,7 +11,7 @@ import pytest
 
 from steps.core.errors import UserError
 from steps.core.runner import Output
-from steps.core.stores import write_tensors
+from steps.core.tensors import write_tensors
 from steps.neurons import gallery, report
 from steps.neurons.families import FAMILIES
 from steps.neurons.histograms import BINS

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from steps.core.errors import UserError
 from steps.core.runner import Output
-from steps.core.stores import read_tensors, write_tensors
+from steps.core.tensors import read_tensors, write_tensors
 from steps.neurons import moments
 from steps.neurons.activations import Activations, PostActivations
 from steps.neurons.moments import Moments

@@ -9,7 +9,7 @@ import pytest
 
 from steps.core.errors import UserError
 from steps.core.runner import Output
-from steps.core.stores import read_tensors, write_tensors
+from steps.core.tensors import read_tensors, write_tensors
 from steps.neurons import products
 from steps.neurons.activations import Activations, PostActivations
 from steps.neurons.correlate import merge_products

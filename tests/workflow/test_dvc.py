@@ -202,7 +202,7 @@ def test_a_stage_depends_on_all_that_decides_its_results(
 ) -> None:
     rules = {row["rule"] for row in made[name] if inside(row, outs(name))}
     dependencies = [Path(item) for item in STAGES[name]["deps"]]
-    needed = {Path("Snakefile"), Path("constraints.txt"), Path("steps/workflow.py")}
+    needed = {Path("Snakefile"), Path("constraints.txt"), Path("steps/workflow")}
     chapters = set()
     for rule in rules:
         [chapter] = [chapter for chapter in CHAPTERS if rule.startswith(chapter + "_")]
