@@ -346,7 +346,9 @@ def _clusters(study: Study) -> Job:
         study.candidates * (study.models[a].neurons + study.models[b].neurons) for a, b in study.pairs
     ]
     sums = 8.0 * runs * (2 * sum(model.neurons for model in study.models) + sum(candidates))
-    resampled = 8.0 * study.bootstraps * (sum(candidates) + 6 * max(candidates))  # and what one is made of
+    resampled = (
+        8.0 * study.bootstraps * (sum(candidates) + 6 * max(candidates, default=0))
+    )  # and what one is made of
     return Job(
         "clusters",
         held=sum(_reading(study, model) + OPENED * study.tokens for model in study.models)
