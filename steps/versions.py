@@ -20,7 +20,6 @@ import argparse
 import contextlib
 import io
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -32,9 +31,16 @@ from steps.core.errors import UserError
 CONFIGURATION = ("--configfile", "config/publish.yaml")
 """The settings that DVC records."""
 
-_NOT_FOR_STAGES = re.compile(r"-C|-t|--c(o(n(f(i(g(f(i(l(e(s)?)?)?)?)?)?)?)?)?)?)?(=|$)|--to(u(c(h)?)?)?$")
-"""``--config``, ``-C``, ``--configfile(s)``, ``--touch`` and ``-t``, shortened or with a value."""
+_NOT_FOR_STAGES = ("--config", "--configfile", "--configfiles", "--touch")
+"""What a stage decides itself; Snakemake takes shortened options, too."""
 _SAME_TIME = 0.001  # seconds; Snakemake keeps times as floating-point numbers
+
+
+def _decided_by_stage(argument: str) -> bool:
+    if argument.startswith("--"):
+        name = argument.partition("=")[0]
+        return any(len(name) > 4 and option.startswith(name) for option in _NOT_FOR_STAGES)
+    return argument.startswith("-C") or argument == "-t"
 
 
 def stage(target: str, folder: str | None = None) -> int:
@@ -55,7 +61,7 @@ def stage(target: str, folder: str | None = None) -> int:
         arguments = shlex.split(text)  # not every shell would split it
     except ValueError as error:
         raise UserError(f"SNAKEMAKE_ARGS: found {text!r} ({error}); close the quotation") from None
-    if wrong := [argument for argument in arguments if _NOT_FOR_STAGES.match(argument)]:
+    if wrong := [argument for argument in arguments if _decided_by_stage(argument)]:
         raise UserError(
             f"SNAKEMAKE_ARGS: found {wrong[0]}, expected how to run (a profile, cores), not what;"
             f" published settings stand in config/default.yaml and {CONFIGURATION[1]}"
