@@ -475,7 +475,7 @@ def _codecs(codec: str, dtype: str) -> list[Any]:
         "none": [],
         "lz4": [BloscCodec(cname="lz4", clevel=1, shuffle="shuffle", typesize=itemsize)],
         # Bytes of equal significance lie together, those of each in zstd blocks (128 KiB) of their own:
-        # exponents compress, mantissas pass through (benchmarks/README.md, Codecs).
+        # exponents compress, mantissas pass through.
         "zstd": [
             BloscCodec(
                 cname="zstd", clevel=1, shuffle="shuffle", typesize=itemsize, blocksize=itemsize * 2**17
