@@ -182,7 +182,7 @@ def test_the_manifest_says_what_is_there(tmp_path: Path, snapshot: Path) -> None
     assert manifest["inputs"] == {str(snapshot): hashlib.sha256(snapshot.read_bytes()).hexdigest()}
     assert manifest["python"] == ".".join(map(str, sys.version_info[:3]))
     assert manifest["settings"]["source"] == "embedded"
-    assert set(manifest["versions"]) == {"datasets", "pyarrow"}
+    assert set(manifest["versions"]) == {"datasets", "pyarrow", "python"}
 
 
 def command(tmp_path: Path, settings: dict[str, object], *snapshot: Path) -> list[str]:

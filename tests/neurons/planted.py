@@ -204,6 +204,7 @@ def write_tokenizer(folder: Path, name: str = "planted") -> Path:
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<bos>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
     ledger = Ledger(folder / "ledger.json", "tokenizer", {"words": VOCABULARY, "name": name})
+    ledger.place("tokenizer.json")
     tokenizer.save(str(folder / "tokenizer.json"))
     ledger.record("tokenizer.json")
     ledger.finish({})

@@ -17,7 +17,7 @@ from steps.neurons.activations import Activations, open_all
 from steps.neurons.pairs import load_pairs
 from tests.language_models.tiny_models import keep, tiny_model
 from tests.neurons.conftest import SHARED, Study
-from tests.neurons.planted import write_activations, write_tokenizer
+from tests.neurons.planted import write_activations, write_model, write_tokenizer
 
 
 def write(planted: Study, folder: Path, **changes: object) -> tuple[dict, dict]:
@@ -34,6 +34,7 @@ def write(planted: Study, folder: Path, **changes: object) -> tuple[dict, dict]:
         **changes,
     }
     out, page = Output(folder / "metrics.json"), Output(folder / "report.json")
+    given = inputs | planted_inputs(folder, planted)
     report.main(
         study="planted",
         section=json.dumps({"q": 0.05}),
@@ -41,9 +42,26 @@ def write(planted: Study, folder: Path, **changes: object) -> tuple[dict, dict]:
         page=folder / "neurons.html",
         metrics_out=out,
         report=page,
-        **inputs,  # type: ignore[arg-type]
+        **given,  # type: ignore[arg-type]
     )
     return json.loads(out.read_text()), json.loads(page.read_text())
+
+
+def planted_inputs(folder: Path, study: Study) -> dict[str, object]:
+    """Tables of the steps that the planted study has not run, and models of its names."""
+    excess = pd.read_parquet(study.folder / "excess.parquet")
+    name = Activations(study.activations[0]).name
+    universal = np.flatnonzero(excess["privileged_basis"])
+    reduction = np.zeros(len(excess))
+    reduction[universal[: len(universal) // 4]] = 0.9
+    explained = pd.DataFrame({"model": name, "variance_reduction_held_out": reduction, "family": None})
+    explained.to_parquet(folder / "explanations.parquet")
+    roles = pd.DataFrame({"model": [name], "role": [None], "role_width_free": [None], "entropy_rank": [None]})
+    roles.to_parquet(folder / "roles.parquet")
+    (folder / "attention.json").write_text(json.dumps({"attention_score_max": 1.5}))
+    models = [write_model(folder / f"model-{n}", n) for n in range(len(study.activations))]
+    names = {"explanations": "explanations.parquet", "roles": "roles.parquet", "attention": "attention.json"}
+    return {key: folder / file for key, file in names.items()} | {"models": models, "galleries": []}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +76,7 @@ def test_metrics_are_those_of_the_tables(planted: Study, written: tuple[dict, di
     same = []
     for pair in load_pairs(planted.reference):
         same += [i // 48 == pair.row_top_index[i, 0] // 48 for i in range(96) if i != 5]
-    assert numbers == {
+    main_line = {
         "neurons_per_model": 96,
         "models": 3,
         "tokens": Activations(planted.activations[0]).kept,
@@ -71,6 +89,10 @@ def test_metrics_are_those_of_the_tables(planted: Study, written: tuple[dict, di
         "clusters": members["cluster"].nunique(),
         "clustered_neurons": len(members),
     }
+    assert {name: numbers[name] for name in main_line} == main_line
+    added = {"prediction": 0, "entropy_candidates": 0, "attention_score_max": 1.5, "family_count_unigram": 0}
+    assert {name: numbers[name] for name in added} == added
+    assert 0.2 < numbers["explained_above_half"] <= 0.25
     assert 0.3 < numbers["same_layer_match_share"] < 0.9
 
 
@@ -112,7 +134,7 @@ def test_snippets_of_gated_neurons_are_products(tmp_path: Path) -> None:
 
 
 def test_clusters_are_listed_by_span_then_stability(planted: Study, written: tuple[dict, dict]) -> None:
-    (table,) = written[1]["tables"]
+    [table] = [one for one in written[1]["tables"] if one["title"].startswith("Clusters")]
     members = pd.read_parquet(planted.folder / "clusters.parquet")
     examples = pd.read_parquet(planted.folder / "examples.parquet")
     source = open_all(planted.activations)["a"]

@@ -261,7 +261,7 @@ def test_nothing_unseen_stands_raw_on_the_page(tmp_path: Path) -> None:
         summary=label,
         tables=[page.Table(title=label, caption=label, columns=[label], rows=[[label]])],
     )
-    text = page.render([page.Part(report, [], [], [])], TEMPLATE.read_text(), STYLE.read_text())
+    text = page.render([page.Part(report, [], [], [], [])], TEMPLATE.read_text(), STYLE.read_text())
     assert not set("\x00\x1b\u202e\u200b") & set(text)
     assert text.count("a␀b␛c⟨U+202E⟩d⟨U+200B⟩e é\u00a0👩\u200d💻") >= 5
 
