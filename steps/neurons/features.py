@@ -221,7 +221,7 @@ def topics_by_svd(
 ) -> Features:
     """Topic sets learned from an embedding: the tokens at both ends of its first singular directions.
 
-    Tokens that never occur and tokens without text (which lie where training left them) do not count.
+    Tokens that never occur (they lie where training left them), blanks and parts of characters do not count.
 
     Args:
         embedding: ``[vocabulary, d_model]``.
@@ -232,7 +232,8 @@ def topics_by_svd(
     """
     import numpy as np
 
-    usable = np.flatnonzero([bool(text.strip()) for text in texts] & (np.asarray(counts) > 0))
+    readable = [bool(text.strip()) and "\ufffd" not in text for text in texts]
+    usable = np.flatnonzero(np.array(readable) & (np.asarray(counts) > 0))
     centred = embedding[usable].astype(np.float64)
     centred -= centred.mean(0)
     left, _, _ = np.linalg.svd(centred, full_matrices=False)

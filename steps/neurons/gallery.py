@@ -9,6 +9,7 @@ all neurons and over the universal ones. Where there are none, the figure says s
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +127,7 @@ def overview(table: pd.DataFrame, universal: np.ndarray, label: str) -> _Drawn:
 
     names = [*FAMILIES, "none"]
     layers = range(int(table["layer"].max()) + 1)
-    figure, panels = new_figure(1, 2, width=4.6)
+    figure, panels = new_figure(1, 2, width=5.4)
     data: dict[str, Any] = {"set": label, "families": names, "neurons": {}}
     for axes, title, rows in (
         (panels[0], "all neurons of the reference", table),
@@ -152,8 +153,8 @@ def overview(table: pd.DataFrame, universal: np.ndarray, label: str) -> _Drawn:
             )
             left += counts[:, layer]
         axes.set_yticks(range(len(names)), [TITLES[name] for name in names])
-        axes.set(xlabel="neurons", xscale="symlog", ylim=(len(names) - 0.4, -0.6))
-        axes.set_title(title, fontsize=8)
+        axes.set(xlabel="neurons", ylim=(len(names) - 0.4, -0.6))
+        axes.set_title(textwrap.fill(title, 52), fontsize=8)
         if len(layers) <= 6 and axes is panels[0]:
             axes.legend(fontsize=6)
     return figure, data

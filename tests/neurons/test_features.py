@@ -102,7 +102,9 @@ def test_topics_are_the_ends_of_singular_directions() -> None:
     embedding[5:10, 2] += 4
     embedding[20:25, 2] -= 4
     embedding[30] = 100  # never occurs
+    embedding[[31, 32]] = 100
     texts = [f"w{number}" for number in range(40)]
+    texts[31], texts[32] = " \n", "\ufffd"
     counts = np.ones(40)
     counts[30] = 0
     found = features.topics_by_svd(embedding, texts, counts, 3, 5)
