@@ -53,74 +53,30 @@ from steps.neurons.activations import Precision
 from steps.neurons.universal import UniversalSettings
 from steps.report import page as report_page
 from steps.workflow.common import declarable, growing
-from steps.workflow.neurons import (
-    COMPUTING as COMPUTING,
-)
-from steps.workflow.neurons import (
-    GALLERIES as GALLERIES,
-)
-from steps.workflow.neurons import (
-    NEURON_FIGURES as NEURON_FIGURES,
-)
-from steps.workflow.neurons import (
-    NEURONS as NEURONS,
-)
-from steps.workflow.neurons import (
-    STEP_FIGURES as STEP_FIGURES,
-)
-from steps.workflow.neurons import (
-    activation_ledgers as activation_ledgers,
-)
-from steps.workflow.neurons import (
-    compared_models as compared_models,
-)
-from steps.workflow.neurons import (
-    compared_pairs as compared_pairs,
-)
-from steps.workflow.neurons import (
-    correlation_files as correlation_files,
-)
-from steps.workflow.neurons import (
-    family_tables as family_tables,
-)
-from steps.workflow.neurons import (
-    further_columns as further_columns,
-)
-from steps.workflow.neurons import (
-    local_configurations as local_configurations,
-)
-from steps.workflow.neurons import (
-    logit_effects as logit_effects,
-)
-from steps.workflow.neurons import (
-    model_ledgers as model_ledgers,
-)
-from steps.workflow.neurons import (
-    moment_files as moment_files,
-)
-from steps.workflow.neurons import (
-    neuron_files as neuron_files,
-)
-from steps.workflow.neurons import (
-    neuron_model as neuron_model,
-)
-from steps.workflow.neurons import (
-    neuron_resources as neuron_resources,
-)
-from steps.workflow.neurons import (
-    neuron_study as neuron_study,
-)
-from steps.workflow.neurons import (
-    product_ranges as product_ranges,
-)
-from steps.workflow.neurons import (
-    published_table as published_table,
-)
-from steps.workflow.neurons import (
-    ranges as ranges,
-)
-from steps.workflow.neurons import (
-    topic_files as topic_files,
+from steps.workflow.neurons import (  # noqa: F401 (for the rules)
+    COMPUTING,
+    GALLERIES,
+    NEURON_FIGURES,
+    NEURONS,
+    STEP_FIGURES,
+    activation_ledgers,
+    compared_models,
+    compared_pairs,
+    correlation_files,
+    family_tables,
+    further_columns,
+    local_configurations,
+    logit_effects,
+    model_ledgers,
+    moment_files,
+    neuron_files,
+    neuron_model,
+    neuron_resources,
+    neuron_study,
+    product_ranges,
+    published_table,
+    ranges,
+    topic_files,
 )
 
 MADE = ("data/raw/embedded", "data/corpora", "data/models", "results", "logs")

@@ -211,6 +211,13 @@ def write_tokenizer(folder: Path, name: str = "planted") -> Path:
     return folder / "ledger.json"
 
 
+def rows_of(count: int = 6, vocabulary: int = 300, context: int = CONTEXT, seed: int = 0) -> np.ndarray:
+    """Random rows ``[count, context]`` of token ids, BOS (0) first."""
+    rows = np.random.default_rng(seed).integers(1, vocabulary, (count, context), dtype=np.int32)
+    rows[:, 0] = 0
+    return rows
+
+
 def write_rows(folder: Path, rows: int = 20, seed: int = 0) -> Path:
     """Random rows ``[rows, CONTEXT]`` of ``held_out`` tokens, BOS first, new lines among them."""
     tokens = np.random.default_rng(seed).integers(1, VOCABULARY, (rows, CONTEXT), dtype=np.int32)

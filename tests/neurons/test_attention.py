@@ -29,15 +29,7 @@ from steps.neurons.heads import (
 )
 from steps.neurons.steering import Pair, destinations, path_ablation, strongest_pairs
 from tests.language_models.tiny_models import SHAPES, tiny_model
-from tests.neurons.planted import write_model, write_rows, write_tokenizer
-
-CONTEXT = 12
-
-
-def rows_of(count: int = 6, vocabulary: int = 300, context: int = CONTEXT, seed: int = 0) -> np.ndarray:
-    rows = np.random.default_rng(seed).integers(1, vocabulary, (count, context), dtype=np.int32)
-    rows[:, 0] = 0
-    return rows
+from tests.neurons.planted import CONTEXT, rows_of, write_model, write_rows, write_tokenizer
 
 
 def eager(shape: str) -> Any:

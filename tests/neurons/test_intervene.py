@@ -29,15 +29,14 @@ from steps.neurons.forward import Forward
 from steps.neurons.interventions import Intervention, Suppressed, activation_by_class, counted, sweep
 from steps.neurons.transformer import processed, read
 from tests.language_models.tiny_models import tiny_model
-from tests.neurons.planted import VOCABULARY, write_model, write_rows, write_tokenizer
-
-CONTEXT = 12
-
-
-def rows_of(count: int = 6, vocabulary: int = 300, context: int = CONTEXT, seed: int = 0) -> np.ndarray:
-    rows = np.random.default_rng(seed).integers(1, vocabulary, (count, context), dtype=np.int32)
-    rows[:, 0] = 0
-    return rows
+from tests.neurons.planted import (
+    CONTEXT,
+    VOCABULARY,
+    rows_of,
+    write_model,
+    write_rows,
+    write_tokenizer,
+)
 
 
 def hooked(model: Any, rows: np.ndarray, each: Intervention | None, excluded: list[int]) -> dict[str, float]:
