@@ -429,31 +429,35 @@ rule neurons_intervene:
 
 
 rule neurons_figure:
-    """Draw a figure."""
+    """Draw the figures."""
     input:
         excess="results/neurons/{study}/excess.parquet",
         clusters="results/neurons/{study}/clusters.parquet",
         correlations=chapters.correlation_files(settings, reference=True),
         neurons="results/neurons/{study}/neurons.parquet",
     output:
-        figure="results/neurons/{study}/figures/{figure}.svg",
-        data="results/neurons/{study}/figures/{figure}.json",
+        figures=expand(
+            "results/neurons/{study}/figures/{figure}.svg",
+            figure=chapters.NEURON_FIGURES,
+            allow_missing=True,
+        ),
+        data=expand(
+            "results/neurons/{study}/figures/{figure}.json",
+            figure=chapters.NEURON_FIGURES,
+            allow_missing=True,
+        ),
     log:
-        "logs/neurons/figure/{study}/{figure}.log",
+        "logs/neurons/figure/{study}/figure.log",
     benchmark:
-        "logs/neurons/figure/{study}/{figure}.tsv"
-    wildcard_constraints:
-        figure="|".join(chapters.NEURON_FIGURES),
-    group:
-        "neurons_figures"
+        "logs/neurons/figure/{study}/figure.tsv"
     resources:
         **chapters.neuron_resources(settings, "figure"),
     params:
         **step("neurons.figure"),
     shell:
-        "python -m steps.neurons.figure --figure {wildcards.figure:q} --excess {input.excess:q}"
-        " --clusters {input.clusters:q} --correlations {input.correlations:q} --neurons {input.neurons:q}"
-        " --settings {params.settings:q} --out {output.figure:q} --data {output.data:q} --log {log:q}"
+        "python -m steps.neurons.figure --excess {input.excess:q} --clusters {input.clusters:q}"
+        " --correlations {input.correlations:q} --neurons {input.neurons:q} --settings {params.settings:q}"
+        " --figures {output.figures:q} --data {output.data:q} --log {log:q}"
 
 
 rule neurons_explain:
@@ -490,30 +494,35 @@ rule neurons_explain:
 
 
 rule neurons_gallery:
-    """Draw the gallery of a family of neurons."""
+    """Draw the galleries, one for each family of neurons."""
     input:
         excess="results/neurons/{study}/excess.parquet",
         explanations="results/neurons/{study}/explanations.parquet",
         profiles="results/neurons/{study}/profiles.safetensors",
         histograms="results/neurons/{study}/histograms/ledger.json",
     output:
-        figure="results/neurons/{study}/galleries/{family}.svg",
-        data="results/neurons/{study}/galleries/{family}.json",
+        figures=expand(
+            "results/neurons/{study}/galleries/{family}.svg",
+            family=chapters.GALLERIES,
+            allow_missing=True,
+        ),
+        data=expand(
+            "results/neurons/{study}/galleries/{family}.json",
+            family=chapters.GALLERIES,
+            allow_missing=True,
+        ),
     log:
-        "logs/neurons/gallery/{study}/{family}.log",
+        "logs/neurons/gallery/{study}/gallery.log",
     benchmark:
-        "logs/neurons/gallery/{study}/{family}.tsv"
-    group:
-        "neurons_figures"
+        "logs/neurons/gallery/{study}/gallery.tsv"
     resources:
         **chapters.neuron_resources(settings, "tables"),
     params:
         **step("neurons.gallery"),
     shell:
-        "python -m steps.neurons.gallery --family {wildcards.family:q} --excess {input.excess:q}"
-        " --explanations {input.explanations:q} --profiles {input.profiles:q}"
-        " --histograms {input.histograms:q} --settings {params.settings:q} --out {output.figure:q}"
-        " --data {output.data:q} --log {log:q}"
+        "python -m steps.neurons.gallery --excess {input.excess:q} --explanations {input.explanations:q}"
+        " --profiles {input.profiles:q} --histograms {input.histograms:q} --settings {params.settings:q}"
+        " --figures {output.figures:q} --data {output.data:q} --log {log:q}"
 
 
 rule neurons_page:

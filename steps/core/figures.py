@@ -6,7 +6,11 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from steps.core.errors import UserError
+
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
@@ -65,6 +69,21 @@ def say(axes: Any, text: str) -> None:
     axes.grid(visible=False)
     axes.set_xticks([])
     axes.set_yticks([])
+
+
+def check_names(figures: Collection[str], data: Collection[str], known: Sequence[str]) -> None:
+    """Check that a step knows how to draw every figure it is asked for, and that each has its data.
+
+    Raises:
+        UserError: a name that is not ``known``, or a figure without a data file of its name.
+    """
+    for name in figures:
+        if name not in known:
+            raise UserError(f"--figures: found {name!r}, expected some of {', '.join(known)}")
+    if sorted(figures) != sorted(data):
+        raise UserError(
+            f"--data: found {', '.join(data)}, expected the names of --figures: {', '.join(figures)}"
+        )
 
 
 def save_figure(figure: Figure, out: Path) -> None:

@@ -13,6 +13,7 @@ parameter type            on the command line
 ``Path``                  an input file or folder, which must exist
 ``list[Path]``            one or more inputs, or none
 ``Output``                a file to make: ``main`` gets a path beside it, renamed when whole
+``dict[str, Output]``     one or more files to make, by their names without folder and suffix
 ``Settings`` subclass     JSON, validated; several objects are put together
 ``str int float bool``    themselves (``bool`` is a flag)
 ========================  ======================================================================
@@ -157,6 +158,8 @@ def _parser(main: Callable[..., None], hints: dict[str, Any]) -> argparse.Argume
             parser.add_argument(flag, dest=name, action="store_true")
         elif hint == list[Path]:
             parser.add_argument(flag, dest=name, nargs="*", required=needed, default=default, metavar="PATH")
+        elif hint == dict[str, Output]:
+            parser.add_argument(flag, dest=name, nargs="+", required=needed, default=default, metavar="FILE")
         elif _is_settings(hint):
             parser.add_argument(flag, dest=name, nargs="+", required=needed, default=default, metavar="JSON")
         else:
@@ -174,13 +177,15 @@ def _is_settings(hint: Any) -> bool:
 def _value(name: str, hint: Any, text: Any, outputs: list[tuple[Path, Path]]) -> Any:
     flag = "--" + name.replace("_", "-")
     if hint is Output and text is not None:
-        final = Path(text)
-        if not text or not final.name or final.is_dir():
-            raise UserError(f"{flag}: found {text!r}, expected the name of a file to make")
-        final.parent.mkdir(parents=True, exist_ok=True)
-        partial = final.with_name(f".{final.name}.part")
-        outputs.append((partial, final))
-        return partial
+        return _partial(flag, text, outputs)
+    if hint == dict[str, Output]:
+        named: dict[str, Path] = {}
+        for item in text:
+            name = Path(item).stem
+            if name in named:
+                raise UserError(f"{flag}: two files are called {name}; name them differently")
+            named[name] = _partial(flag, item, outputs)
+        return named
     if hint is Path and text is not None:
         return _existing(flag, Path(text))
     if hint == list[Path]:
@@ -195,6 +200,16 @@ def _value(name: str, hint: Any, text: Any, outputs: list[tuple[Path, Path]]) ->
         except ValueError:
             raise UserError(f"{flag}: found {text!r}, expected a number ({hint.__name__})") from None
     return text
+
+
+def _partial(flag: str, text: str, outputs: list[tuple[Path, Path]]) -> Path:
+    final = Path(text)
+    if not text or not final.name or final.is_dir():
+        raise UserError(f"{flag}: found {text!r}, expected the name of a file to make")
+    final.parent.mkdir(parents=True, exist_ok=True)
+    partial = final.with_name(f".{final.name}.part")
+    outputs.append((partial, final))
+    return partial
 
 
 def _is_object(value: Any) -> bool:

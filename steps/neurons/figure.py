@@ -12,9 +12,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steps.core.errors import UserError
-from steps.core.figures import COLOURS, new_figure, save_figure, say
-from steps.core.runner import Output, run
+from steps.core.figures import COLOURS, check_names, new_figure, save_figure, say
+from steps.core.runner import Output, progress, run
 from steps.core.stores import read_table, write_json
 from steps.neurons.baseline import read_excess
 from steps.neurons.clusters import read_members
@@ -206,29 +205,29 @@ FIGURES: dict[str, _Draw] = {
 
 
 def main(
-    figure: str,
     excess: Path,
     clusters: Path,
     correlations: list[Path],
     neurons: Path,
     settings: Settings,
-    out: Output,
-    data: Output,
+    figures: dict[str, Output],
+    data: dict[str, Output],
 ) -> None:
-    """Draw the figure called ``figure``."""
-    if figure in STATISTICS:
-        table = read_table(neurons).to_pandas()
-        universal = chosen(reference_rows(table), settings.universal_set, settings.top_share)
-        label = describe(settings.universal_set, settings.top_share, int(universal.sum()))
-        drawn, shown = STATISTICS[figure](table, universal, label)
-    elif figure in FIGURES:
-        pairs = load_pairs(correlations)
-        members = read_members(clusters, {name for pair in pairs for name in (pair.a, pair.b)})
-        drawn, shown = FIGURES[figure](read_excess(excess, pairs), members, pairs)
-    else:
-        raise UserError(f"--figure: found {figure!r}, expected one of {', '.join([*FIGURES, *STATISTICS])}")
-    save_figure(drawn, out)
-    write_json(data, shown)
+    """Draw the ``figures``, each named for what it shows, and write the ``data`` of the same names."""
+    check_names(figures, data, [*FIGURES, *STATISTICS])
+    pairs = load_pairs(correlations)
+    members = read_members(clusters, {name for pair in pairs for name in (pair.a, pair.b)})
+    differences = read_excess(excess, pairs)
+    table = read_table(neurons).to_pandas()
+    universal = chosen(reference_rows(table), settings.universal_set, settings.top_share)
+    label = describe(settings.universal_set, settings.top_share, int(universal.sum()))
+    for name in progress(figures, len(figures), "figures"):
+        if name in STATISTICS:
+            drawn, shown = STATISTICS[name](table, universal, label)
+        else:
+            drawn, shown = FIGURES[name](differences, members, pairs)
+        save_figure(drawn, figures[name])
+        write_json(data[name], shown)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from steps.core.errors import UserError
-from steps.core.figures import COLOURS, new_figure, save_figure, say
-from steps.core.runner import Output, run
-from steps.core.stores import write_json
+from steps.core.figures import COLOURS, check_names, new_figure, save_figure, say
+from steps.core.runner import Output, progress, run
+from steps.core.stores import read_table, write_json
 from steps.core.tensors import read_tensors
 from steps.neurons.families import FAMILIES
 from steps.neurons.histograms import Histograms, bin_edges
@@ -161,41 +160,39 @@ def overview(table: pd.DataFrame, universal: np.ndarray, label: str) -> _Drawn:
 
 
 def main(
-    family: str,
     excess: Path,
     explanations: Path,
     profiles: Path,
     histograms: Path,
     settings: Settings,
-    out: Output,
-    data: Output,
+    figures: dict[str, Output],
+    data: dict[str, Output],
 ) -> None:
-    """Draw the gallery of ``family``, or of ``all``."""
+    """Draw the galleries (``figures``), each named for its family or ``all``, and write their ``data``."""
     import numpy as np
-    import pandas as pd
 
-    if family not in GALLERIES:
-        raise UserError(f"--family: found {family!r}, expected one of {', '.join(GALLERIES)}")
-    table = pd.read_parquet(explanations)
+    check_names(figures, data, GALLERIES)
+    table = read_table(explanations).to_pandas()
     reference = str(table["model"].iloc[0])
     table = table[table["model"] == reference].reset_index(drop=True)
-    universal = chosen(pd.read_parquet(excess), settings.universal_set, settings.top_share)
+    universal = chosen(read_table(excess).to_pandas(), settings.universal_set, settings.top_share)
     label = describe(settings.universal_set, settings.top_share, int(universal.sum()))
-    if family == "all":
-        drawn, shown = overview(table, universal, label)
-    else:
-        table["number"] = np.arange(len(table))
-        members = table[universal & (table["family"] == family).to_numpy()]
-        best = members.sort_values("variance_reduction_held_out", ascending=False, kind="stable")
-        arrays = {
-            name.removeprefix(f"{reference}."): values
-            for name, values in read_tensors(profiles)[0].items()
-            if name.startswith(f"{reference}.")
-        }
-        counts = Histograms(histograms).counts(reference).sum(0)
-        drawn, shown = gallery(family, best.head(settings.panels), arrays, counts, label)
-    save_figure(drawn, out)
-    write_json(data, shown)
+    table["number"] = np.arange(len(table))
+    best_first = table[universal].sort_values("variance_reduction_held_out", ascending=False, kind="stable")
+    arrays = {
+        name.removeprefix(f"{reference}."): values
+        for name, values in read_tensors(profiles)[0].items()
+        if name.startswith(f"{reference}.")
+    }
+    counts = Histograms(histograms).counts(reference).sum(0)
+    for family in progress(figures, len(figures), "galleries"):
+        if family == "all":
+            drawn, shown = overview(table, universal, label)
+        else:
+            members = best_first[best_first["family"] == family]
+            drawn, shown = gallery(family, members.head(settings.panels), arrays, counts, label)
+        save_figure(drawn, figures[family])
+        write_json(data[family], shown)
 
 
 if __name__ == "__main__":

@@ -114,7 +114,6 @@ class Study(BaseSettings):
     checkpoint_tokens: int
     checkpoint_draws: int
     checkpoints: int = Field(description="steps of training that are kept, the last one included")
-    figures: int = Field(description="of the chapter")
     bootstraps: int = Field(description="of clusters")
     candidates: int = Field(description="partners of each neuron that are resampled")
     histogram_tokens: int
@@ -230,7 +229,7 @@ def jobs(study: Study, rule: str) -> list[Job]:
     if rule == "checkpoints":
         return [_checkpoints(study)] if study.checkpoints else []
     if rule in ("baseline", "table", "figure", "tables"):
-        return [_tables(study, rule)] * (study.figures if rule == "figure" else 1)
+        return [_tables(study, rule)]
     raise ValueError(rule)
 
 

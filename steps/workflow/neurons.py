@@ -138,7 +138,6 @@ def neuron_study(config: Config) -> neurons_plan.Study:
         checkpoint_tokens=neurons.checkpoints.tokens,
         checkpoint_draws=neurons.checkpoints.draws,
         checkpoints=trained + 1 if trained else 0,
-        figures=len(NEURON_FIGURES),
         bootstraps=neurons.clusters.bootstraps,
         candidates=neurons.clusters.candidates,
         histogram_tokens=neurons.histograms.tokens or neurons.dump.tokens,

@@ -44,6 +44,7 @@ def main(
     times: int = 1,
     loud: bool = False,
     settings: Settings = Settings(),
+    parts: dict[str, Output] = {},
 ) -> None:
     out.write_text(source.read_text() * times + "".join(path.name for path in more) + "!" * loud)
     logging.getLogger("reprise").info("wrote %s", out.name)
@@ -68,6 +69,8 @@ def main(
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
         pools = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
         out.write_text(json.dumps({"named": [os.environ[name] for name in names], "pools": pools}))
+    for name, part in parts.items():
+        part.write_text(name)
     if second is not None and what != "forgets":
         second.write_text(f"{settings.rate}")
 
@@ -121,10 +124,12 @@ def test_a_step_takes_every_kind_of_argument_and_writes_whole_outputs(folder: Pa
         folder,
         *("--source", "source.txt", "--more", "source.txt", "step.py", "--times", "2", "--loud"),
         *("--settings", '{"rate": 3}', '{"rate": "1e-4"}', "--out", "deep/er/a.txt", "--second", "b.txt"),
+        *("--parts", "parts/one.svg", "parts/two.svg"),
         module=True,
     )
     assert (done.returncode, done.stdout) == (0, "")
-    assert made(folder) == ["b.txt", "deep/er/a.txt"]
+    assert made(folder) == ["b.txt", "deep/er/a.txt", "parts/one.svg", "parts/two.svg"]
+    assert (folder / "parts/two.svg").read_text() == "two"
     assert (folder / "deep/er/a.txt").read_text() == "planted planted source.txtstep.py!"
     assert (folder / "b.txt").read_text() == "0.0001"
 
@@ -199,6 +204,8 @@ def test_a_mistake_on_the_command_line_is_one_line(
         (["--out", "folder"], ["--out: found 'folder', expected the name of a file to make"]),
         (["--out", "."], ["--out: found '.', expected the name of a file to make"]),
         (["--out", "a.txt", "--second", "./a.txt"], ["a.txt: is to be made twice; name another"]),
+        (["--out", "a.txt", "--parts", "b.txt", "c/b.svg"], ["--parts: two files are called b; name"]),
+        (["--out", "b.txt", "--parts", "c.txt", "b.txt"], ["b.txt: is to be made twice; name another"]),
         (["--out", "source.txt"], ["source.txt: is an input, too; name another"]),
         (["--out", "x" * 255], ["xxx", "cannot be read or written (File name too long)"]),
         (["--out", "a.txt", "--log", "folder"], ["--log: found 'folder', expected the name of a file"]),

@@ -31,17 +31,16 @@ def draw(
     neurons: Path | None = None,
     **settings: Any,
 ) -> tuple[Path, dict[str, Any]]:
-    out, data = Output(folder / f"{name}.svg"), Output(folder / f"{name}.json")
+    out, data = folder / f"{name}.svg", folder / f"{name}.json"
     members = clusters or planted.folder / "clusters.parquet"
     figure.main(
-        name,
         planted.folder / "excess.parquet",
         members,
         planted.reference,
         neurons or planted.folder / "neurons.parquet",
         figure.Settings(**settings),
-        out,
-        data,
+        {name: Output(out)},
+        {name: Output(data)},
     )
     ET.parse(out)
     return out, json.loads(data.read_text())
@@ -90,7 +89,7 @@ def test_running_mean_of_equal_groups() -> None:
 
 
 def test_an_unknown_figure_is_named(planted: Study, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="found 'nothing', expected one of correlation_summary"):
+    with pytest.raises(UserError, match="found 'nothing', expected some of correlation_summary"):
         draw(planted, "nothing", tmp_path)
 
 

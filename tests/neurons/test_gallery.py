@@ -44,7 +44,7 @@ def draw(
     out, data = folder / f"{family}.svg", folder / f"{family}.json"
     chosen = gallery.Settings.model_validate(settings)
     excess, histograms = study.folder / "excess.parquet", study.folder / "histograms" / "ledger.json"
-    gallery.main(family, excess, *explained, histograms, chosen, Output(out), Output(data))
+    gallery.main(excess, *explained, histograms, chosen, {family: Output(out)}, {family: Output(data)})
     return out.read_text(), json.loads(data.read_text())
 
 

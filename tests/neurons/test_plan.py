@@ -45,7 +45,6 @@ def study(shape: dict[str, int] = SMALL, models: int = 2, **changes: Any) -> pla
         "checkpoint_tokens": 20_000,
         "checkpoint_draws": 99,
         "checkpoints": 0,
-        "figures": 3,
         "bootstraps": 200,
         "candidates": 3,
         "histogram_tokens": 1_000_000,
@@ -110,8 +109,8 @@ def test_jobs_of_every_rule() -> None:
     of = study(models=5, tiles=2, ranges=16)
     counts = {rule: row["jobs"] for rule, row in planned(of)["rules"].items()}
     cut = {"dump": 5, "moments": 5 * 16, "products": 4 * 2 * 16, "correlate": 4 * 2, "similarity": 1}
-    single = dict.fromkeys(("histograms", "baseline", "clusters", "table", "page", "report"), 1)
-    assert counts == cut | single | {"figure": 3}
+    single = dict.fromkeys(("histograms", "baseline", "clusters", "table", "figure", "page", "report"), 1)
+    assert counts == cut | single
     assert "products" not in planned(study())["rules"]
     assert planned(study(checkpoints=7))["rules"]["checkpoints"]["jobs"] == 1
 
