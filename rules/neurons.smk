@@ -240,7 +240,6 @@ rule neurons_weights:
     input:
         models=chapters.model_ledgers(settings),
         tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
-        words=f"{workflow.basedir}/steps/neurons/word_lists.json",
     output:
         weights="results/neurons/{study}/weights.parquet",
         effects="results/neurons/{study}/logit_effects.parquet",
@@ -255,7 +254,7 @@ rule neurons_weights:
         **step("neurons.weights"),
     shell:
         "python -m steps.neurons.weights --models {input.models:q} --tokenizer {input.tokenizer:q}"
-        " --words {input.words:q} --settings {params.settings:q} --weights {output.weights:q}"
+        " --settings {params.settings:q} --weights {output.weights:q}"
         " --effects {output.effects:q} --log {log:q}"
 
 
@@ -336,7 +335,6 @@ rule neurons_logit_histograms:
         model=chapters.model_ledgers(settings)[0],
         roles="results/neurons/{study}/roles.parquet",
         tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
-        words=f"{workflow.basedir}/steps/neurons/word_lists.json",
     output:
         figure="results/neurons/{study}/figures/logit_histograms.svg",
         data="results/neurons/{study}/figures/logit_histograms.json",
@@ -350,7 +348,7 @@ rule neurons_logit_histograms:
         **step("neurons.logit_histograms"),
     shell:
         "python -m steps.neurons.logit_histograms --model {input.model:q} --roles {input.roles:q}"
-        " --tokenizer {input.tokenizer:q} --words {input.words:q} --out {output.figure:q}"
+        " --tokenizer {input.tokenizer:q} --out {output.figure:q}"
         " --data {output.data:q} --log {log:q}"
 
 
@@ -471,7 +469,6 @@ rule neurons_explain:
         ),
         rows=chapters.rows_ledger(settings),
         tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
-        words=f"{workflow.basedir}/steps/neurons/word_lists.json",
         topics=chapters.topic_files(settings),
     output:
         explanations="results/neurons/{study}/explanations.parquet",
@@ -489,7 +486,7 @@ rule neurons_explain:
     shell:
         "python -m steps.neurons.explain --activations {input.activations:q} --moments {input.moments:q}"
         " --models {input.models:q} --rows {input.rows:q} --tokenizer {input.tokenizer:q}"
-        " --words {input.words:q} --settings {params.settings:q} --explanations {output.explanations:q}"
+        " --settings {params.settings:q} --explanations {output.explanations:q}"
         " --tokens {output.tokens:q} --profiles {output.profiles:q} --log {log:q}"
 
 
@@ -536,13 +533,6 @@ rule neurons_page:
         histograms="results/neurons/{study}/histograms/ledger.json",
         logits=chapters.logit_effects(settings),
         families=chapters.family_tables(settings),
-        template=f"{workflow.basedir}/steps/neurons/page.html",
-        # the report's style first: both pages look alike
-        styles=[
-            f"{workflow.basedir}/steps/report/page.css",
-            f"{workflow.basedir}/steps/neurons/page.css",
-        ],
-        script=f"{workflow.basedir}/steps/neurons/page.js",
     output:
         "results/neurons/{study}/neurons.html",
     log:
@@ -557,8 +547,7 @@ rule neurons_page:
         "python -m steps.neurons.page --study {wildcards.study:q} --tokenizer {input.tokenizer:q}"
         " --activations {input.activations:q} --neurons {input.neurons:q} --examples {input.examples:q}"
         " --edges {input.edges:q} --histograms {input.histograms:q} --logits {input.logits:q}"
-        " --families {input.families:q} --template {input.template:q} --styles {input.styles:q}"
-        " --script {input.script:q} --settings {params.settings:q} --out {output:q} --log {log:q}"
+        " --families {input.families:q} --settings {params.settings:q} --out {output:q} --log {log:q}"
 
 
 rule neurons_report:

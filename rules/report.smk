@@ -23,8 +23,6 @@ rule report_page:
         # what the reports name: a redrawn figure alone makes the page anew
         *(getattr(rules, chapter).input for chapter in REPORTS),
         reports=list(REPORTS.values()),
-        template=f"{workflow.basedir}/steps/report/page.html",
-        style=f"{workflow.basedir}/steps/report/page.css",
     output:
         "results/report/index.html",
     log:
@@ -34,8 +32,8 @@ rule report_page:
     params:
         **step("report.page"),
     shell:
-        "python -m steps.report.page --reports {input.reports:q} --template {input.template:q}"
-        " --style {input.style:q} --settings {params.settings:q} --out {output:q} --log {log:q}"
+        "python -m steps.report.page --reports {input.reports:q} --settings {params.settings:q}"
+        " --out {output:q} --log {log:q}"
 
 
 rule report:

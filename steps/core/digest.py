@@ -6,6 +6,7 @@ import ast
 import functools
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def code_digest(step: str) -> str:
 
     The sources are compared as ``ast.unparse`` prints them without docstrings, so comments,
     layout and documentation change nothing, and neither does the Python version. The runner and
-    the error texts are left out: they decide how a result is reported, not what it is.
+    the error texts are left out: they decide how a result is reported, not what it is. Files beside
+    a module that it names (templates, word lists) count as its code.
     """
     sources: dict[str, str] = {}
     waiting = [f"steps.{step}"]
@@ -51,16 +53,28 @@ def code_digest(step: str) -> str:
         path = _module_path(module)
         if module in sources or module in _NOT_PART_OF_RESULTS or path is None:
             continue
-        sources[module], imports = _module_code(path)
+        code, imports, files = _module_code(path)
+        sources |= {module: code} | files
         waiting += imports
     return fingerprint(sources)
 
 
 @functools.cache
-def _module_code(path: Path) -> tuple[str, list[str]]:
-    """Source without comments and docstrings, and the project modules that it imports; steps share many."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return ast.unparse(_without_docstrings(tree)), _project_imports(tree)
+def _module_code(path: Path) -> tuple[str, list[str], dict[str, str]]:
+    """Source without comments and docstrings, the project modules it imports, digests of files it names."""
+    tree = _without_docstrings(ast.parse(path.read_text(encoding="utf-8")))
+    return ast.unparse(tree), _project_imports(tree), _named_files(tree, path.parent)
+
+
+def _named_files(tree: ast.AST, folder: Path) -> dict[str, str]:
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    names = {text for text in texts if isinstance(text, str) and _FILE_NAME.fullmatch(text)}
+    paths = [folder / name for name in sorted(names)]
+    return {path.relative_to(_ROOT).as_posix(): file_digest(path) for path in paths if path.is_file()}
+
+
+_FILE_NAME = re.compile(r"\w+\.(css|html|js|json|txt)")
+"""What may be the name of a file beside a module."""
 
 
 def _module_path(module: str) -> Path | None:

@@ -134,7 +134,7 @@ class Text:
     lists: dict[str, Any]
 
 
-def read_text(source: Activations, rows: Path, tokenizer: Path, words: Path, settings: Settings) -> Text:
+def read_text(source: Activations, rows: Path, tokenizer: Path, settings: Settings) -> Text:
     """Label the tokens of ``source``, as many as the settings ask for."""
     import numpy as np
 
@@ -147,7 +147,7 @@ def read_text(source: Activations, rows: Path, tokenizer: Path, words: Path, set
     names: list[str] = packed.attributes["sources"]
     sources = block_sources(source, packed)[:end]
     texts = token_level.vocabulary_texts(load_tokenizer(tokenizer), packed.attributes["vocabulary"])
-    lists = token_level.read_word_lists(words)
+    lists = token_level.read_word_lists()
     by_row = tokens.reshape(-1, source.context)
     tagged = [syntax.labels(by_row, texts, _tagger(lists, settings), "word")]
     code = np.isin(sources[:: source.context], [names.index(n) for n in settings.code_sources if n in names])
@@ -350,7 +350,6 @@ def main(
     models: list[Path],
     rows: Path,
     tokenizer: Path,
-    words: Path,
     settings: Settings,
     explanations: Output,
     tokens: Output,
@@ -360,7 +359,7 @@ def main(
     import pandas as pd
 
     sources = [Activations(path) for path in activations]
-    text = read_text(sources[0], rows, tokenizer, words, settings)
+    text = read_text(sources[0], rows, tokenizer, settings)
     shared = shared_features(text, settings)
     needs_embedding = settings.small_norm or (settings.topics is None and settings.topic_sets > 0)
     ranges = len(moments) // len(sources)

@@ -100,7 +100,7 @@ def draw(reader: Reader, roles: pd.DataFrame, features: Features) -> tuple[Figur
     return figure, data
 
 
-def main(model: Path, roles: Path, tokenizer: Path, words: Path, out: Output, data: Output) -> None:
+def main(model: Path, roles: Path, tokenizer: Path, out: Output, data: Output) -> None:
     """Draw the figure for ``model``, the reference, whose rows come first in ``roles``."""
     import pandas as pd
 
@@ -111,7 +111,7 @@ def main(model: Path, roles: Path, tokenizer: Path, words: Path, out: Output, da
     reader = open_reader(model)
     ends = processed_ends(reader.ends(), reader.facts)
     texts = vocabulary_texts(load_tokenizer(tokenizer), reader.facts.vocabulary)
-    features = token_features(texts, read_word_lists(words), ends.w_e.norm(dim=1).numpy())
+    features = token_features(texts, read_word_lists(), ends.w_e.norm(dim=1).numpy())
     drawn, shown = draw(reader, own, features)
     save_figure(drawn, out)
     write_json(data, shown)

@@ -11,8 +11,6 @@ page's own script and style, by their hashes, and nothing else.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from steps.core.errors import size
+from steps.core.pages import render
 from steps.core.runner import Output, logger, progress, run
 from steps.core.text import visible
 from steps.neurons.activations import Activations, post_activations
@@ -270,30 +269,22 @@ def token_ids(data: dict[str, Any]) -> set[int]:
     return found | {token for sides in effects for side in sides for token, _ in side}
 
 
-def render(data: dict[str, Any], title: str, template: str, style: str, script: str) -> str:
+def page(data: dict[str, Any], title: str) -> str:
     """The page; ``<`` in the data is written as its number, so that nothing in them can end a script."""
-    import jinja2
     from markupsafe import Markup
 
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.from_string(template).render(
+    here = Path(__file__)
+    html = render(
+        here.with_name("page.html"),
+        style=here.with_name("page.css"),
+        script=here.with_name("page.js"),
         title=title,
         data=Markup(text),
-        style=Markup(style),
-        script=Markup(script),
-        style_digest=_digest(style),
-        script_digest=_digest(script),
     )
-    return page.encode("utf-8", "replace").decode()
-
-
-def _digest(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return html.encode("utf-8", "replace").decode()
 
 
 def _short(value: Any) -> float | None:
@@ -316,9 +307,6 @@ def main(
     histograms: Path,
     logits: list[Path],
     families: list[Path],
-    template: Path,
-    styles: list[Path],
-    script: Path,
     settings: Settings,
     out: Output,
 ) -> None:
@@ -349,13 +337,7 @@ def main(
         number: visible(vocabulary.decode([number], skip_special_tokens=False))
         for number in sorted(token_ids(data))
     }
-    text = render(
-        data,
-        f"Neurons of study {study}",
-        template.read_text("utf-8"),
-        "\n".join(path.read_text("utf-8") for path in styles),
-        script.read_text("utf-8"),
-    )
+    text = page(data, f"Neurons of study {study}")
     out.write_text(text, "utf-8")
     logger.info("%d of %d neurons on a page of %s", len(rows), len(table), size(len(text.encode())))
 

@@ -339,13 +339,11 @@ def effect_table(
     )
 
 
-def main(
-    models: list[Path], tokenizer: Path, words: Path, settings: Settings, weights: Output, effects: Output
-) -> None:
+def main(models: list[Path], tokenizer: Path, settings: Settings, weights: Output, effects: Output) -> None:
     """Write both tables of ``models``."""
     import pandas as pd
 
-    lists, shared = read_word_lists(words), load_tokenizer(tokenizer)
+    lists, shared = read_word_lists(), load_tokenizer(tokenizer)
     tables, tops = [], []
     texts: list[str] = []
     for ledger in models:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import base64
 import csv
 import glob
-import hashlib
 import json
 import math
 import os
@@ -30,6 +29,7 @@ import pydantic
 
 from steps.core import settings as core
 from steps.core.errors import UserError, size
+from steps.core.pages import render
 from steps.core.runner import Output, logger, run
 from steps.core.stores import read_json
 from steps.core.text import visible
@@ -342,27 +342,15 @@ def _data_address(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def render(parts: list[Part], template: str, style: str) -> str:
-    """The page.
-
-    Args:
-        parts: the chapters in the order of the page.
-        template: ``page.html``.
-        style: ``page.css``; the policy allows it, and no other style, by its hash.
-    """
-    import jinja2
-    from markupsafe import Markup
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        number=number, short=short, timing=timing, size=size, pretty=pretty, runs=runs, paragraphs=paragraphs
-    )
-    environment.tests.update(snippet=lambda cell: isinstance(cell, Snippet), numeric=_is_number)
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    page = environment.from_string(template).render(parts=parts, style=Markup(style), style_digest=digest)
-    return _UNSEEN.sub(lambda found: visible(found[0]), page)
+def page(parts: list[Part]) -> str:
+    """The page, with the chapters in the order of ``parts``."""
+    filters = {
+        **{"number": number, "short": short, "timing": timing, "size": size, "pretty": pretty},
+        **{"runs": runs, "paragraphs": paragraphs},
+    }
+    tests = {"snippet": lambda cell: isinstance(cell, Snippet), "numeric": _is_number}
+    html = render(Path(__file__).with_name("page.html"), filters=filters, tests=tests, parts=parts)
+    return _UNSEEN.sub(lambda found: visible(found[0]), html)
 
 
 _UNSEEN = re.compile(r"[^\n\r\t\x20-\x7e\xa0-\xac\xae-\xff]")
@@ -425,7 +413,7 @@ def runs(snippet: Snippet) -> list[tuple[int, str]]:
     return pieces
 
 
-def main(reports: list[Path], template: Path, style: Path, settings: Settings, out: Output) -> None:
+def main(reports: list[Path], settings: Settings, out: Output) -> None:
     """Write the page."""
     if not reports:
         raise UserError("--reports: found none, expected the report.json of at least one chapter")
@@ -435,8 +423,7 @@ def main(reports: list[Path], template: Path, style: Path, settings: Settings, o
         if part.anchor in parts:
             raise UserError(f"{path}: study {part.anchor} comes twice; give each report once")
         parts[part.anchor] = part
-    page = render(list(parts.values()), template.read_text("utf-8"), style.read_text("utf-8"))
-    out.write_bytes(page.encode("utf-8", "replace"))
+    out.write_bytes(page(list(parts.values())).encode("utf-8", "replace"))
     logger.info("%s on one page of %s", ", ".join(parts), size(out.stat().st_size))
 
 

@@ -15,7 +15,9 @@ FILES = {
     "steps/core/__init__.py": "",
     "steps/core/runner.py": "def run(main): main()\n",
     "steps/core/errors.py": "TEXT = 'sorry'\n",
-    "steps/core/tools.py": "from steps.core import deeper\n\ndef double(x):\n    return 2 * deeper.same(x)\n",
+    "steps/core/words.json": "[]",
+    "steps/core/other.json": "[]",
+    "steps/core/tools.py": "from steps.core import deeper\n\nWORDS = 'words.json'\n\ndef double(x):\n    return 2 * deeper.same(x)\n",
     "steps/core/deeper.py": "import steps.chapter.step\n\n\ndef same(x):\n    return x\n",
     "steps/core/unused.py": "A = 1\n",
     "steps/chapter/__init__.py": "",
@@ -106,6 +108,7 @@ def forget() -> None:
         ("steps/core/runner.py", "main()", "main(1)"),
         ("steps/core/errors.py", "sorry", "very sorry"),
         ("steps/core/unused.py", "1", "2"),
+        ("steps/core/other.json", "[]", "[1]"),
     ],
 )
 def test_documentation_layout_and_the_runner_change_nothing(
@@ -123,6 +126,7 @@ def test_documentation_layout_and_the_runner_change_nothing(
         (STEP, "return json", "json"),
         ("steps/core/tools.py", "2 *", "3 *"),
         ("steps/core/deeper.py", "return x", "return -x"),
+        ("steps/core/words.json", "[]", "[1]"),
     ],
 )
 def test_code_changes_the_digest_wherever_it_lies(edited: Edit, name: str, old: str, new: str) -> None:

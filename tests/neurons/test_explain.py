@@ -87,7 +87,7 @@ class Inputs:
         out = [Output(self.folder / name) for name in ("explanations", "tokens", "profiles")]
         chosen = explain.Settings.model_validate({"topic_sets": 0, "code_sources": [], **settings})
         ledgers = [self.activations]
-        explain.main(ledgers, [self.moments], ledgers, self.rows, self.tokenizer, WORD_LISTS, chosen, *out)
+        explain.main(ledgers, [self.moments], ledgers, self.rows, self.tokenizer, chosen, *out)
         return pd.read_parquet(out[0]), pd.read_parquet(out[1]), read_tensors(out[2])[0]
 
 
@@ -336,7 +336,6 @@ def test_other_rows_and_other_tokens_are_refused(
             both,
             inputs.rows,
             inputs.tokenizer,
-            WORD_LISTS,
             settings,
             *out,
         )
@@ -371,9 +370,7 @@ def test_features_of_an_embedding_are_topics_and_small_norms(
 
     inputs = studies[0][0]
     settings = explain.Settings(topic_sets=4, topic_tokens=3, small_norm=True, code_sources=["code"])
-    text = explain.read_text(
-        Activations(inputs.activations), inputs.rows, inputs.tokenizer, WORD_LISTS, settings
-    )
+    text = explain.read_text(Activations(inputs.activations), inputs.rows, inputs.tokenizer, settings)
     assert any(name.startswith("python ") for name in text.surroundings.features.names)
     embedding = np.random.default_rng(0).standard_normal((len(TEXTS), 8))
     embedding[5] = 0.1

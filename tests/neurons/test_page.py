@@ -81,9 +81,6 @@ def build(planted: Study, folder: Path, study: str = "default", **changes: Any) 
         planted.folder / "histograms" / "ledger.json",
         files["logits"],
         files["families"],
-        FOLDER / "neurons/page.html",
-        [FOLDER / "report/page.css", FOLDER / "neurons/page.css"],
-        FOLDER / "neurons/page.js",
         page.Settings(**changes),
         Output(folder / "neurons.html"),
     )

@@ -12,7 +12,7 @@ from scipy import stats
 
 from steps.core.runner import Output
 from steps.neurons import transformer, weights
-from steps.neurons.features import WORD_LISTS, Features
+from steps.neurons.features import Features
 from steps.neurons.weights import Settings
 from tests.language_models.conftest import babble, make_tokenizer, write_corpus
 from tests.language_models.tiny_models import keep, tiny_model
@@ -165,8 +165,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_step_writes_both_tables(shape: str, tmp_path: Path, tokenizer: Path) -> None:
     ledgers = [keep(tmp_path / name, tiny_model(shape, seed=n)) for n, name in enumerate("xy")]
     out = [Output(tmp_path / f"{name}.parquet") for name in ("weights", "effects", "again", "again_effects")]
-    weights.main(ledgers, tokenizer, WORD_LISTS, Settings(effects=3), *out[:2])
-    weights.main(ledgers, tokenizer, WORD_LISTS, Settings(effects=3), *out[2:])
+    weights.main(ledgers, tokenizer, Settings(effects=3), *out[:2])
+    weights.main(ledgers, tokenizer, Settings(effects=3), *out[2:])
     assert out[0].read_bytes() == out[2].read_bytes()
     assert out[1].read_bytes() == out[3].read_bytes()
     table = pd.read_parquet(out[0])

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from steps.core.errors import UserError
+from steps.core.pages import STYLE
 from steps.report import page
 
 ROOT = Path(__file__).resolve().parents[2]
-TEMPLATE, STYLE = ROOT / "steps/report/page.html", ROOT / "steps/report/page.css"
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>alert(1)</script></svg>'
 HOSTILE = "<script>alert('x')</script>\"'></title></style><!-- --><img src=x onerror=alert(1)>👩‍💻 http://evil.example"
 VOID = {"meta", "link", "img", "br"}
@@ -102,9 +102,7 @@ def plant(folder: Path, chapter: str = "neurons", **changes: Any) -> Path:
 
 def build(*reports: Path, largest: float = 1e6) -> str:
     here = reports[0].parents[3] / "results" / "report"
-    return page.render(
-        [page.read_part(p, largest, here) for p in reports], TEMPLATE.read_text(), STYLE.read_text()
-    )
+    return page.page([page.read_part(p, largest, here) for p in reports])
 
 
 def test_page_shows_all_that_a_report_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +259,7 @@ def test_nothing_unseen_stands_raw_on_the_page(tmp_path: Path) -> None:
         summary=label,
         tables=[page.Table(title=label, caption=label, columns=[label], rows=[[label]])],
     )
-    text = page.render([page.Part(report, [], [], [], [])], TEMPLATE.read_text(), STYLE.read_text())
+    text = page.page([page.Part(report, [], [], [], [])])
     assert not set("\x00\x1b\u202e\u200b") & set(text)
     assert text.count("a␀b␛c⟨U+202E⟩d⟨U+200B⟩e é\u00a0👩\u200d💻") >= 5
 
@@ -406,7 +404,7 @@ def test_pictures_are_whole_or_refused(tmp_path: Path, data: bytes, kind: str | 
 
 def step(*reports: Path | str, out: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "steps.report.page", "--reports", *map(str, reports)]
-    command += ["--template", str(TEMPLATE), "--style", str(STYLE), "--settings", "{}", "--out", str(out)]
+    command += ["--settings", "{}", "--out", str(out)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
