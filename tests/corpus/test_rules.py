@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from steps.corpus import freeze
+from tests.workflow.conftest import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = [
@@ -32,7 +32,7 @@ def snakemake(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
         ],
         capture_output=True,
         text=True,
-        env={**os.environ, "HOME": str(folder)},
+        env=environment() | {"HOME": str(folder)},
     )
 
 

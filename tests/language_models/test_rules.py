@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from steps.core.stores import Folder, read_json
 from tests.language_models.conftest import ROOT, Prepared, babble, small_model
+from tests.workflow.conftest import snakemake as start_snakemake
 
 OWN_TEXTS = {"study": "own", "documents": {"source": "files", "held_out": 0.3, "files": {"folder": "texts"}}}
 
 
 def snakemake(folder: Path, *options: str, expect: int = 0) -> str:
     """Run Snakemake in ``folder`` with the example configuration and return what it says."""
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
-            *("--directory", str(folder), "--cores", "2"),
-            *("--configfile", str(ROOT / "config/own_models.yaml"), *options),
-        ],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
-    assert done.returncode == expect, done.stderr
+    config = ROOT / "config/own_models.yaml"
+    done = start_snakemake(folder, "--cores", "2", *options, config=config, expect=expect)
     return done.stdout + done.stderr
 
 

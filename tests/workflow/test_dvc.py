@@ -22,7 +22,7 @@ from snakemake.utils import update_config
 
 from steps import workflow
 from steps.core import digest
-from tests.workflow.conftest import TINY, Workspace, hashes
+from tests.workflow.conftest import TINY, Workspace, environment, hashes
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "constraints.txt"]
@@ -47,13 +47,13 @@ class Copy:
 
     def run(self, *command: str, arguments: str = "") -> subprocess.CompletedProcess[str]:
         """Run ``python -m ...`` here, with this environment's ``python`` first on the path."""
-        environment = {name: value for name, value in os.environ.items() if name != "SNAKEMAKE_PROFILE"}
-        environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
-        environment["SNAKEMAKE_ARGS"] = arguments
+        variables = environment() | {"SNAKEMAKE_ARGS": arguments}
+        variables.pop("SNAKEMAKE_PROFILE", None)
+        variables["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), variables["PATH"]])
         return subprocess.run(
             [sys.executable, "-m", *command],
             cwd=self.folder,
-            env=environment,
+            env=variables,
             capture_output=True,
             text=True,
             check=False,

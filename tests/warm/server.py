@@ -1,0 +1,105 @@
+"""A Python with torch and its like loaded, of which every job of a test is a copy made in no time.
+
+Loading them takes seconds, and the workflow at the scale of tests is dozens of jobs that work for a fraction
+of a second. The steps themselves are loaded anew for every job. ``python server.py ADDRESS`` ends with its
+parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+LIBRARIES = (
+    *("datasets", "matplotlib.backends.backend_svg", "matplotlib.figure", "pandas", "pyarrow.parquet"),
+    *("safetensors.torch", "scipy.stats", "snakemake.cli", "torch", "transformers.activations", "zarr"),
+    *("transformers.models.gpt2.modeling_gpt2", "transformers.models.auto.tokenization_auto"),
+)
+
+
+def serve(address: str) -> None:
+    """Start what is asked for at ``address``, each job in a process of its own."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen(64)
+    print("ready", flush=True)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    while True:
+        connection, _ = listener.accept()
+        if not os.fork():
+            listener.close()
+            try:
+                attend(connection)
+            finally:
+                os._exit(0)
+        connection.close()
+
+
+def attend(connection: socket.socket) -> None:
+    """Run the job that the connection asks for and say how it ended; kill it if nobody listens any more."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    size, files, _, _ = socket.recv_fds(connection, 8, 3)
+    text = connection.makefile("rb").read(int.from_bytes(size, "big"))
+    job = json.loads(text.decode("utf-8", "surrogateescape"))
+    child = os.fork()
+    if not child:
+        connection.close()
+        for number, file in enumerate(files):
+            os.dup2(file, number)
+            os.close(file)
+        code = 1
+        try:
+            code = run(job)
+        finally:
+            os._exit(code)
+    for file in files:
+        os.close(file)
+    ended = os.pidfd_open(child)
+    ready, _, _ = select.select([ended, connection], [], [])
+    if ended not in ready:
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    with contextlib.suppress(OSError):
+        connection.sendall(bytes([code if code >= 0 else 128 - code]))
+
+
+def run(job: dict[str, object]) -> int:
+    """Run the job as ``python -m`` does, and give its exit code."""
+    module, *_ = job["argv"]
+    os.chdir(job["folder"])
+    os.environ.clear()
+    os.environ.update(job["environment"])
+    sys.argv = list(job["argv"])
+    sys.path[:0] = [job["folder"], *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        return 0
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        return 0 if end.code is None else end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    for library in LIBRARIES:
+        importlib.import_module(library)
+    serve(sys.argv[1])
