@@ -17,8 +17,8 @@ FILES = {
     "steps/core/errors.py": "TEXT = 'sorry'\n",
     "steps/core/words.json": "[]",
     "steps/core/other.json": "[]",
-    "steps/core/tools.py": "from steps.core import deeper\n\n\ndef double(x):\n    return 2 * deeper.same(x)\n",
-    "steps/core/deeper.py": "import steps.chapter.step\n\nWORDS = 'words.json'\n\n\ndef same(x):\n    return x\n",
+    "steps/core/tools.py": "from steps.core import deeper\n\ndef double(x):\n    return 2 * deeper.same(x)\n",
+    "steps/core/deeper.py": "import steps.chapter.step\n\nW = 'words.json'\n\ndef same(x):\n    return x\n",
     "steps/core/unused.py": "A = 1\n",
     "steps/chapter/__init__.py": "",
     "steps/chapter/step.py": '''"""Reads and writes."""

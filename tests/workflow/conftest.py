@@ -18,6 +18,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 TINY = Path(__file__).with_name("tiny.yaml")
 WARM = ROOT / "tests/warm"
+EVERYTHING = (
+    *("all", "neurons_similarity", "neurons_checkpoints", "neurons_plan"),
+    *(f"results/neurons/tiny/{name}/seed-1.safetensors" for name in ("composition", "cosines")),
+    "results/neurons/tiny/published.parquet",
+)
+"""What the tiny workflow can make."""
 
 
 def command(directory: Path, *arguments: str, config: Path | None = TINY) -> list[str]:
@@ -104,7 +110,7 @@ class Workspace:
         self.folder = folder
         write_texts(folder / "texts")
         self._process = subprocess.Popen(
-            command(folder, "--cores", "1"),
+            command(folder, "--cores", "1", "--", *EVERYTHING),
             env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -188,11 +188,13 @@ def modules_of(step: str, monkeypatch: pytest.MonkeyPatch) -> set[Path]:
     find = digest._module_path
 
     def note(module: str) -> Path | None:
-        seen.add(find(module))
-        return find(module)
+        path = find(module)
+        seen.add(path)
+        return path
 
-    monkeypatch.setattr(digest, "_module_path", note)
-    digest.code_digest.__wrapped__(step)
+    with monkeypatch.context() as patched:
+        patched.setattr(digest, "_module_path", note)
+        digest.code_digest.__wrapped__(step)
     return {path.relative_to(ROOT) for path in seen if path is not None}
 
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from tests.workflow.conftest import (
+    EVERYTHING,
     ROOT,
     TINY,
     Workspace,
@@ -21,36 +22,20 @@ from tests.workflow.conftest import (
     snakemake,
     write_texts,
 )
+from tests.workflow.test_listed_models import save_models
 
-STEPS = {
-    *("corpus.documents", "language_models.tokenizer", "language_models.rows", "language_models.ngrams"),
-    *("language_models.train", "language_models.evaluate", "language_models.report"),
-    *("neurons.dump", "neurons.moments", "neurons.products", "neurons.correlate", "neurons.baseline"),
-    *("neurons.clusters", "neurons.table", "neurons.figure", "neurons.report", "report.page"),
-    *("neurons.histograms", "neurons.weights", "neurons.roles", "neurons.explain", "neurons.attention"),
-    *("neurons.intervene", "neurons.page", "neurons.gallery", "neurons.logit_histograms"),
+ELSEWHERE = {
+    "corpus.freeze": "test_killed_while_freezing",
+    "language_models.import": "test_killed_while_importing",
 }
+"""Steps that the tiny workflow has no job for, and where they are killed."""
 
 
-NOT_IN_THE_TINY_WORKFLOW = {
-    "corpus.freeze": "takes a second, and only where the corpus is embedded: test_killed_while_freezing",
-    "language_models.import": "in place of training, and written through the same ledger",
-    "neurons.composition": "asked for by file; written beside and renamed by the runner, as all tables are",
-    "neurons.cosines": "the same",
-    "neurons.published": "the same",
-    "neurons.similarity": "a target of its own; written beside and renamed by the runner",
-    "neurons.checkpoints": "the same",
-    "neurons.plan": "the same",
-}
-"""Steps that the tiny workflow has no job for, and where they are killed or why not."""
-
-
-def test_every_rule_with_a_command_is_killed_or_has_a_reason() -> None:
+def steps_of_rules() -> set[str]:
     rules = set()
     for path in (ROOT / "rules").glob("*.smk"):
         rules |= set(re.findall(r"python -m steps\.(\w+\.\w+)", path.read_text(encoding="utf-8")))
-    assert rules == STEPS | NOT_IN_THE_TINY_WORKFLOW.keys()
-    assert not STEPS & NOT_IN_THE_TINY_WORKFLOW.keys()
+    return rules
 
 
 def test_killed_while_freezing(tmp_path: Path) -> None:
@@ -58,6 +43,19 @@ def test_killed_while_freezing(tmp_path: Path) -> None:
     snakemake(tmp_path / "a", "--cores", "1", *target, config=None)
     assert kill_at_first({"corpus.freeze"}, tmp_path / "b", 0.4, *target, config=None)
     snakemake(tmp_path / "b", "--cores", "1", *target, config=None)
+    assert hashes(tmp_path / "b") == hashes(tmp_path / "a")
+
+
+def test_killed_while_importing(tmp_path: Path) -> None:
+    config = ROOT / "config/own_models.yaml"
+    for folder in ("a", "b"):
+        save_models(tmp_path / folder / "models", ("first", "second"), context=64)
+        write_texts(tmp_path / folder / "texts")
+    target = ("--", "data/models/own_models/first/ledger.json")
+    snakemake(tmp_path / "a", "--cores", "1", *target, config=config)
+    for after in (0.0, 0.1, 0.2, 0.3):
+        assert kill_at_first({"language_models.import"}, tmp_path / "b", after, *target, config=config)
+    snakemake(tmp_path / "b", "--cores", "1", *target, config=config)
     assert hashes(tmp_path / "b") == hashes(tmp_path / "a")
 
 
@@ -103,14 +101,15 @@ def kill_at_first(
 
 def test_killed_in_every_rule_and_on_two_cores(undisturbed: Workspace, tmp_path: Path) -> None:
     write_texts(tmp_path / "texts")
-    left, kills = set(STEPS), 0
+    left, kills = steps_of_rules() - ELSEWHERE.keys(), 0
     while left:
         # Later each time, so that jobs are hit while they start, work and write.
-        hit = kill_at_first(left, tmp_path, after=0.5 * (kills % 6) if len(left) > 1 else 0)
+        after = 0.2 * (kills % 6) if len(left) > 1 else 0
+        hit = kill_at_first(left, tmp_path, after, "--", *EVERYTHING)
         assert hit, f"{left} never ran"
         left, kills = left - hit, kills + 1
     assert kills >= 8
-    snakemake(tmp_path, "--cores", "2")
+    snakemake(tmp_path, "--cores", "2", "--", *EVERYTHING)
     expected = hashes(undisturbed.finished())
     assert len(expected) > 50
     assert hashes(tmp_path) == expected

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def byte_tokenizer() -> Any:
     )
 
 
-def save_models(folder: Path, names: str, context: int) -> Path:
+def save_models(folder: Path, names: Sequence[str], context: int) -> Path:
     """Tiny GPT-2 models with random weights and one byte-level tokenizer, saved by ``save_pretrained``."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
