@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from steps.neurons.forward import Forward
-from steps.neurons.transformer import normalise, processed_layer
+from steps.neurons.transformer import attend, normalise, processed_layer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,6 +70,10 @@ class Heads:
         )
         return found
 
+    def attend(self, scores: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        """Attention of destinations; see :func:`steps.neurons.transformer.attend`."""
+        return attend(scores, position, self.facts.windows[self.layer])
+
     def query(self, residual: torch.Tensor, head: int) -> torch.Tensor:
         """Queries of one head ``[..., head_size]`` that read ``residual``, not turned."""
         return normalise(residual, self.facts) @ self.weights.w_q[head] + self.weights.b_q[head]
@@ -82,19 +86,6 @@ def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     head, rest = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
     a, b = head.chunk(2, -1)
     return torch.cat([head * cos + torch.cat([-b, a], -1) * sin, rest], -1)
-
-
-def attend(scores: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-    """Attention of destinations to the tokens up to their own.
-
-    Args:
-        scores: ``[..., destinations, context]``.
-        position: of the destinations, ``int64 [destinations]``.
-    """
-    import torch
-
-    later = torch.arange(scores.shape[-1], device=scores.device) > position[:, None]
-    return scores.masked_fill(later, -torch.inf).softmax(-1)
 
 
 class HeadNorms:
@@ -123,7 +114,7 @@ class HeadNorms:
         self.other = self.other + norms[:, 1:].sum((0, 1)).numpy()
         self.others += norms[:, 1:].shape[:2].numel()
         scores = torch.einsum("rdhi,rshi->rhds", query[:, low:high], key) * self.heads.scaling
-        to_bos = attend(scores, torch.arange(low, high, device=key.device))[..., 0]
+        to_bos = self.heads.attend(scores, torch.arange(low, high, device=key.device))[..., 0]
         self.attention = self.attention + to_bos.double().sum((0, 2)).cpu().numpy()
         self.seen += to_bos.shape[0] * to_bos.shape[2]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from steps.core.errors import UserError
 from steps.core.runner import progress
 from steps.neurons.forward import Forward, row_batches
-from steps.neurons.heads import Heads, attend, turned
+from steps.neurons.heads import Heads, turned
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,7 +115,7 @@ def ablate(
     query = heads.query(residual - written, head)
     if turn is not None:
         query = turned(query, *turn)
-    weights = attend(torch.einsum("ndi,dsi->nds", query, keys) * heads.scaling, position)
+    weights = heads.attend(torch.einsum("ndi,dsi->nds", query, keys) * heads.scaling, position)
     output = torch.einsum("nds,dsi->ndi", weights, values) @ heads.output[head]
     return weights[..., 0], output.norm(dim=-1)
 

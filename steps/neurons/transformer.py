@@ -68,6 +68,8 @@ class Facts:
     """Whether scores are divided by the root of the head size."""
     scale_attention_by_layer: bool
     """Whether scores are also divided by the number of the layer, counted from 1."""
+    windows: tuple[int | None, ...]
+    """Of each layer: how many tokens its heads see, their own the last; None: all up to their own."""
 
     def attention_scale(self, layer: int) -> float:
         """What the scores ``q @ k`` of a layer are multiplied by."""
@@ -277,6 +279,10 @@ def _facts(model: Any, parts: Architecture) -> Facts:
         rotary_scale=1.0 if rotary is None else float(rotary.attention_scaling),
         scale_attention=bool(getattr(config, "scale_attn_weights", True)),
         scale_attention_by_layer=bool(getattr(config, "scale_attn_by_inverse_layer_idx", False)),
+        windows=tuple(
+            config.sliding_window if kind == "sliding_attention" else None
+            for kind in getattr(config, "layer_types", None) or [""] * parts.layers
+        ),
     )
 
 
@@ -470,6 +476,12 @@ def processed(weights: Weights) -> Weights:
     return weights
 
 
+def unit(vectors: torch.Tensor) -> torch.Tensor:
+    """Rows of norm 1; rows of zeros stay."""
+    norm = vectors.norm(dim=-1, keepdim=True)
+    return vectors / norm.masked_fill(norm == 0, 1)
+
+
 def normalise(x: torch.Tensor, facts: Facts) -> torch.Tensor:
     """A norm without gain and bias."""
     if facts.norm == "layer":
@@ -494,6 +506,21 @@ def turn(x: torch.Tensor, facts: Facts) -> torch.Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], -1)
 
 
+def attend(scores: torch.Tensor, position: torch.Tensor, window: int | None) -> torch.Tensor:
+    """Attention of destinations to the tokens up to their own, or to the last ``window`` of these.
+
+    Args:
+        scores: ``[..., destinations, context]``.
+        position: of the destinations, ``int64 [destinations]``.
+        window: of the layer, see :class:`Facts`.
+    """
+    import torch
+
+    back = position[:, None] - torch.arange(scores.shape[-1], device=scores.device)
+    hidden = (back < 0) if window is None else (back < 0) | (back >= window)
+    return scores.masked_fill(hidden, -torch.inf).softmax(-1)
+
+
 def attention(layer: Layer, number: int, x: torch.Tensor, facts: Facts) -> torch.Tensor:
     """What the attention of block ``number`` adds to the residual stream ``x [rows, tokens, d_model]``."""
     import torch
@@ -504,8 +531,7 @@ def attention(layer: Layer, number: int, x: torch.Tensor, facts: Facts) -> torch
         for w, b in ((layer.w_q, layer.b_q), (layer.w_k, layer.b_k), (layer.w_v, layer.b_v))
     )
     scores = turn(q, facts) @ turn(k, facts).transpose(-1, -2) * facts.attention_scale(number)
-    future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
-    pattern = scores.masked_fill(future, -torch.inf).softmax(-1)
+    pattern = attend(scores, torch.arange(x.shape[-2], device=x.device), facts.windows[number])
     return torch.einsum("rhts,hsd->rtd", pattern @ v, layer.w_o) + layer.b_o
 
 

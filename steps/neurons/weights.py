@@ -51,7 +51,16 @@ from steps.neurons.features import (
     token_features,
     vocabulary_texts,
 )
-from steps.neurons.transformer import Ends, Facts, Layer, Reader, open_reader, processed_ends, processed_layer
+from steps.neurons.transformer import (
+    Ends,
+    Facts,
+    Layer,
+    Reader,
+    open_reader,
+    processed_ends,
+    processed_layer,
+    unit,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,12 +83,6 @@ class Settings(BaseSettings):
     redundancy: bool = Field(True, description="compare every neuron with every other of its model")
     device: str = Field("cpu", description="where products are computed")
     threads: int = Field(1, ge=1, description="arithmetic threads")
-
-
-def unit(vectors: torch.Tensor) -> torch.Tensor:
-    """Rows of norm 1; rows of zeros stay."""
-    norm = vectors.norm(dim=-1, keepdim=True)
-    return vectors / norm.masked_fill(norm == 0, 1)
 
 
 def row_moments(values: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -22,7 +22,6 @@ from steps.neurons.heads import (
     HeadNorms,
     Heads,
     all_scores,
-    attend,
     bos_keys,
     head_scores,
     random_directions,
@@ -32,17 +31,21 @@ from tests.language_models.tiny_models import SHAPES, tiny_model
 from tests.neurons.planted import CONTEXT, rows_of, write_model, write_rows, write_tokenizer
 
 
-def eager(shape: str) -> Any:
+WINDOW = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}
+"""Of Qwen2: every layer but the first sees five tokens."""
+
+
+def eager(shape: str, **config: Any) -> Any:
     """A model in float64 that shows its attention."""
-    model = tiny_model(shape).double()
+    model = tiny_model(shape, **config).double()
     compute_in_float64(model)
     model.set_attn_implementation("eager")
     return model
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_attention_is_that_of_the_model(shape: str) -> None:
-    model = eager(shape)
+@pytest.mark.parametrize(("shape", "config"), [*((shape, {}) for shape in SHAPES), ("qwen2", WINDOW)])
+def test_attention_is_that_of_the_model(shape: str, config: dict[str, Any]) -> None:
+    model = eager(shape, **config)
     rows = rows_of()
     expected = model(torch.from_numpy(rows).long(), output_attentions=True, use_cache=False).attentions
     forward = Forward(model)
@@ -52,8 +55,9 @@ def test_attention_is_that_of_the_model(shape: str) -> None:
             heads = Heads(forward, layer)
             query, key, _ = heads.of(clean)
             scores = torch.einsum("rdhi,rshi->rhds", query, key) * heads.scaling
-            found = attend(scores, torch.arange(CONTEXT))
+            found = heads.attend(scores, torch.arange(CONTEXT))
             np.testing.assert_allclose(found, seen.detach(), atol=1e-9 if shape.startswith("gpt2") else 3e-6)
+            assert bool((found[..., -1, 0] == 0).all()) == bool(config and layer)  # out of the window
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -67,7 +71,9 @@ def test_heads_and_a_constant_are_what_attention_writes(shape: str) -> None:
         clean = forward.run(rows_of())
         heads = Heads(forward, 1)
         query, key, value = heads.of(clean)
-        weights = attend(torch.einsum("rdhi,rshi->rhds", query, key) * heads.scaling, torch.arange(CONTEXT))
+        weights = heads.attend(
+            torch.einsum("rdhi,rshi->rhds", query, key) * heads.scaling, torch.arange(CONTEXT)
+        )
         mixed = torch.einsum("rhds,rshi->rdhi", weights, value)
         if forward.facts.norm == "layer":
             written[0] -= written[0].mean(-1, keepdim=True)
@@ -116,10 +122,16 @@ def test_scores_are_those_written_out(scaled: bool) -> None:
             x = block(x[None])[0]
 
 
-@pytest.mark.parametrize("shape", ["gpt2", "gpt2_scaled", "gpt_neox", "llama", "llama_tied", "qwen2"])
-def test_path_ablation_changes_one_query_of_the_model(shape: str) -> None:
+@pytest.mark.parametrize(
+    ("shape", "config"),
+    [
+        *((shape, {}) for shape in ("gpt2", "gpt2_scaled", "gpt_neox", "llama", "llama_tied", "qwen2")),
+        ("qwen2", WINDOW),
+    ],
+)
+def test_path_ablation_changes_one_query_of_the_model(shape: str, config: dict[str, Any]) -> None:
     """Against hooks on the model that replace the query of one head at one token."""
-    model = eager(shape)
+    model = eager(shape, **config)
     forward = Forward(model)
     head = forward.facts.heads - 1
     rows, pair = rows_of(3), Pair(0, 5, 2, head)

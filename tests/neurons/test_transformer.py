@@ -28,9 +28,12 @@ def model_logits(model: Any) -> torch.Tensor:
         return model(TOKENS).logits
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_logits_are_the_models_own(shape: str) -> None:
-    model = tiny_model(shape).double()
+WINDOW = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}
+
+
+@pytest.mark.parametrize(("shape", "config"), [*((shape, {}) for shape in SHAPES), ("qwen2", WINDOW)])
+def test_logits_are_the_models_own(shape: str, config: dict[str, Any]) -> None:
+    model = tiny_model(shape, **config).double()
     compute_in_float64(model)
     own = model_logits(model)
     found = transformer.logits(transformer.read(model), TOKENS)
