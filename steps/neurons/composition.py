@@ -15,7 +15,8 @@ array  value                             the neuron
 
 NaN where the one cannot reach the other: ``k``, ``q`` and ``v`` need a neuron before the head's layer, ``o``
 one in the head's layer or after it, strictly after it where blocks are parallel. Rotations by position are
-left out. Memory: four times d_model squared numbers per layer, and the result.
+left out. Memory: four times d_model squared numbers per layer, and the result. The largest of each neuron
+are columns of ``neurons.weights``, and so of the neuron table.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from steps.core.devices import torch_device
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
 from steps.core.tensors import write_tensors
-from steps.neurons.transformer import Layer, Reader, open_reader, processed_layer
-from steps.neurons.weights import unit
+from steps.neurons.transformer import Facts, Layer, Reader, open_reader, processed_layer, unit
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
     import torch
 
@@ -85,38 +87,85 @@ def norms(vectors: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     return (vectors @ flat).reshape(len(vectors), heads, size).norm(dim=-1)
 
 
+class Composition:
+    """Composition layer by layer, in the order of the model."""
+
+    def __init__(self, facts: Facts, device: str = "cpu") -> None:
+        """Begin before the first layer; products are computed on ``device``."""
+        self.facts, self.device = facts, torch_device(device)
+        self.kinds = ["k", "q", "v", "o"] + ["o_up"] * facts.gated
+        self._heads: list[dict[str, torch.Tensor]] = []
+        self._writers: list[torch.Tensor] = []
+
+    def add(self, layer: Layer) -> Iterator[tuple[str, int, int, np.ndarray]]:
+        """What the next layer, preprocessed, adds.
+
+        A neuron meets each head once: heads of earlier layers (and of its own) when its layer is read, those
+        of later layers when these are.
+
+        Yields:
+            kind, layer of the neurons, layer of the heads, and ``float32 [neurons, heads]``.
+        """
+        number = len(self._heads)
+        self._heads.append({kind: factor.to(self.device) for kind, factor in factors(layer).items()})
+        readers = {"o": layer.w_in} if layer.w_up is None else {"o": layer.w_in, "o_up": layer.w_up}
+        for kind, vectors in readers.items():
+            reading = unit(vectors.T).to(self.device)
+            for earlier in range(number + (not self.facts.parallel)):
+                yield kind, number, earlier, norms(reading, self._heads[earlier]["o"]).cpu().numpy()
+        for kind in ("k", "q", "v"):
+            factor = self._heads[number].pop(kind)
+            for earlier, written in enumerate(self._writers):
+                yield kind, earlier, number, norms(written.to(self.device), factor).cpu().numpy()
+        self._writers.append(unit(layer.w_out))
+
+
+class Largest:
+    """The largest composition of each neuron of each kind, and with which head; of equal ones the first."""
+
+    def __init__(self, facts: Facts, device: str) -> None:
+        """Begin before the first layer."""
+        import numpy as np
+
+        self._whole = Composition(facts, device)
+        self._width = facts.width
+        count = facts.layers * facts.width
+        self._best = {kind: np.full(count, np.nan, np.float32) for kind in self._whole.kinds}
+        self._head = {kind: np.full((2, count), -1, np.int32) for kind in self._whole.kinds}
+
+    def add(self, layer: Layer) -> None:
+        """Take in the next layer, preprocessed."""
+        import numpy as np
+
+        for kind, neurons, head_layer, values in self._whole.add(layer):
+            rows = slice(neurons * self._width, (neurons + 1) * self._width)
+            head = values.argmax(1)
+            largest = values[np.arange(len(values)), head]
+            better = ~(largest <= self._best[kind][rows])  # also where there was none
+            self._best[kind][rows][better] = largest[better]
+            self._head[kind][0, rows][better] = head_layer
+            self._head[kind][1, rows][better] = head[better]
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """``KIND_composition`` (NaN where there is no such head), its ``_layer`` and ``_head`` (-1)."""
+        found = {}
+        for kind, values in self._best.items():
+            name = f"{kind}_composition"
+            found |= {name: values, f"{name}_layer": self._head[kind][0], f"{name}_head": self._head[kind][1]}
+        return found
+
+
 def composition(reader: Reader, device: str = "cpu") -> dict[str, np.ndarray]:
     """All arrays of the module's docstring."""
     import numpy as np
 
-    facts, where = reader.facts, torch_device(device)
-    kinds = ["k", "q", "v", "o"] + ["o_up"] * facts.gated
-    shape = (facts.layers * facts.width, facts.layers, facts.heads)
-    arrays = {kind: np.full(shape, np.nan, np.float32) for kind in kinds}
-    heads: list[dict[str, torch.Tensor]] = []
-    writers: list[torch.Tensor] = []
-    # A neuron meets each head once: heads of earlier layers (and of its own) when its layer is read, those
-    # of later layers when these are.
-    for number, raw in enumerate(progress(reader.layers(), facts.layers, "layers of composition")):
-        layer = processed_layer(raw, facts)
-        heads.append({kind: factor.to(where) for kind, factor in factors(layer).items()})
-        rows = slice(number * facts.width, (number + 1) * facts.width)
-        readers = {"o": unit(layer.w_in.T)}
-        if layer.w_up is not None:
-            readers["o_up"] = unit(layer.w_up.T)
-        for kind, vectors in readers.items():
-            for earlier in range(number + (not facts.parallel)):
-                found = norms(vectors.to(where), heads[earlier]["o"])
-                arrays[kind][rows, earlier] = found.cpu().numpy()
-        for earlier, written in enumerate(writers):
-            before = slice(earlier * facts.width, (earlier + 1) * facts.width)
-            for kind in ("k", "q", "v"):
-                found = norms(written.to(where), heads[number][kind])
-                arrays[kind][before, number] = found.cpu().numpy()
-        for kind in ("k", "q", "v"):
-            del heads[number][kind]
-        writers.append(unit(layer.w_out))
-    return arrays
+    facts, whole = reader.facts, Composition(reader.facts, device)
+    shape = (facts.layers, facts.width, facts.layers, facts.heads)
+    arrays = {kind: np.full(shape, np.nan, np.float32) for kind in whole.kinds}
+    for raw in progress(reader.layers(), facts.layers, "layers of composition"):
+        for kind, neurons, heads, values in whole.add(processed_layer(raw, facts)):
+            arrays[kind][neurons, :, heads] = values
+    return {kind: values.reshape(-1, facts.layers, facts.heads) for kind, values in arrays.items()}
 
 
 def main(model: Path, settings: Settings, out: Output) -> None:

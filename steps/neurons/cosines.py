@@ -2,7 +2,8 @@
 
 Reads one model. Writes a safetensors file. Kinds ``E_in U_in E_out U_out``: cosines of w_in or w_out with all
 embeddings (E) or unembeddings (U); kinds ``in_in in_out out_in out_out``: of the neuron's first with all
-neurons' second vectors, pairs of a neuron with itself set to 0. For each kind:
+neurons' second vectors, pairs of a neuron with itself set to 0. Of gated models w_up joins them as ``up``
+(``E_up U_up up_up`` and its kinds with ``in`` and ``out``). For each kind:
 
 =========================  ====================================================================
 array                      contents
@@ -27,8 +28,8 @@ from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
 from steps.core.tensors import write_tensors
 from steps.neurons.table import power_moments
-from steps.neurons.transformer import Reader, open_reader, processed_ends, processed_layer
-from steps.neurons.weights import BLOCK_VALUES, unit
+from steps.neurons.transformer import Reader, open_reader, processed_ends, processed_layer, unit
+from steps.neurons.weights import BLOCK_VALUES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -109,6 +110,8 @@ def cosines(reader: Reader, settings: Settings) -> dict[str, np.ndarray]:
         layer = processed_layer(raw, facts)
         vectors["in"].append(unit(layer.w_in.T).contiguous())
         vectors["out"].append(unit(layer.w_out))
+        if layer.w_up is not None:
+            vectors.setdefault("up", []).append(unit(layer.w_up.T).contiguous())
     step = max(1, BLOCK_VALUES // max(facts.width, facts.vocabulary))
     parts: dict[str, list[np.ndarray]] = {}
     for layer_number in progress(range(facts.layers), facts.layers, "layers of cosines"):

@@ -23,7 +23,11 @@ column                               definition
 ``best_feature_vr _sign``            the share explained, and the sign of the difference of means
 ``w_in_max_cos _layer _neuron``      largest cosine of w_in with another neuron's of the model, and whose
 ``w_out_max_cos _layer _neuron``     the same for w_out
+``w_up_max_cos _layer _neuron``       only where a model is gated: the same for w_up
 ``w_out_min_cos _layer _neuron``     smallest cosine of w_out: candidates for an anti-entropy partner
+``k_composition _layer _head``       largest composition K with a head, and which (``neurons.composition``); null
+                                     where no head can be reached; the same for ``q v o`` and, only where a
+                                     model is gated, ``o_up``
 ===================================  ================================================================
 
 ``logit_effects``: the tokens that each neuron promotes and suppresses most by w_out @ W_U (the scale of the
@@ -43,6 +47,7 @@ from steps.core.devices import torch_device
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
 from steps.language_models.models import load_tokenizer
+from steps.neurons.composition import Largest
 from steps.neurons.features import (
     SMALL_NORM,
     Features,
@@ -81,6 +86,7 @@ class Settings(BaseSettings):
         12, ge=1, description="directions that the unembedding gives least to (GPT-2 small: 12)"
     )
     redundancy: bool = Field(True, description="compare every neuron with every other of its model")
+    composition: bool = Field(True, description="how every neuron composes with every head of its model")
     device: str = Field("cpu", description="where products are computed")
     threads: int = Field(1, ge=1, description="arithmetic threads")
 
@@ -269,10 +275,10 @@ def nearest(units: list[torch.Tensor], device: str, smallest: bool = False) -> t
 
 
 def redundancy_columns(units: dict[str, list[torch.Tensor]], settings: Settings) -> dict[str, np.ndarray]:
-    """Cosines with the most similar other neuron, for ``w_in`` and ``w_out``, and the most opposite one."""
+    """Cosines with the most similar other neuron, of each vector in ``units``; of w_out the most opposite one."""
     width = len(units["w_in"][0])
     columns: dict[str, np.ndarray] = {}
-    for name, key, smallest in (("w_in", "max", False), ("w_out", "max", False), ("w_out", "min", True)):
+    for name, key, smallest in (*((name, "max", False) for name in units), ("w_out", "min", True)):
         cosine, number = nearest(units[name], settings.device, smallest)
         columns[f"{name}_{key}_cos"] = cosine
         columns[f"{name}_{key}_layer"] = number // width
@@ -290,7 +296,8 @@ def model_tables(
     facts = reader.facts
     vocabulary = Vocabulary(ends, facts, features, settings)
     parts, effects = [], []
-    units: dict[str, list[torch.Tensor]] = {"w_in": [], "w_out": []}
+    units: dict[str, list[torch.Tensor]] = {}
+    largest = Largest(facts, settings.device)
     for number, raw in enumerate(progress(reader.layers(), facts.layers, f"layers of {name}")):
         layer = processed_layer(raw, facts)
         columns, sides = vocabulary.measure(layer.w_out)
@@ -306,13 +313,17 @@ def model_tables(
             effect_table(name, number, side, *tops, texts) for side, tops in zip(SIDES, sides, strict=True)
         ]
         if settings.redundancy:
-            units["w_in"].append(unit(layer.w_in.T).contiguous())
-            units["w_out"].append(unit(layer.w_out))
+            for key, vectors in (("w_in", layer.w_in), ("w_up", layer.w_up), ("w_out", layer.w_out.T)):
+                if vectors is not None:
+                    units.setdefault(key, []).append(unit(vectors.T).contiguous())
+        if settings.composition:
+            largest.add(layer)
     table = pd.concat(parts, ignore_index=True)
-    if settings.redundancy:
-        for column, values in redundancy_columns(units, settings).items():
-            whole = not column.endswith("cos")
-            table[column] = pd.Series(values).where(values >= 0).astype("Int32") if whole else values
+    further = redundancy_columns(units, settings) if settings.redundancy else {}
+    further |= largest.columns() if settings.composition else {}
+    for column, values in further.items():
+        number = values.dtype.kind == "i"
+        table[column] = pd.Series(values).where(values >= 0).astype("Int32") if number else values
     return table, pd.concat(effects, ignore_index=True)
 
 

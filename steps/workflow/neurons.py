@@ -217,10 +217,19 @@ def _further_job(config: Config, study: neurons_plan.Study, step: str) -> neuron
     tried = 3 * (len(neurons.intervene.values) + 3) + 10 * neurons.intervene.controls
     tried += 2 * neurons.intervene.ablated
     held, work = {
-        # All neurons' unit vectors, a raw and a processed layer, embedding and unembedding.
+        # All neurons' unit vectors, a raw and a processed layer, embedding and unembedding; for composition a
+        # matrix for each layer, and output vectors once more.
         "weights": (
-            4.0 * (2 * count + 12 * width + 5 * vocabulary) * d_model + 1e9,
-            4.0 * models * count * d_model * (0.75 * count * neurons.weights.redundancy + 25_000),
+            4.0 * (3 * count + 12 * width + 5 * vocabulary + layers * d_model) * d_model + 1e9,
+            4.0
+            * models
+            * count
+            * d_model
+            * (
+                0.75 * count * neurons.weights.redundancy
+                + layers * d_model * neurons.weights.composition
+                + 25_000
+            ),
         ),
         # Heads are taken for a quarter of d_model in number, at most 64.
         "composition": (

@@ -44,6 +44,25 @@ def test_every_pair_has_the_value_of_the_definition(shape: str) -> None:
     for kind, expected in by_definition(model).items():
         np.testing.assert_allclose(found[kind], expected, rtol=1e-4, atol=1e-6)  # NaN in the same places
     assert ("o_up" in found) == shape.startswith("llama")
+    assert_largest(model, found)
+
+
+def assert_largest(model: Any, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The columns of the neuron table are those that the whole arrays ask for."""
+    reader = transformer.Reader(model)
+    largest = composition.Largest(reader.facts, "cpu")
+    for layer in reader.layers():
+        largest.add(transformer.processed_layer(layer, reader.facts))
+    columns = largest.columns()
+    assert len(columns) == 3 * len(found)
+    for kind, values in found.items():
+        flat = np.nan_to_num(values.reshape(len(values), -1), nan=-1)
+        none = (flat < 0).all(1)
+        layer, head = np.divmod(flat.argmax(1), values.shape[2])
+        expected = (np.where(none, np.nan, flat.max(1)), np.where(none, -1, layer), np.where(none, -1, head))
+        for name, column in zip(("", "_layer", "_head"), expected, strict=True):
+            np.testing.assert_array_equal(columns[f"{kind}_composition{name}"], column, err_msg=kind + name)
+    return columns
 
 
 def unit(generator: torch.Generator, size: int = 16) -> torch.Tensor:
@@ -80,12 +99,16 @@ def test_a_planted_head_is_found_by_the_right_kind_only(seed: int) -> None:
             model.transformer.h[0].mlp.c_proj.weight[number] = 3 * direction + noise
             model.transformer.h[2].mlp.c_fc.weight[:, number] = 2 * direction + noise
     found = composition.composition(transformer.Reader(model))
+    columns = assert_largest(model, found)
     for kind, before, winner in (("q", 0, 0), ("k", 0, 1), ("v", 0, 2), ("o", 2, 3)):
         values = found[kind][before * 24 : before * 24 + 24, 1, 1]
         assert values.argmax() == winner, kind
         assert values[winner] > 0.85, kind
         others = np.delete(values[:4], winner)
         assert others.max() < 0.35, kind
+        number = 24 * before + winner
+        best = [columns[f"{kind}_composition{name}"][number] for name in ("", "_layer", "_head")]
+        assert best == [values[winner], 1, 1], kind
 
 
 def test_the_step_writes_all_kinds(tmp_path: Path) -> None:

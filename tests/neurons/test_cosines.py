@@ -29,8 +29,11 @@ def test_summaries_of_every_kind(shape: str, monkeypatch: pytest.MonkeyPatch, tm
         "E": whole.ends.w_e,
         "U": whole.ends.w_u.T,
     }
-    units = {name: (v / v.norm(dim=1, keepdim=True)).numpy() for name, v in vectors.items()}
     kinds = ["E_in", "U_in", "E_out", "U_out", "in_in", "in_out", "out_in", "out_out"]
+    if shape == "llama":
+        vectors["up"] = torch.cat([layer.w_up.T for layer in whole.layers if layer.w_up is not None])
+        kinds += ["E_up", "U_up", "in_up", "out_up", "up_in", "up_out", "up_up"]
+    units = {name: (v / v.norm(dim=1, keepdim=True)).numpy() for name, v in vectors.items()}
     assert {name.split(".")[0] for name in arrays} == set(kinds)
     for kind in kinds:
         first, second = kind.split("_")

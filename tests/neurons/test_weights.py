@@ -83,7 +83,9 @@ def test_columns_are_what_numpy_says(shape: str, monkeypatch: pytest.MonkeyPatch
         )
         assert (rows["text"] == "t" + rows["token"].astype(str)).all()
 
-    for name, vectors in (("w_in", w_in), ("w_out", w_out)):
+    read = {"w_in": w_in} if shape != "llama" else {"w_in": w_in, "w_up": w_up}
+    assert ("w_up_max_cos" in table) == ("o_up_composition" in table) == (shape == "llama")
+    for name, vectors in {**read, "w_out": w_out}.items():
         units = vectors / np.linalg.norm(vectors, axis=1)[:, None]
         pairs = units @ units.T
         np.fill_diagonal(pairs, -np.inf)
@@ -131,6 +133,19 @@ def test_a_silent_neuron_and_an_empty_feature_are_no_obstacle() -> None:
     reduction, sign = weights.explained(torch.rand(2, 5), torch.tensor([[0.0, 1.0]] * 5))
     assert not reduction.any()
     assert torch.isfinite(sign).all()
+
+
+@pytest.mark.parametrize("shape", ["gpt2", "gpt_neox"])
+def test_composition_is_null_where_no_head_is_met(shape: str) -> None:
+    table, _ = tables(tiny_model(shape))
+    for kind in "kqv":
+        assert table[f"{kind}_composition"].isna().tolist() == [False] * 48 + [True] * 24  # the last layer
+        assert (table[f"{kind}_composition_layer"].dropna() > table["layer"][:48]).all()
+    first = 24 * (shape == "gpt_neox")  # parallel: a neuron of the first layer reads no head
+    assert table["o_composition"].isna().tolist() == [True] * first + [False] * (72 - first)
+    assert table["o_composition_head"].isna().tolist() == table["o_composition"].isna().tolist()
+    without, _ = tables(tiny_model(shape), composition=False)
+    assert not [name for name in without if "composition" in name]
 
 
 def test_one_neuron_has_no_other() -> None:
