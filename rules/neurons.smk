@@ -377,6 +377,7 @@ rule neurons_attention:
         activations=chapters.activation_ledgers(settings)[0],
     output:
         heads="results/neurons/{study}/attention_heads.parquet",
+        neurons="results/neurons/{study}/attention_neurons.parquet",
         pairs="results/neurons/{study}/attention_pairs.parquet",
         figure="results/neurons/{study}/figures/attention.svg",
         data="results/neurons/{study}/figures/attention.json",
@@ -392,8 +393,9 @@ rule neurons_attention:
         **step("neurons.attention"),
     shell:
         "python -m steps.neurons.attention --model {input.model:q} --activations {input.activations:q}"
-        " --settings {params.settings:q} --heads {output.heads:q} --pairs {output.pairs:q}"
-        " --figure {output.figure:q} --data {output.data:q} --numbers {output.numbers:q} --log {log:q}"
+        " --settings {params.settings:q} --heads {output.heads:q} --neurons {output.neurons:q}"
+        " --pairs {output.pairs:q} --figure {output.figure:q} --data {output.data:q}"
+        " --numbers {output.numbers:q} --log {log:q}"
 
 
 rule neurons_intervene:

@@ -18,6 +18,11 @@ other tokens), ``norm_ratio`` (other over BOS); ``bos_attention`` (mean over des
 ``layer_factor``; ``score_max`` ``score_max_layer`` ``score_max_neuron`` and the same three for
 ``score_min``; ``random_max``, ``random_min``; ``skipped``, why there is no score (null where there is one).
 
+``neurons`` (parquet, a row per neuron): ``model``, ``layer``, ``neuron``; ``head_layer``, ``head``, its
+``score`` with that head, ``layer_factor`` of the head; ``cosine`` (score over the largest possible), ``p``
+(two-sided, over all later heads), ``p_adjusted``, ``attention_neuron`` (adjusted p at most q); null where no
+later head has a score. A positive score turns the head off.
+
 ``pairs`` (parquet, a row per pair): ``model``, ``layer`` and ``neuron``, ``head_layer``, ``head``,
 ``source`` (named, strongest), ``score``, ``layer_factor``, ``destinations``; ``activation_bos``,
 ``bos_norm``, ``activation_norm``: correlations over destinations of the neuron's activation, of the change
@@ -25,7 +30,7 @@ of attention to BOS and of the relative change of the norm of the head's output,
 ablated (positive ``activation_bos``: the neuron turns the head off); ``bos_change``, ``norm_change``: means.
 
 ``figure`` and ``data``: SVG and JSON, the paper's F8 and F26. ``numbers``: JSON, ``attention_score_max``,
-the largest score; null where no head has one.
+the largest score, and ``attention_neurons``, how many there are; null where no head has a score.
 """
 
 from __future__ import annotations
@@ -41,22 +46,27 @@ from steps.core.runner import Output, run
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import write_json
 from steps.neurons.activations import Activations
+from steps.neurons.baseline import benjamini_hochberg
 from steps.neurons.forward import first_rows, open_model, row_batches
-from steps.neurons.heads import HeadNorms, Heads, all_scores, bos_keys, head_scores, random_directions
+from steps.neurons.heads import HeadNorms, Heads, Scores, all_scores, random_directions
 from steps.neurons.intervention_figure import plain, plain_ticks
 from steps.neurons.steering import Pair, destinations, named_pairs, path_ablation, strongest_pairs
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    import torch
     from matplotlib.figure import Figure
+
+    from steps.neurons.transformer import Facts
 
 ROTARY = "rotary positions: the query turns with the position, so no one key of BOS stands for all"
 """Why a head has no heuristic score."""
 
 CAPTION = (
     "First: heuristic scores of all neurons and the heads of later layers beside random directions; positive"
-    " ones turn a head towards BOS. Second: what each head writes where it attends to BOS only, beside other"
+    " ones turn a head towards BOS, and the count is of neurons beyond what random directions give, over all"
+    " heads. Second: what each head writes where it attends to BOS only, beside other"
     " tokens. The others: the strongest pairs, the neuron's activation taken out of the query at one"
     " token each; changes are clean minus ablated, titles give correlations."
 )
@@ -72,6 +82,7 @@ class Settings(BaseSettings):
         (0.5, 1.0), description="destination tokens: from and up to which share of the context"
     )
     destinations: int = Field(2000, ge=3, description="destination tokens drawn for path ablation")
+    q: float = Field(0.05, gt=0, lt=1, description="false discovery rate of attention neurons")
     random: int = Field(1000, ge=1, description="random directions beside the neurons")
     strongest: int = Field(20, ge=0, description="pairs with the largest absolute score that are ablated")
     named: list[tuple[int, int, int, int]] = Field(
@@ -130,14 +141,16 @@ def pair_table(name: str, points: dict[Pair, np.ndarray], layers: list[Heads]) -
 
 
 def head_table(
-    name: str, norms: list[HeadNorms], scores: list[np.ndarray], random: list[np.ndarray], width: int
+    name: str, norms: list[HeadNorms], scores: Scores, directions: torch.Tensor, width: int
 ) -> pd.DataFrame:
-    """The table ``heads`` of the module's docstring."""
+    """The table ``heads`` of the module's docstring; ``directions`` are the random ones."""
     import numpy as np
     import pandas as pd
 
     records = []
-    for layer, (sums, values, drawn) in enumerate(zip(norms, scores, random, strict=True)):
+    for layer, sums in enumerate(norms):
+        values = scores.of(layer)
+        drawn = scores.beside(layer, directions) if len(values) else values
         other, attention = sums.other / sums.others, sums.attention / sums.seen
         assert isinstance(other, np.ndarray)
         assert isinstance(attention, np.ndarray)
@@ -169,12 +182,58 @@ def head_table(
     return table.astype({"layer": "int32", "head": "int32", "skipped": "str", **whole, **real})
 
 
+def neuron_table(name: str, facts: Facts, scores: Scores, factors: list[float], q: float) -> pd.DataFrame:
+    """The table ``neurons`` of the module's docstring; ``factors`` are the ``layer_factor`` of each layer."""
+    import numpy as np
+    import pandas as pd
+    from scipy.special import betainc
+
+    count = facts.layers * facts.width
+    number, heads = np.arange(count), np.zeros(count, np.int64)
+    cosine, score = np.zeros(count), np.full(count, np.nan)
+    place = np.zeros((2, count), np.int64)
+    for layer in range(facts.layers):
+        values = scores.of(layer)
+        if not len(values):
+            continue
+        share = values / np.maximum(scores.largest(layer), 1e-30)
+        head = np.abs(share).argmax(1)
+        own = share[number[: len(share)], head]
+        better = np.flatnonzero((np.abs(own) > np.abs(cosine[: len(own)])) | (heads[: len(own)] == 0))
+        cosine[better], score[better] = own[better], values[better, head[better]]
+        place[0, better], place[1, better] = layer, head[better]
+        heads[: len(values)] += values.shape[1]
+    # A LayerNorm leaves out one direction; the rest of the residual stream is all that a score sees.
+    dimensions = facts.d_model - (facts.norm == "layer")
+    single = betainc((dimensions - 1) / 2, 0.5, np.clip((1 - cosine) * (1 + cosine), 0, 1))
+    p = np.where(heads > 0, np.minimum(1, heads * single), np.nan)
+    adjusted = p.copy()
+    adjusted[heads > 0] = benjamini_hochberg(p[heads > 0])
+    known = heads > 0
+    return pd.DataFrame(
+        {
+            "model": name,
+            "layer": (number // facts.width).astype("int32"),
+            "neuron": (number % facts.width).astype("int32"),
+            "head_layer": pd.Series(place[0]).where(known).astype("Int32"),
+            "head": pd.Series(place[1]).where(known).astype("Int32"),
+            "score": score,
+            "layer_factor": np.where(known, np.array(factors)[place[0]], np.nan),
+            "cosine": np.where(known, cosine, np.nan),
+            "p": p,
+            "p_adjusted": adjusted,
+            "attention_neuron": pd.Series(adjusted <= q).where(known).astype("boolean"),
+        }
+    )
+
+
 def draw(
     heads: pd.DataFrame,
     pairs: pd.DataFrame,
     points: dict[Pair, np.ndarray],
-    scores: np.ndarray,
-    random: np.ndarray,
+    called: int,
+    scores: Scores,
+    directions: torch.Tensor,
 ) -> tuple[Figure, dict[str, Any]]:
     """F8 and F26: scores against random directions, what heads write, and path ablation of five pairs."""
     import numpy as np
@@ -198,15 +257,25 @@ def draw(
             for pair in shown
         ],
     }
-    if scores.size:
-        limit = 1.05 * max(np.abs(scores).max(), np.abs(random).max(), 1e-6)
+    layers = sorted(set(heads.loc[heads["score_max"].notna(), "layer"]))
+    if layers:
+        ends = heads[["score_max", "score_min", "random_max", "random_min"]].abs().to_numpy(float)
+        limit = 1.05 * max(np.nanmax(ends), 1e-6)
         edges = np.linspace(-limit, limit, 101)
-        data["edges"] = edges.tolist()
-        for name, values in (("neurons", scores), ("random directions", random)):
-            counts, _ = np.histogram(values, edges)
+        data |= {"edges": edges.tolist(), "attention_neurons": called}
+        found = np.zeros((2, 100), np.int64)
+        for layer in layers:
+            found[0] += np.histogram(scores.of(layer), edges)[0]
+            found[1] += np.histogram(scores.beside(layer, directions), edges)[0]
+        for name, counts in zip(("neurons", "random directions"), found, strict=True):
             data[name.replace(" ", "_")] = counts.tolist()
             a.stairs(counts / counts.sum(), edges, label=name, linewidth=1.4)
-        a.set(yscale="log", xlabel="score", ylabel="share of pairs", title="Scores of neurons and heads")
+        a.set(
+            yscale="log",
+            xlabel="score",
+            ylabel="share of pairs",
+            title=f"Scores of neurons and heads; {called:,} beyond chance",
+        )
         plain_ticks(a.yaxis)
         a.legend(fontsize=7)
     else:
@@ -241,13 +310,13 @@ def main(
     activations: Path,
     settings: Settings,
     heads: Output,
+    neurons: Output,
     pairs: Output,
     figure: Output,
     data: Output,
     numbers: Output,
 ) -> None:
     """Look at the heads of a model and at the neurons that steer them."""
-    import numpy as np
     import torch
 
     source = Activations(activations)
@@ -256,18 +325,10 @@ def main(
     parts, context = forward.facts, source.context
     with torch.inference_mode():
         layers = [Heads(forward, layer) for layer in range(parts.layers)]
-        empty = [np.empty((0, parts.heads), np.float32)] * parts.layers
-        scores, random = empty, empty
-        if not parts.rotary:
-            keys = bos_keys(forward, layers, int(rows[0, 0]))
-            scores = all_scores(forward, layers, keys)
-            drawn = random_directions(
-                forward, settings.random, derived_seed(settings.seed, "neurons.attention", source.name)
-            )
-            random = [
-                head_scores(own, key, drawn).float().cpu().numpy()
-                for own, key in zip(layers, keys, strict=True)
-            ]
+        scores = all_scores(forward, layers, int(rows[0, 0]))
+        directions = random_directions(
+            forward, settings.random, derived_seed(settings.seed, "neurons.attention", source.name)
+        )
         where = destinations(
             len(rows),
             context,
@@ -285,22 +346,30 @@ def main(
         known = {(p.layer, p.neuron, p.head_layer, p.head) for p in chosen}
         chosen += [
             p
-            for p in strongest_pairs(scores, parts.width, settings.strongest)
+            for p in strongest_pairs(map(scores.of, range(parts.layers)), parts.width, settings.strongest)
             if (p.layer, p.neuron, p.head_layer, p.head) not in known
         ]
         points = path_ablation(forward, layers, chosen, rows, where, settings.batch_tokens)
-    by_head = head_table(source.name, norms, scores, random, parts.width)
-    by_pair = pair_table(source.name, points, layers)
-    by_head.to_parquet(heads, index=False)
-    by_pair.to_parquet(pairs, index=False)
-    every = np.concatenate([values.reshape(-1) for values in scores])
-    beside = np.concatenate(
-        [drawn.reshape(-1) for drawn, own in zip(random, scores, strict=True) if len(own)] or [every]
-    )
-    drawn_figure, shown = draw(by_head, by_pair, points, every, beside)
+        by_head = head_table(source.name, norms, scores, directions, parts.width)
+        factors = [own.layer_factor for own in layers]
+        by_neuron = neuron_table(source.name, parts, scores, factors, settings.q)
+        by_pair = pair_table(source.name, points, layers)
+        by_head.to_parquet(heads, index=False)
+        by_neuron.to_parquet(neurons, index=False)
+        by_pair.to_parquet(pairs, index=False)
+        called = int(by_neuron["attention_neuron"].sum())
+        drawn_figure, shown = draw(by_head, by_pair, points, called, scores, directions)
     save_figure(drawn_figure, figure)
     write_json(data, shown)
-    write_json(numbers, {"attention_score_max": float(every.max()) if every.size else None})
+    largest = by_head["score_max"].max()
+    scored = largest == largest
+    write_json(
+        numbers,
+        {
+            "attention_score_max": float(largest) if scored else None,
+            "attention_neurons": called if scored else None,
+        },
+    )
 
 
 if __name__ == "__main__":

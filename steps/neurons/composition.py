@@ -148,7 +148,7 @@ class Largest:
 
     def columns(self) -> dict[str, np.ndarray]:
         """``KIND_composition`` (NaN where there is no such head), its ``_layer`` and ``_head`` (-1)."""
-        found = {}
+        found: dict[str, np.ndarray] = {}
         for kind, values in self._best.items():
             name = f"{kind}_composition"
             found |= {name: values, f"{name}_layer": self._head[kind][0], f"{name}_head": self._head[kind][1]}

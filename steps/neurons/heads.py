@@ -7,10 +7,11 @@ attention sums to 1, and the norm of a head's output says what the head moves.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from steps.neurons.forward import Forward
-from steps.neurons.transformer import attend, normalise, processed_layer
+from steps.neurons.transformer import attend, normalise, processed_layer, unit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,46 +128,61 @@ def bos_keys(forward: Forward, heads: list[Heads], bos: int) -> list[torch.Tenso
     return [layer.of(clean)[1][0, 0] for layer in heads]
 
 
-def unit_directions(forward: Forward, layer: int) -> torch.Tensor:
-    """``w_out`` of all neurons of a layer, centred as norms see them, of unit norm: ``[width, d_model]``."""
-    written = processed_layer(forward.reader.layer(layer), forward.facts).w_out
-    return written / written.norm(dim=-1, keepdim=True).clamp_min(1e-30)
-
-
 def random_directions(forward: Forward, count: int, seed: int) -> torch.Tensor:
     """Gaussian directions of unit norm ``[count, d_model]``."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn((count, forward.facts.d_model), generator=generator, dtype=torch.float64)
-    drawn = drawn / drawn.norm(dim=-1, keepdim=True)
-    return drawn.to(forward.device, forward.dtype)
+    return unit(drawn).to(forward.device, forward.dtype)
 
 
-def head_scores(heads: Heads, key: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
-    """Heuristic scores ``[n, heads]`` of directions ``[n, d_model]`` of unit norm.
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Heuristic scores of all neurons and the heads of later layers, computed one layer of heads at a time.
 
-    Args:
-        heads: of the later layer.
-        key: the heads' keys at BOS, ``[heads, head_size]``.
-        directions: see :func:`unit_directions`.
+    Attributes:
+        heads: heads of a layer.
+        written: of each layer that has a later one, ``w_out`` of all neurons as norms see it, of unit norm:
+            ``[width, d_model]``; empty where heads have no score.
+        queries: of each layer, what a direction times it gives the scores of the heads: ``[d_model, heads]``.
     """
+
+    heads: int
+    written: list[torch.Tensor]
+    queries: list[torch.Tensor]
+
+    def of(self, layer: int) -> np.ndarray:
+        """Scores ``float32 [neurons of earlier layers, heads]`` of a layer's heads; neurons in order."""
+        import numpy as np
+
+        parts = [(written @ self.queries[layer]).float().cpu().numpy() for written in self.written[:layer]]
+        return np.concatenate(parts) if parts else np.empty((0, self.heads), np.float32)
+
+    def beside(self, layer: int, directions: torch.Tensor) -> np.ndarray:
+        """Scores ``float32 [n, heads]`` of directions ``[n, d_model]`` of unit norm."""
+        found: np.ndarray = (directions @ self.queries[layer]).float().cpu().numpy()
+        return found
+
+    def largest(self, layer: int) -> np.ndarray:
+        """The largest score ``float64 [heads]`` that a direction can have: that along the query."""
+        found: np.ndarray = self.queries[layer].double().norm(dim=0).cpu().numpy()
+        return found
+
+
+def all_scores(forward: Forward, heads: list[Heads], bos: int) -> Scores:
+    """The scores of a model; without any where the queries turn with the position."""
     import torch
 
+    facts = forward.facts
+    if facts.rotary:
+        return Scores(facts.heads, [], [])
     # The keys first: [d_model, heads] is small, and what is left is one product.
-    return directions @ torch.einsum("hds,hs->dh", heads.weights.w_q, key) / heads.size**0.5
-
-
-def all_scores(forward: Forward, heads: list[Heads], keys: list[torch.Tensor]) -> list[np.ndarray]:
-    """Scores ``float32 [neurons of earlier layers, heads]`` of each layer's heads, neurons layer by layer."""
-    import numpy as np
-
-    count = forward.facts.heads
-    earlier: list[torch.Tensor] = []
-    found = []
-    for layer, (own, key) in enumerate(zip(heads, keys, strict=True)):
-        parts = [head_scores(own, key, directions).float().cpu().numpy() for directions in earlier]
-        found.append(np.concatenate(parts) if parts else np.empty((0, count), np.float32))
-        if layer + 1 < len(heads):
-            earlier.append(unit_directions(forward, layer))
-    return found
+    queries = [
+        torch.einsum("hds,hs->dh", own.weights.w_q, key) / own.size**0.5
+        for own, key in zip(heads, bos_keys(forward, heads, bos), strict=True)
+    ]
+    written = [
+        unit(processed_layer(forward.reader.layer(layer), facts).w_out) for layer in range(facts.layers - 1)
+    ]
+    return Scores(facts.heads, written, queries)

@@ -30,6 +30,8 @@ name                        meaning
 ``entropy_candidates``      candidates of the configured entropy query
 ``attention_score_max``     largest heuristic score of a neuron and a later head, towards BOS; null where
                             no head has one (rotary positions, one layer)
+``attention_neurons``       neurons whose score with a later head is beyond random directions at rate q, over
+                            all later heads; null as before
 ==========================  =========================================================================
 """
 

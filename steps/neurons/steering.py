@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Literal
 from steps.core.errors import UserError
 from steps.core.runner import progress
 from steps.neurons.forward import Forward, row_batches
-from steps.neurons.heads import Heads, turned
+from steps.neurons.heads import Heads, Scores, turned
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
     import torch
 
@@ -30,8 +32,11 @@ class Pair:
     source: Literal["named", "strongest"] = "strongest"
 
 
-def strongest_pairs(scores: list[np.ndarray], width: int, count: int) -> list[Pair]:
-    """The pairs with the largest absolute scores, the largest first; of equal ones the earlier."""
+def strongest_pairs(scores: Iterable[np.ndarray], width: int, count: int) -> list[Pair]:
+    """The pairs with the largest absolute scores, the largest first; of equal ones the earlier.
+
+    ``scores`` are those of each layer of heads, see :meth:`Scores.of`.
+    """
     import numpy as np
 
     best = []
@@ -45,9 +50,7 @@ def strongest_pairs(scores: list[np.ndarray], width: int, count: int) -> list[Pa
     return best[:count]
 
 
-def named_pairs(
-    named: list[tuple[int, int, int, int]], forward: Forward, scores: list[np.ndarray]
-) -> list[Pair]:
+def named_pairs(named: list[tuple[int, int, int, int]], forward: Forward, scores: Scores) -> list[Pair]:
     """The pairs that settings name.
 
     Raises:
@@ -62,7 +65,7 @@ def named_pairs(
                 f"neurons.attention.named: found {[layer, neuron, head_layer, head]}, expected a neuron of"
                 f" {parts.width} and a head of {parts.heads} of a later layer, of {parts.layers} layers"
             )
-        known = scores[head_layer]
+        known = scores.of(head_layer)
         score = float(known[layer * parts.width + neuron, head]) if len(known) else float("nan")
         pairs.append(Pair(layer, neuron, head_layer, head, score, "named"))
     return pairs

@@ -25,9 +25,9 @@ column                               definition
 ``w_out_max_cos _layer _neuron``     the same for w_out
 ``w_up_max_cos _layer _neuron``       only where a model is gated: the same for w_up
 ``w_out_min_cos _layer _neuron``     smallest cosine of w_out: candidates for an anti-entropy partner
-``k_composition _layer _head``       largest composition K with a head, and which (``neurons.composition``); null
-                                     where no head can be reached; the same for ``q v o`` and, only where a
-                                     model is gated, ``o_up``
+``k_composition _layer _head``       largest composition K with a head, and which (``neurons.composition``);
+                                     null where no head can be reached; the same for ``q v o`` and, only where
+                                     a model is gated, ``o_up``
 ===================================  ================================================================
 
 ``logit_effects``: the tokens that each neuron promotes and suppresses most by w_out @ W_U (the scale of the
@@ -275,7 +275,7 @@ def nearest(units: list[torch.Tensor], device: str, smallest: bool = False) -> t
 
 
 def redundancy_columns(units: dict[str, list[torch.Tensor]], settings: Settings) -> dict[str, np.ndarray]:
-    """Cosines with the most similar other neuron, of each vector in ``units``; of w_out the most opposite one."""
+    """Cosines with the most similar other neuron, of each of ``units``; of w_out the most opposite."""
     width = len(units["w_in"][0])
     columns: dict[str, np.ndarray] = {}
     for name, key, smallest in (*((name, "max", False) for name in units), ("w_out", "min", True)):

@@ -279,6 +279,7 @@ def neuron_files(config: Config) -> list[str]:
         "logit_effects",
         "roles",
         "depth",
+        "attention_neurons",
     )
     tables = [f"{name}.parquet" for name in (*names, "explanations", "tokens")]
     drawn = [f"figures/{figure}" for figure in NEURON_FIGURES + STEP_FIGURES]

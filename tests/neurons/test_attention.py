@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -16,20 +17,18 @@ from steps.core.figures import new_figure
 from steps.core.runner import Output
 from steps.language_models.architectures import compute_in_float64
 from steps.neurons import attention, dump
-from steps.neurons.attention import Settings
+from steps.neurons.attention import Settings, neuron_table
 from steps.neurons.forward import Forward
 from steps.neurons.heads import (
     HeadNorms,
     Heads,
+    Scores,
     all_scores,
-    bos_keys,
-    head_scores,
     random_directions,
 )
 from steps.neurons.steering import Pair, destinations, path_ablation, strongest_pairs
 from tests.language_models.tiny_models import SHAPES, tiny_model
 from tests.neurons.planted import CONTEXT, rows_of, write_model, write_rows, write_tokenizer
-
 
 WINDOW = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}
 """Of Qwen2: every layer but the first sees five tokens."""
@@ -99,7 +98,8 @@ def test_scores_are_those_written_out(scaled: bool) -> None:
     body, rng = model.transformer, np.random.default_rng(0)
     with torch.inference_mode():
         heads = [Heads(forward, layer) for layer in range(3)]
-        found = all_scores(forward, heads, bos_keys(forward, heads, 0))
+        scores = all_scores(forward, heads, 0)
+        found = [scores.of(layer) for layer in range(3)]
         x = body.wte.weight[:1] + body.wpe.weight[:1]
         for layer, block in enumerate(body.h):
             gain, bias = block.ln_1.weight, block.ln_1.bias
@@ -220,6 +220,11 @@ def plant(seed: int, sign: int = 1) -> tuple[Any, np.ndarray]:
     return model, rows
 
 
+def called(table: pd.DataFrame) -> set[tuple[int, int]]:
+    found = table[table["attention_neuron"].fillna(False).astype(bool)]
+    return set(zip(found["layer"], found["neuron"], strict=True))
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_planted_neuron_that_steers_a_head_is_found_and_its_decoy_is_not(seed: int) -> None:
     sign = 1 if seed % 2 else -1
@@ -227,20 +232,84 @@ def test_a_planted_neuron_that_steers_a_head_is_found_and_its_decoy_is_not(seed:
     forward = Forward(model)
     with torch.inference_mode():
         heads = [Heads(forward, layer) for layer in range(2)]
-        keys = bos_keys(forward, heads, 0)
-        scores = all_scores(forward, heads, keys)
-        first = strongest_pairs(scores, forward.facts.width, 1)[0]
+        scores = all_scores(forward, heads, 0)
+        first = strongest_pairs(map(scores.of, range(2)), forward.facts.width, 1)[0]
         assert (first.layer, first.neuron, first.head_layer, first.head) == (0, 7, 1, 2)
         assert np.sign(first.score) == sign
-        beside = head_scores(heads[1], keys[1], random_directions(forward, 500, seed)).numpy()
+        beside = scores.beside(1, random_directions(forward, 500, seed))
         assert abs(first.score) > np.abs(beside[:, 2]).max()
-        assert abs(scores[1][7, 0]) < 0.5 * abs(first.score)  # the transposed head
+        assert abs(scores.of(1)[7, 0]) < 0.5 * abs(first.score)  # the transposed head
         where = destinations(len(rows), 24, (0.5, 1.0), 400, seed)
         values = path_ablation(forward, heads, [first], rows, where, 480)[first]
     a, b, c = (np.corrcoef(values[i], values[j])[0, 1] for i, j in ((0, 1), (1, 2), (0, 2)))
     assert sign * a > 0.8
     assert b < -0.6
     assert sign * c < -0.5
+
+
+def test_planted_neurons_of_models_are_called_and_others_at_most_at_the_rate() -> None:
+    others = 0
+    for seed in range(20):
+        model, _ = plant(seed, 1 if seed % 2 else -1)
+        forward = Forward(model)
+        with torch.inference_mode():
+            scores = all_scores(forward, [Heads(forward, layer) for layer in range(2)], 0)
+            table = neuron_table("a", forward.facts, scores, [1.0, 0.5], 0.05)
+        row = table.iloc[7]
+        assert (row["head_layer"], row["head"], row["layer_factor"]) == (1, 2, 0.5)
+        assert row["score"] == scores.of(1)[7, 2]
+        assert row["attention_neuron"]
+        others += len(called(table) - {(0, 7)})
+        assert table["p"].isna().tolist() == [False] * 128 + [True] * 128  # the last layer steers no head
+    assert others <= 0.05 * (20 + others)
+
+
+def random_units(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Random directions of a residual stream of 32 numbers as LayerNorm sees them."""
+    drawn = rng.standard_normal((count, 32))
+    drawn -= drawn.mean(1, keepdims=True)
+    found: np.ndarray = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+    return found
+
+
+def test_planted_attention_neurons_are_found_and_random_directions_at_most_at_the_rate() -> None:
+    """Among heads whose queries differ a lot in size: large scores alone would name the largest head's."""
+    facts = Forward(tiny_model("gpt2")).facts
+    facts = dataclasses.replace(facts, layers=4, width=200, d_model=32, heads=6)
+    false, found, nulls, large = 0, 0, [], 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        queries = [random_units(rng, 6) for _ in range(4)]
+        sizes = [np.exp(1.5 * rng.standard_normal(6)) for _ in range(4)]
+        written = [random_units(rng, 200) for _ in range(3)]
+        planted = {}
+        for number in range(180):
+            layer, neuron = number % 3, number // 3
+            head_layer, head = int(rng.integers(layer + 1, 4)), int(rng.integers(6))
+            direction = (-1) ** number * queries[head_layer][head] + 0.5 * random_units(rng, 1)[0]
+            written[layer][neuron] = direction / np.linalg.norm(direction)
+            planted[layer, neuron] = (head_layer, head)
+        scores = Scores(
+            6,
+            [torch.from_numpy(part) for part in written],
+            [torch.from_numpy((part * size[:, None]).T) for part, size in zip(queries, sizes, strict=True)],
+        )
+        table = neuron_table("a", facts, scores, [1.0] * 4, 0.05)
+        names = called(table)
+        false += len(names - set(planted))
+        assert set(planted) <= names
+        found += len(planted)
+        for (layer, neuron), head in planted.items():
+            row = table.iloc[200 * layer + neuron]
+            assert (row["head_layer"], row["head"]) == head
+        rest = table[: 3 * 200].drop(index=[200 * layer + neuron for layer, neuron in planted])
+        nulls.append(rest["p"].to_numpy())
+        weakest = min(abs(table["score"][200 * layer + neuron]) for layer, neuron in planted)
+        large += int((rest["score"].abs() > weakest).sum())
+    everything = np.concatenate(nulls)
+    assert false <= 0.05 * (false + found)
+    assert 0.042 < (everything <= 0.05).mean() < 0.055  # Bonferroni is nearly exact here
+    assert large > 20 * 200  # decoys: neurons with larger scores than the weakest planted one
 
 
 def test_norms_at_bos_and_elsewhere() -> None:
@@ -288,7 +357,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def step(made: Path, folder: Path, model: str = "a", **settings: Any) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    names = ("heads.parquet", "pairs.parquet", "figure.svg", "figure.json", "numbers.json")
+    names = ("heads.parquet", "neurons.parquet", "pairs.parquet", "figure.svg", "figure.json", "numbers.json")
     files = [Output(folder / name) for name in names]
     chosen = Settings.model_validate({"rows": 10, "destinations": 40, "strongest": 6, **settings})
     attention.main(made / model / "ledger.json", made / "dump" / "ledger.json", chosen, *files)
@@ -299,10 +368,15 @@ def test_the_step_writes_the_same_bytes_twice_and_tables_that_agree(made: Path, 
     first, second = (step(made, tmp_path / name, named=[(0, 3, 1, 1)]) for name in "ab")
     for name in first:
         assert first[name].read_bytes() == second[name].read_bytes()
-    heads, pairs = (pd.read_parquet(first[f"{name}.parquet"]) for name in ("heads", "pairs"))
+    heads, pairs, neurons = (
+        pd.read_parquet(first[f"{name}.parquet"]) for name in ("heads", "pairs", "neurons")
+    )
+    assert len(neurons) == 128
+    assert neurons["score"].notna().tolist() == [True] * 64 + [False] * 64
     numbers = json.loads(first["numbers.json"].read_text())
     assert len(heads) == 4
     assert heads["skipped"].isna().tolist() == [False] * 2 + [True] * 2
+    assert numbers["attention_neurons"] == neurons["attention_neuron"].sum()
     assert numbers["attention_score_max"] == heads["score_max"].max()
     assert pairs["source"].tolist() == ["named"] + ["strongest"] * 6
     best = pairs[pairs["source"] == "strongest"]["score"].abs()
@@ -314,7 +388,7 @@ def test_the_step_writes_the_same_bytes_twice_and_tables_that_agree(made: Path, 
 def test_a_smaller_batch_changes_nothing(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "draw", lambda *tables: (new_figure()[0], {}))
     first, second = (step(made, tmp_path / str(n), batch_tokens=n, dtype="float64") for n in (24, 4096))
-    for name in ("heads.parquet", "pairs.parquet"):
+    for name in ("heads.parquet", "neurons.parquet", "pairs.parquet"):
         pd.testing.assert_frame_equal(pd.read_parquet(first[name]), pd.read_parquet(second[name]), rtol=1e-9)
 
 
@@ -340,5 +414,7 @@ def test_rotary_heads_are_skipped_with_the_reason(
     assert heads["score_max"].isna().all()
     assert len(pairs) == 1
     assert np.isfinite(pairs["activation_bos"]).all()
-    assert json.loads(files["numbers.json"].read_text()) == {"attention_score_max": None}
+    assert pd.read_parquet(files["neurons.parquet"])["attention_neuron"].isna().all()
+    none = {"attention_score_max": None, "attention_neurons": None}
+    assert json.loads(files["numbers.json"].read_text()) == none
     assert "no head has a score" in files["figure.svg"].read_text()
