@@ -20,6 +20,8 @@ column                          meaning
 ``letter_response``             alphabet: difference of means between other tokens that begin with the
                                 letter and the rest
 ``position_mi``                 mutual information of firing and position, nats; of pre-activations
+``position_p`` ``_adjusted``    of the same without the position of BOS, see ``passes.information_p``;
+                                Benjamini-Hochberg over the model's neurons
 ``position_std``                std over positions of the mean post-activation
 ``within_position_std``         mean over positions of the std within one
 ``position_candidate``          pre-activation kurtosis below 2, the paper's first criterion
@@ -251,7 +253,8 @@ def explain_model(
         profiles.append({"position_mean": mean, "position_std": std, "bins_on": explained.bins_on})
     table = pd.concat(explanations, ignore_index=True)
     table["position_candidate"] = kurtosis < 2
-    table["p_adjusted"] = benjamini_hochberg(table["p"].to_numpy())
+    for name in ("p", "position_p"):
+        table[f"{name}_adjusted"] = benjamini_hochberg(table[name].to_numpy())
     label_families(table, settings)
     top = pd.concat(tokens, ignore_index=True)
     top.insert(0, "number", top.pop("neuron") + top.pop("start"))
@@ -319,6 +322,8 @@ def label_families(table: pd.DataFrame, settings: Settings) -> None:
     strong = (table["p_adjusted"] <= settings.q) & (
         table["variance_reduction_held_out"] >= settings.minimum_reduction
     )
+    # Position is more than a mean that differs: whether the neuron fires must tell where it is.
+    strong &= (table["which"] != "position") | (table["position_p_adjusted"] <= settings.q)
     columns = [table[name] for name in ("which", "group", "feature", "difference")]
     table["family"] = [
         family(which, group, name, difference > 0, holds_up)
@@ -340,7 +345,7 @@ def _evidence(row: Any) -> str:
     return (
         f"{token}{row.feature}: variance reduction {row.variance_reduction:.2f}, held out"
         f" {row.variance_reduction_held_out:.2f}{direction}{role}; adjusted p {row.p_adjusted:.1g};"
-        f" information about position {row.position_mi:.3f} nats"
+        f" information about position {row.position_mi:.3f} nats, adjusted p {row.position_p_adjusted:.1g}"
     )
 
 

@@ -2,7 +2,8 @@
 
 A neuron is in a family if its best explanation, chosen in-sample, holds up on held-out tokens (significant
 at false discovery rate q, variance reduction of at least a minimum) and the neuron *fires on* it, that is,
-the difference of means is positive. First rule that fits:
+the difference of means is positive. For position, firing must also inform about the position (mutual
+information above that of chance, at the same rate). First rule that fits:
 
 ===============  ===================================================================================
 family           best explanation
@@ -44,7 +45,8 @@ def family(which: str, group: str, name: str, positive: bool, holds_up: bool) ->
         group: of the best feature.
         name: of the best feature.
         positive: whether the neuron is higher where the feature holds.
-        holds_up: whether the explanation is significant and strong enough on held-out tokens.
+        holds_up: whether the explanation is significant and strong enough on held-out tokens; for position
+            also whether firing informs about it.
     """
     if not holds_up or not (positive or which == "position"):
         return "none"

@@ -174,15 +174,22 @@ class Sums:
         """The columns about position of the table of explanations."""
         import torch
 
-        share = self.fired.double() / (sum(self.tokens) // len(self.fired))
-        whole = share.mean(0)
-        terms = torch.special.xlogy(share, share / whole) + torch.special.xlogy(
-            1 - share, (1 - share) / (1 - whole)
-        )
-        information = torch.nan_to_num(terms).mean(0).clamp(min=0)
+        rows = sum(self.tokens) // len(self.fired)
+
+        def information(fired: torch.Tensor) -> np.ndarray:
+            share = fired.double() / rows
+            whole = share.mean(0)
+            terms = torch.special.xlogy(share, share / whole) + torch.special.xlogy(
+                1 - share, (1 - share) / (1 - whole)
+            )
+            found: np.ndarray = torch.nan_to_num(terms).mean(0).clamp(min=0).numpy()
+            return found
+
         mean, std = self.position_profile()
+        rest = self.fired[1:]  # without BOS, as the profile
         return {
-            "position_mi": information.numpy(),
+            "position_mi": information(self.fired),
+            "position_p": information_p(information(rest), rows * len(rest), len(rest)),
             "position_std": mean.std(1),
             "within_position_std": std.mean(1),
         }
@@ -239,6 +246,21 @@ class Sums:
             part.insert(1, "by", by)
             parts.append(part)
         return pd.concat(parts, ignore_index=True)
+
+
+def information_p(information: np.ndarray, tokens: int, positions: int) -> np.ndarray:
+    """Chance of so much mutual information of firing and position where there is none.
+
+    Twice the information (nats) times the number of tokens is then about chi-square distributed, with one
+    degree of freedom less than there are positions. Tokens are taken for independent.
+    """
+    import numpy as np
+    from scipy.special import chdtrc
+
+    if positions < 2:
+        return np.ones(len(information))
+    found: np.ndarray = chdtrc(positions - 1, 2 * tokens * information)
+    return found
 
 
 def first_pass(reader: Reader, found: list[Labelling]) -> Sums:

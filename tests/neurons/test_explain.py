@@ -18,6 +18,7 @@ from steps.core.tensors import read_tensors
 from steps.neurons import explain, features, labels, moments
 from steps.neurons.families import letter
 from steps.neurons.features import WORD_LISTS, Features
+from steps.neurons.passes import information_p
 from tests.neurons.planted import write_activations
 
 TEXTS = [
@@ -29,6 +30,9 @@ CONTEXT, ROWS, WIDTH = 16, 320, 24
 PLANTED = ["unigram", "alphabet", "previous_token", "position", "syntax", "context", "bos"]
 SILENCED = len(PLANTED)
 """A decoy: a neuron that one word silences."""
+ALWAYS = SILENCED + 1
+"""Another: a neuron whose mean follows the position, but that fires everywhere."""
+DECOYS = ALWAYS + 1
 
 
 def draw_tokens(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -65,9 +69,10 @@ def plant(rng: np.random.Generator, tokens: np.ndarray, sources: np.ndarray) -> 
         np.broadcast_to(2.0 * (sources == 1)[:, None], tokens.shape),
         5 * (tokens == 0),
         -3 * np.isin(tokens, OF),
+        np.broadcast_to(9 + 1.5 * wave, tokens.shape),
     ]
     noise = 0.7 * rng.standard_normal((*tokens.shape, 2 * WIDTH))
-    noise[..., SILENCED + 1 :] += rng.standard_normal((ROWS, 1, 2 * WIDTH - SILENCED - 1))  # alike in a row
+    noise[..., DECOYS:] += rng.standard_normal((ROWS, 1, 2 * WIDTH - DECOYS))  # alike in a row
     for number, signal in enumerate(signals):
         noise[..., number] += signal
     return noise.reshape(-1, 2 * WIDTH).astype(np.float16)
@@ -158,14 +163,46 @@ def test_a_neuron_that_a_word_silences_is_in_no_family(studies: list[tuple[Input
         assert "silenced by it" in row["evidence"]
 
 
+def test_a_neuron_that_always_fires_knows_no_position(studies: list[tuple[Inputs, pd.DataFrame]]) -> None:
+    for _, table in studies:
+        always, position = table.loc[ALWAYS], table.loc[PLANTED.index("position")]
+        assert always["which"] == position["which"] == "position"
+        assert always["variance_reduction_held_out"] > 0.5
+        assert always["p_adjusted"] < 1e-6
+        assert always["position_mi"] == 0
+        assert always["position_p"] == always["position_p_adjusted"] == 1
+        assert always["family"] == "none"
+        assert position["position_p_adjusted"] < 1e-6
+        bos = table.loc[PLANTED.index("bos")]  # knows one position only, that of BOS
+        assert bos["position_mi"] > 0.02
+        assert bos["position_p_adjusted"] > 0.05
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.03])
+def test_the_information_of_chance_is_chi_square(rate: float) -> None:
+    """Firing drawn at one rate, and permuted over positions."""
+    rng = np.random.default_rng(0)
+    rows, positions, neurons = 400, 15, 2000
+    fires = rng.random((rows, positions, neurons)) < rate
+    permuted = rng.permuted(np.repeat(fires[..., :1], neurons, axis=2), axis=1)
+    for drawn in (fires, permuted):
+        share, whole = drawn.mean(0), drawn.mean((0, 1))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            terms = share * np.log(share / whole) + (1 - share) * np.log((1 - share) / (1 - whole))
+        p = information_p(np.nan_to_num(terms).mean(0), rows * positions, positions)
+        for level in (0.5, 0.1, 0.01):
+            assert (p <= level).mean() == pytest.approx(level, rel=0.35)
+    assert information_p(np.array([0.1]), 100, 1).tolist() == [1]
+
+
 def test_noise_is_explained_at_most_at_the_false_discovery_rate(
     studies: list[tuple[Inputs, pd.DataFrame]],
 ) -> None:
     """Noise that is alike within rows, which a test that took tokens for independent would fail."""
-    found = pd.concat([table.iloc[SILENCED + 1 :] for _, table in studies])
+    found = pd.concat([table.iloc[DECOYS:] for _, table in studies])
     discoveries = sum((table["p_adjusted"] <= 0.05).sum() for _, table in studies)
     false = (found["p_adjusted"] <= 0.05).sum()
-    assert discoveries >= 20 * (SILENCED + 1)
+    assert discoveries >= 20 * DECOYS
     assert false / discoveries <= 0.05
     assert 0.02 < (found["p"] <= 0.05).mean() < 0.08
     assert (found["family"] == "none").all()
