@@ -68,6 +68,7 @@ from steps.neurons.labels import Labelling, by_combination, by_token, previous
 from steps.neurons.moments import Moments
 from steps.neurons.passes import Best, Reader, Split, best_explanations, first_pass
 from steps.neurons.table import power_moments
+from steps.neurons.transformer import open_reader, processed_ends
 
 if TYPE_CHECKING:
     import numpy as np
@@ -216,11 +217,9 @@ def labellings(text: Text, of_tokens: Features) -> list[Labelling]:
 
 
 def embedding_matrix(model: Path, vocabulary: int) -> np.ndarray:
-    """The token embedding ``[vocabulary, d_model]`` of a model, float32."""
-    from steps.language_models.architectures import architecture
-    from steps.language_models.models import load
-
-    weight = next(architecture(load(model)).embedding.parameters()).detach().float().numpy()
+    """The token embedding ``[vocabulary, d_model]`` of a model, preprocessed as all weights, float32."""
+    reader = open_reader(model)
+    weight = processed_ends(reader.ends(), reader.facts).w_e.numpy()
     if len(weight) < vocabulary:
         raise UserError(f"{model}: embeds {len(weight)} tokens, its tokenizer has {vocabulary}")
     return weight[:vocabulary]

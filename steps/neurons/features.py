@@ -58,7 +58,8 @@ COUNTS = {
 SYMBOLS = ".,!?;:-/\\_^'\")(][}{"
 
 SMALL_NORM = 0.52
-"""Norm of the embedding below which a token has the feature ``small_norm``."""
+"""Norm of the embedding, preprocessed as all weights (``neurons.transformer``), below which a token has the
+feature ``small_norm``."""
 
 Predicate = Callable[[str], bool]
 

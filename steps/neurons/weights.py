@@ -49,10 +49,10 @@ from steps.core.settings import Settings as BaseSettings
 from steps.language_models.models import load_tokenizer
 from steps.neurons.composition import Largest
 from steps.neurons.features import (
-    SMALL_NORM,
     Features,
     join,
     read_word_lists,
+    small_norm,
     token_features,
     vocabulary_texts,
 )
@@ -366,8 +366,7 @@ def main(models: list[Path], tokenizer: Path, settings: Settings, weights: Outpu
         if len(texts) != reader.facts.vocabulary:
             texts = vocabulary_texts(shared, reader.facts.vocabulary)
             of_tokens = token_features(texts, lists)
-        small = (ends.w_e.norm(dim=1) < SMALL_NORM).numpy()[:, None]
-        features = join([of_tokens, Features(["small_norm"], ["small_norm"], small)]).without_empty()
+        features = join([of_tokens, small_norm(ends.w_e.norm(dim=1).numpy())]).without_empty()
         shown = [text or shared.id_to_token(token) or f"[{token}]" for token, text in enumerate(texts)]
         table, top = model_tables(ledger.parent.name, reader, features, shown, settings, ends)
         tables.append(table)

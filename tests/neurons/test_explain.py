@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 
@@ -88,11 +89,13 @@ class Inputs:
     rows: Path
     tokenizer: Path
 
-    def explain(self, **settings: object) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, np.ndarray]]:
+    def explain(
+        self, model: Path | None = None, **settings: object
+    ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, np.ndarray]]:
         out = [Output(self.folder / name) for name in ("explanations", "tokens", "profiles")]
         chosen = explain.Settings.model_validate({"topic_sets": 0, "code_sources": [], **settings})
-        ledgers = [self.activations]
-        explain.main(ledgers, [self.moments], ledgers, self.rows, self.tokenizer, chosen, *out)
+        models = [model or self.activations]  # opened only where topics are learned
+        explain.main([self.activations], [self.moments], models, self.rows, self.tokenizer, chosen, *out)
         return pd.read_parquet(out[0]), pd.read_parquet(out[1]), read_tensors(out[2])[0]
 
 
@@ -390,12 +393,68 @@ def test_the_split_holds_out_the_last_rows_of_every_block(studies: list[tuple[In
     assert not source.keep.all()  # the original is as it was
 
 
+TOPICS = {"home": [" cat", " red", " tree", "moon"], "away": [" dog", " blue", " sun", " wal"]}
+"""Planted topics: no other feature holds for all words of one of them and for none else."""
+
+
+@pytest.fixture(scope="module")
+def topical(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Inputs, Path]]:
+    """Studies where neuron 10 fires on the first topic and neuron 11 is silenced by the second; a model whose
+    embedding knows both."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from tests.neurons.planted import save_model
+
+    found = []
+    members = [np.isin(TEXTS, words) for words in TOPICS.values()]
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        tokens, sources = draw_tokens(rng)
+        pre = plant(rng, tokens, sources)
+        pre[:, 10] += 3 * members[0][tokens.reshape(-1)]
+        pre[:, 11] -= 3 * members[1][tokens.reshape(-1)]
+        folder = tmp_path_factory.mktemp(f"topics-{seed}")
+        inputs = write_inputs(folder, tokens, sources, pre)
+        shape = {"n_positions": CONTEXT, "n_embd": 16, "n_layer": 1, "n_head": 2}
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=len(TEXTS), **shape))
+        embedding = 0.3 * rng.standard_normal((len(TEXTS), 16))
+        embedding[:, 3] += 3 * members[0]
+        embedding[:, 8] -= 3 * members[1]
+        with torch.no_grad():
+            model.transformer.wte.weight.copy_(torch.from_numpy(embedding))
+        found.append((inputs, save_model(folder / "model", model, {"seed": seed})))
+    return found
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_planted_topics_are_found(topical: list[tuple[Inputs, Path]], tmp_path: Path, learned: bool) -> None:
+    """Where topics are learned and where a file lists them."""
+    listed = tmp_path / "topics.json"
+    listed.write_text(json.dumps(TOPICS))
+    for inputs, model in topical:
+        settings = {"topic_sets": 4, "topic_tokens": 4} if learned else {"topics": listed}
+        table = inputs.explain(model if learned else None, **settings)[0]
+        for number, words, family in zip((10, 11), TOPICS.values(), ("context", "none"), strict=True):
+            row = table.loc[number]
+            assert row["group"] == "topic"
+            if learned:  # three of the words are its name
+                shown = row["feature"].partition("(")[2].rstrip(")").split()
+                assert set(shown) <= {word.strip() for word in words}
+            assert row["p_adjusted"] < 1e-6
+            assert row["family"] == family
+        assert table.loc[[10, 11], "feature"].nunique() == 2
+        assert (table["family"][: len(PLANTED)] == PLANTED).all()
+        noise = table.drop(index=[10, 11])[DECOYS:]
+        assert (noise["family"] == "none").all()
+
+
 def test_learned_topics_need_the_embedding_of_each_model(tmp_path: Path) -> None:
     from tests.neurons.planted import write_model
 
     model = write_model(tmp_path / "model")
     embedding = explain.embedding_matrix(model, 48)
     assert embedding.shape == (48, 16)
+    np.testing.assert_allclose(embedding.mean(1), 0, atol=1e-6)  # as weights are looked at everywhere
     with pytest.raises(UserError, match="embeds 48 tokens"):
         explain.embedding_matrix(model, 49)
 
