@@ -126,6 +126,7 @@ class Activations:
         self._arrays = [ArrayReader(self.store, name) for name in names] if kept else None
         self._model: PreActivations | None = None
         self._computed: tuple[int, list[torch.Tensor]] | None = None
+        self._row: tuple[int, list[torch.Tensor]] | None = None
 
     @property
     def kept(self) -> int:
@@ -169,18 +170,25 @@ class Activations:
         """Stored pre-activations ``[tokens, width]`` of one layer, within one block."""
         return self.stored(layer, tokens)[0]
 
-    def excerpt(self, layer: int, tokens: slice) -> Stored:
-        """What is kept of one layer's neurons at ``tokens``, which lie within one row, to be shown.
+    @property
+    def stored_here(self) -> bool:
+        """Whether values are read from a store; a model computes them otherwise."""
+        return self._arrays is not None
 
-        Where a model computes it, that row alone passes through it, not its whole block: last bits may
-        then differ from :meth:`stored`, whose values are summed.
+    def excerpt(self, layer: int, tokens: slice) -> Stored:
+        """What is kept of one layer's neurons at ``tokens``, to be shown.
+
+        Where a model computes it, they lie within one row, and that row alone passes through it, not its
+        whole block: last bits may then differ from :meth:`stored`, whose values are summed. The last row
+        is kept, for other layers and tokens.
         """
-        if self._arrays is not None:
+        if self.stored_here:
             return self.stored(layer, tokens)
         start = tokens.start // self.context * self.context
-        row = self._network()(self.tokens[None, start : start + self.context])
+        if self._row is None or self._row[0] != start:
+            self._row = (start, self._network()(self.tokens[None, start : start + self.context]))
         return tuple(
-            values[layer, tokens.start - start : tokens.stop - start].cpu().numpy() for values in row
+            values[layer, tokens.start - start : tokens.stop - start].cpu().numpy() for values in self._row[1]
         )
 
     def pieces(self, layer: int, block: int, start: int = 0) -> Iterator[tuple[slice, Stored]]:

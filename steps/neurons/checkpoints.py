@@ -5,7 +5,8 @@ the reference's activations, from which it takes the tokens, the mask and how va
 model is run anew at every step that all of them kept, and at the last one; nothing of it is stored.
 
 Writes one parquet table, a row per step and neuron of the reference, and a figure of it, SVG with its
-data as JSON. With the same step of every partner, as in ``neurons.baseline``:
+data as JSON; where the figure speaks of universal neurons, they are those of ``universal_set`` after the
+last step, and it says which. With the same step of every partner, as in ``neurons.baseline``:
 
 =========================================  =========================================================
 ``step``, ``tokens``, ``layer``, ``neuron``  steps and targets of training; which neuron
@@ -32,7 +33,6 @@ from pydantic import Field
 from steps.core.errors import UserError
 from steps.core.figures import COLOURS, new_figure, save_figure
 from steps.core.runner import Output, run
-from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import Folder, read_json, write_json
 from steps.neurons.activations import (
     Activations,
@@ -46,6 +46,7 @@ from steps.neurons.baseline import benjamini_hochberg, p_values, rotated_maxima
 from steps.neurons.correlate import correlations, sum_products
 from steps.neurons.dump import PreActivations, weights_fingerprint
 from steps.neurons.moments import Moments, WithinLayers
+from steps.neurons.universal import UniversalSettings, chosen, describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +61,7 @@ logger = logging.getLogger("reprise")
 FOLDER = "checkpoints/step-"
 
 
-class Settings(BaseSettings):
+class Settings(UniversalSettings):
     """How much is compared at each step."""
 
     tokens: int = Field(10_000, ge=1, description="the first ones of those compared, in whole rows")
@@ -251,8 +252,9 @@ def training_table(models: list[Path], like: Activations, settings: Settings) ->
     return pd.concat(tables, ignore_index=True)
 
 
-def training_figure(table: pd.DataFrame, threshold: float) -> tuple[Figure, dict[str, Any]]:
+def training_figure(table: pd.DataFrame, settings: Settings) -> tuple[Figure, dict[str, Any]]:
     """Excess, counts and persistence over training."""
+    threshold = settings.threshold
     figure, (a, b, c) = new_figure(1, 3, width=4.0)
     groups = table.groupby("tokens")
     tokens = [int(value) for value in groups.groups]
@@ -271,18 +273,19 @@ def training_figure(table: pd.DataFrame, threshold: float) -> tuple[Figure, dict
     a.set(ylabel="excess correlation", title="Excess over draw 0")
     draw(b, "universal", f"excess above {threshold:g}", groups["universal"].sum(), color=COLOURS[1])
     draw(b, "privileged_basis", "calibrated", groups["privileged_basis"].sum(), color=COLOURS[0])
-    b.set(ylabel=f"neurons of {data['neurons']}", ylim=(0, None), title="Neurons that count as universal")
+    b.set(ylabel=f"neurons of {data['neurons']}", ylim=(0, None), title="Neurons by either threshold")
     draw(c, "self_corr_mean", "correlation, mean", groups["self_corr"].mean(), color=COLOURS[0])
     last = table[table["tokens"] == tokens[-1]]
-    chosen = last.loc[last["privileged_basis"], ["layer", "neuron"]]
-    data["calibrated_at_last"] = len(chosen)
-    if len(chosen):
-        kept = table.merge(chosen, on=["layer", "neuron"]).groupby("tokens")["self_corr"].mean()
-        draw(c, "self_corr_mean_calibrated", "of those calibrated at the end", kept, color=COLOURS[2])
+    members = last.loc[chosen(last, settings.universal_set, settings.top_share), ["layer", "neuron"]]
+    data["set"] = describe(settings.universal_set, settings.top_share, len(members))
+    if len(members):
+        kept = table.merge(members, on=["layer", "neuron"]).groupby("tokens")["self_corr"].mean()
+        draw(c, "self_corr_mean_universal", "of the universal neurons", kept, color=COLOURS[2])
     draw(
         c, "best_is_itself", "share best matched by itself", groups["best_is_itself"].mean(), color=COLOURS[1]
     )
     c.set(ylabel="with the last step", ylim=(min(0.0, *data["self_corr_mean"]), 1.03), title="Persistence")
+    figure.suptitle(f"After the last step: {data['set']}", fontsize=9)
     for ax in (a, b, c):
         ax.set(xscale="log", xlabel="tokens seen in training")
         ax.xaxis.set_major_formatter("{x:g}")
@@ -302,7 +305,7 @@ def main(
         raise UserError(f"{activations}: not of the model {models[0]}; give those of the first model")
     table = training_table(models, like, settings)
     table.to_parquet(out, index=False)
-    drawn, shown = training_figure(table, settings.threshold)
+    drawn, shown = training_figure(table, settings)
     save_figure(drawn, figure)
     write_json(data, shown)
 

@@ -20,6 +20,7 @@ from pydantic import Field
 from steps.core.errors import size
 from steps.core.pages import render
 from steps.core.runner import Output, logger, progress, run
+from steps.core.stores import read_table
 from steps.core.text import visible
 from steps.neurons.activations import Activations, post_activations
 from steps.neurons.histograms import Histograms, bin_edges
@@ -101,15 +102,18 @@ def strengths(source: Activations, number: np.ndarray, token: np.ndarray, around
     inside = places // source.context == token[:, None] // source.context
     names = ("pre", "up") if source.gated else ("pre",)
     kept = [np.zeros(places.shape, np.float32) for _ in names]
-    block, layer = token // source.block_tokens, number // source.width
-    for k in progress(np.unique(block), len(np.unique(block)), f"{source.name}: blocks with examples"):
-        start = source.block_slice(int(k)).start
-        for this in np.unique(layer[block == k]):
-            here = np.flatnonzero((block == k) & (layer == this))
-            stored = source.stored(int(this), source.block_slice(int(k)))
-            at = np.clip(places[here] - start, 0, len(stored[0]) - 1)
-            for values, whole in zip(kept, stored, strict=True):
-                values[here] = whole[at, number[here, None] % source.width]
+    layer = number // source.width
+    # Of a store a block is read at once; what a model computes is no more than the rows that are shown.
+    step = source.block_tokens if source.stored_here else source.context
+    part = token // step
+    for k in progress(np.unique(part), len(np.unique(part)), f"{source.name}: places of examples"):
+        whole = slice(int(k) * step, min((int(k) + 1) * step, len(source.tokens)))
+        for this in np.unique(layer[part == k]):
+            here = np.flatnonzero((part == k) & (layer == this))
+            stored = source.excerpt(int(this), whole)
+            at = np.clip(places[here] - whole.start, 0, len(stored[0]) - 1)
+            for values, found in zip(kept, stored, strict=True):
+                values[here] = found[at, number[here, None] % source.width]
     post = np.where(inside, post_activations(source.activation, *kept), 0)
     largest = np.maximum(post.max(1, keepdims=True), 1e-12)
     return np.where(inside, np.rint(LEVELS * (post / largest).clip(0, 1)), -1).astype(int)
@@ -315,8 +319,11 @@ def main(
 
     from steps.language_models.models import load_tokenizer
 
+    def read(path: Path) -> pd.DataFrame:
+        return read_table(path).to_pandas()
+
     sources = {source.name: source for source in map(Activations, activations)}
-    table = pd.read_parquet(neurons)
+    table = read(neurons)
     judged = table["excess_corr"].notna().to_numpy()
     universal = judged.copy()
     universal[judged] = chosen(table[judged], settings.universal_set, settings.top_share)
@@ -324,14 +331,14 @@ def main(
     data = content(
         rows,
         len(table),
-        pd.read_parquet(edges),
-        pd.read_parquet(examples),
+        read(edges),
+        read(examples),
         Histograms(histograms),
         sources,
         settings,
     )
-    data["logits"] = logit_lists(pd.concat(map(pd.read_parquet, logits)), rows) if logits else None
-    data["families"] = family_lists(pd.concat(map(pd.read_parquet, families)), rows) if families else None
+    data["logits"] = logit_lists(pd.concat(map(read, logits)), rows) if logits else None
+    data["families"] = family_lists(pd.concat(map(read, families)), rows) if families else None
     vocabulary = load_tokenizer(tokenizer)
     data["tokens"] = {
         number: visible(vocabulary.decode([number], skip_special_tokens=False))

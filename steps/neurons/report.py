@@ -316,19 +316,17 @@ def main(
     """
     import json
 
-    import pandas as pd
-
     pairs, sources = load_pairs(correlations), open_all(activations)
     require_one_reference(pairs)
     require_sources(pairs, sources)
     excess_table, cluster_members = read_excess(excess, pairs), read_members(clusters, sources)
     example_table = read_table(examples, [*KEYS, "token"]).to_pandas()
-    explained = pd.read_parquet(explanations)
+    explained = read_table(explanations).to_pandas()
     numbers = metrics(excess_table, cluster_members, pairs, len(sources)) | explanation_metrics(
         explained[explained["model"] == pairs[0].a],
         chosen(excess_table, settings.universal_set, settings.top_share),
     )
-    numbers |= roles_step.metrics(pd.read_parquet(roles))
+    numbers |= roles_step.metrics(read_table(roles).to_pandas())
     numbers |= read_json(attention)
     tokens = next(iter(sources.values())).tokens
     write_json(metrics_out, numbers)

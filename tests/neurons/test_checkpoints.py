@@ -17,6 +17,7 @@ from steps.core.stores import Ledger, write_json
 from steps.neurons import baseline, checkpoints, dump
 from steps.neurons.activations import Activations
 from steps.neurons.pairs import load_pairs
+from steps.neurons.universal import describe
 from tests.neurons.planted import (
     CONTEXT,
     TOKENIZER,
@@ -173,7 +174,29 @@ def test_the_step_writes_table_and_figure(planted: tuple[Path, list[Path], Path]
     assert data["tokens"] == [500, 4000]
     assert data["privileged_basis"] == table.groupby("step")["privileged_basis"].sum().tolist()
     assert data["best_is_itself"][0] == pytest.approx(1 - 7 / (WIDTH * LAYERS))
-    assert "<svg" in outs[1].read_text()
+    members = int(table[table["step"] == LAST]["privileged_basis"].sum())
+    assert data["set"] == describe("calibrated", 0.05, members)
+    assert data["set"] in outs[1].read_text()
+
+
+@pytest.mark.parametrize(("universal_set", "count"), [("half", 0), ("top_share", 16), ("calibrated", 2)])
+def test_the_figure_is_of_the_configured_set(
+    planted: tuple[Path, list[Path], Path], universal_set: str, count: int
+) -> None:
+    table = table_of(planted)
+    last = table["step"] == LAST
+    table["universal"] = False
+    table["privileged_basis"] = last & table["neuron"].isin([SWAPPED[0], 11]) & (table["layer"] == 0)
+    settings = checkpoints.Settings.model_validate({"universal_set": universal_set, "top_share": 0.25})
+    figure, data = checkpoints.training_figure(table, settings)
+    assert data["set"] == describe(settings.universal_set, 0.25, count)
+    assert data["set"] in figure.get_suptitle()
+    if count == 0:
+        assert "self_corr_mean_universal" not in data
+        return
+    ranked = table[last].nlargest(16, "excess_corr") if count == 16 else table[table["privileged_basis"]]
+    early = table[~last].merge(ranked[["layer", "neuron"]], on=["layer", "neuron"])
+    assert data["self_corr_mean_universal"] == pytest.approx([early["self_corr"].mean(), 1], abs=1e-9)
 
 
 def test_models_without_common_checkpoints_are_refused(

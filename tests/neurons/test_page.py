@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import html.parser
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,15 @@ import pandas as pd
 import pytest
 from tokenizers import Tokenizer, models
 
+from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.core.stores import Ledger
 from steps.core.text import visible
-from steps.neurons import page
+from steps.neurons import dump, page
 from steps.neurons.activations import Activations
 from steps.neurons.histograms import Histograms
 from tests.neurons.conftest import Study
-from tests.neurons.planted import write_activations
+from tests.neurons.planted import CONTEXT, write_activations, write_model, write_rows, write_tokenizer
 
 FOLDER = Path(__file__).resolve().parents[2] / "steps"
 HOSTILE = "</script><script>alert('x')</script>\"'><img src=x onerror=alert(1)>\u2028\u202e"
@@ -141,6 +144,42 @@ def test_strengths_are_post_activations_over_the_largest_shown(tmp_path: Path, g
             post *= up[places[inside], n]
         np.testing.assert_array_equal(levels[inside], np.rint(9 * (post / max(post.max(), 1e-12)).clip(0, 1)))
         assert (levels[~inside] == -1).all()
+
+
+def test_a_model_runs_the_rows_of_the_examples_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import GPT2Model
+
+    model, rows = write_model(tmp_path / "a"), write_rows(tmp_path / "rows")
+    words = write_tokenizer(tmp_path / "words")
+    sources = {}
+    for kind in ("dump", "model"):
+        settings = dump.Settings(source=kind, dtype="float32", block_tokens=8 * CONTEXT)
+        dump.main(model, words, rows, "a", settings, Output(tmp_path / kind / "ledger.json"))
+        sources[kind] = Activations(tmp_path / kind / "ledger.json")
+    batches: list[tuple[int, ...]] = []
+    forward = GPT2Model.forward
+
+    def counting(self: GPT2Model, rows: Any, **others: Any) -> Any:
+        batches.append(tuple(rows.shape))
+        return forward(self, rows, **others)
+
+    monkeypatch.setattr(GPT2Model, "forward", counting)
+    number, token = np.array([3, 70, 9, 100, 5]), np.array([30, 3 * CONTEXT - 1, 31, 220, 0])
+    stored, computed = (page.strengths(sources[kind], number, token, 3) for kind in ("dump", "model"))
+    np.testing.assert_array_equal(computed, stored)
+    assert batches == [(1, CONTEXT)] * 3  # rows 0, 2 and 18, each once for both layers
+
+
+@pytest.mark.parametrize("name", ["neurons", "examples", "edges"])
+def test_a_damaged_table_is_refused_in_one_line(planted: Study, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "study"
+    folder.mkdir()
+    for file in ("neurons", "examples", "edges"):
+        shutil.copy(planted.folder / f"{file}.parquet", folder)
+    damaged = folder / f"{name}.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:-10])
+    with pytest.raises(UserError, match=rf"{name}.parquet: unreadable as a parquet table"):
+        build(dataclasses.replace(planted, folder=folder), tmp_path)
 
 
 def test_examples_show_their_tokens_with_the_strongest_in_place(planted: Study, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def write(planted: Study, folder: Path, **changes: object) -> tuple[dict, dict]:
         **changes,
     }
     out, page = Output(folder / "metrics.json"), Output(folder / "report.json")
-    given = inputs | planted_inputs(folder, planted)
+    given = inputs | planted_inputs(folder, planted) | changes
     report.main(
         study="planted",
         section=json.dumps({"q": 0.05}),
@@ -218,6 +218,8 @@ def test_inputs_of_another_study_are_refused(planted: Study, tmp_path: Path) -> 
         ({"correlations": planted.correlations}, "expected one"),
         ({"excess": planted.folder / "edges.parquet"}, "edges.parquet: lacks the column"),
         ({"examples": broken}, "examples.parquet: unreadable as a parquet table"),
+        ({"explanations": broken}, "examples.parquet: unreadable as a parquet table"),
+        ({"roles": broken}, "examples.parquet: unreadable as a parquet table"),
     ):
         with pytest.raises(UserError, match=said):
             write(planted, tmp_path, **changes)
