@@ -274,7 +274,7 @@ def draw(
             yscale="log",
             xlabel="score",
             ylabel="share of pairs",
-            title=f"Scores of neurons and heads; {called:,} beyond chance",
+            title=f"Scores; {called:,} neurons beyond chance",
         )
         plain_ticks(a.yaxis)
         a.legend(fontsize=7)
