@@ -21,7 +21,7 @@ import os
 import re
 import urllib.parse
 import xml.parsers.expat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NamedTuple
 
@@ -344,7 +344,7 @@ def _data_address(kind: str, data: bytes) -> str:
 
 def page(parts: list[Part]) -> str:
     """The page, with the chapters in the order of ``parts``."""
-    filters = {
+    filters: dict[str, Callable[..., Any]] = {
         **{"number": number, "short": short, "timing": timing, "size": size, "pretty": pretty},
         **{"runs": runs, "paragraphs": paragraphs},
     }
