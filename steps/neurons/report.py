@@ -27,7 +27,9 @@ name                        meaning
                             ``previous_token``, ``position``, ``syntax``, ``context``, ``bos``
 ``prediction suppression``  neurons of each role by the paper's rule, ``partition``, too; and, with
                             ``_width_free`` behind the name, by the rule that does not depend on width
-``entropy_candidates``      candidates of the configured entropy query
+``entropy_candidates``      neurons that write into the null space of the unembedding more than random
+                            directions do, at false discovery rate q (``neurons.roles``)
+``entropy_ranked``          neurons within all limits of the configured entropy query, chance included
 ``attention_score_max``     largest heuristic score of a neuron and a later head, towards BOS; null where
                             no head has one (rotary positions, one layer)
 ==========================  =========================================================================
@@ -314,19 +316,17 @@ def main(
     """
     import json
 
-    import pandas as pd
-
     pairs, sources = load_pairs(correlations), open_all(activations)
     require_one_reference(pairs)
     require_sources(pairs, sources)
     excess_table, cluster_members = read_excess(excess, pairs), read_members(clusters, sources)
     example_table = read_table(examples, [*KEYS, "token"]).to_pandas()
-    explained = pd.read_parquet(explanations)
+    explained = read_table(explanations).to_pandas()
     numbers = metrics(excess_table, cluster_members, pairs, len(sources)) | explanation_metrics(
         explained[explained["model"] == pairs[0].a],
         chosen(excess_table, settings.universal_set, settings.top_share),
     )
-    numbers |= roles_step.metrics(pd.read_parquet(roles))
+    numbers |= roles_step.metrics(read_table(roles).to_pandas())
     numbers |= read_json(attention)
     tokens = next(iter(sources.values())).tokens
     write_json(metrics_out, numbers)

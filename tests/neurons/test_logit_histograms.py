@@ -34,7 +34,7 @@ def table(reader: transformer.Reader) -> pd.DataFrame:
     texts = [f"t{n}" for n in range(VOCABULARY)]
     ends = transformer.processed_ends(reader.ends(), reader.facts)
     known, _ = weights.model_tables("m", reader, FEATURES, texts, weights.Settings(), ends)
-    return roles.role_table(known.assign(kurt=3.0), roles.Settings().entropy_query)
+    return roles.role_table(known.assign(kurt=3.0), roles.Settings())
 
 
 def test_the_planted_neurons_are_the_clearest(reader: transformer.Reader, table: pd.DataFrame) -> None:
