@@ -330,7 +330,7 @@ rule neurons_roles:
 
 
 rule neurons_logit_histograms:
-    """Draw what the clearest neuron of each role does to the logits."""
+    """Draw what the clearest neurons of each role do to the logits."""
     input:
         model=chapters.model_ledgers(settings)[0],
         roles="results/neurons/{study}/roles.parquet",
@@ -348,7 +348,7 @@ rule neurons_logit_histograms:
         **step("neurons.logit_histograms"),
     shell:
         "python -m steps.neurons.logit_histograms --model {input.model:q} --roles {input.roles:q}"
-        " --tokenizer {input.tokenizer:q} --out {output.figure:q}"
+        " --tokenizer {input.tokenizer:q} --settings {params.settings:q} --out {output.figure:q}"
         " --data {output.data:q} --log {log:q}"
 
 
