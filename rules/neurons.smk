@@ -403,12 +403,15 @@ rule neurons_intervene:
         activations=chapters.activation_ledgers(settings)[0],
         neurons="results/neurons/{study}/neurons.parquet",
         roles="results/neurons/{study}/roles.parquet",
+        tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
     output:
         interventions="results/neurons/{study}/interventions.parquet",
         reversals="results/neurons/{study}/reversals.parquet",
         suppression="results/neurons/{study}/suppression.parquet",
         figure="results/neurons/{study}/figures/interventions.svg",
         data="results/neurons/{study}/figures/interventions.json",
+        suppression_figure="results/neurons/{study}/figures/suppression.svg",
+        suppression_data="results/neurons/{study}/figures/suppression.json",
     log:
         "logs/neurons/intervene/{study}/intervene.log",
     benchmark:
@@ -420,9 +423,11 @@ rule neurons_intervene:
         **step("neurons.intervene"),
     shell:
         "python -m steps.neurons.intervene --model {input.model:q} --activations {input.activations:q}"
-        " --neurons {input.neurons:q} --roles {input.roles:q} --settings {params.settings:q}"
-        " --interventions {output.interventions:q} --reversals {output.reversals:q}"
-        " --suppression {output.suppression:q} --figure {output.figure:q} --data {output.data:q}"
+        " --neurons {input.neurons:q} --roles {input.roles:q} --tokenizer {input.tokenizer:q}"
+        " --settings {params.settings:q} --interventions {output.interventions:q}"
+        " --reversals {output.reversals:q} --suppression {output.suppression:q}"
+        " --figure {output.figure:q} --data {output.data:q}"
+        " --suppression-figure {output.suppression_figure:q} --suppression-data {output.suppression_data:q}"
         " --log {log:q}"
 
 

@@ -89,6 +89,23 @@ def roles(table: pd.DataFrame, times_width: bool = False) -> np.ndarray:
     ).astype(object)
 
 
+def clearest(roles: pd.DataFrame, role: str, count: int) -> tuple[pd.DataFrame, bool]:
+    """The neurons that have a role most clearly, best first, and whether they have it by the paper's rule.
+
+    Where none has it by the rule, those that come nearest; no row where none could have it, since
+    skewness has the other sign or is undefined throughout.
+    """
+    if role == "partition":
+        possible, measure = roles, "vocab_var"
+    else:
+        sign = 1 if role == "prediction" else -1
+        possible, measure = roles[sign * roles["vocab_skew"].astype(float) > 0], "vocab_kurt"
+    holders = possible[possible["role"] == role]
+    ranked = (holders if len(holders) else possible).dropna(subset=[measure])
+    order = ranked.sort_values([measure, "layer", "neuron"], ascending=[False, True, True], kind="stable")
+    return order.head(count), bool(len(holders))
+
+
 def entropy_columns(query: EntropyQuery) -> list[str]:
     """The columns that a query needs, ``vocab_var`` among them, by which candidates are sorted."""
     needs = {

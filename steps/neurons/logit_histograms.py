@@ -4,7 +4,7 @@ Reads the reference model, its roles, the tokenizer and the word lists. For each
 suppression, partition) it takes the neurons of the reference that have the role most clearly, by kurtosis or
 variance of their cosines, best first, and draws the histogram of each one's effect w_out @ W_U on all tokens
 (the scale of the final norm ignored), those of the token feature that explains most of it in a colour. Where
-no neuron has the role by the paper's rule, it takes the one that comes nearest and says so.
+no neuron has the role by the paper's rule, it takes those that come nearest and says so.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from steps.core.runner import Output, run
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import read_table, write_json
 from steps.language_models.models import load_tokenizer
-from steps.neurons.classify import ROLES
-from steps.neurons.features import Features, read_word_lists, token_features, vocabulary_texts
+from steps.neurons.classify import ROLES, clearest
+from steps.neurons.features import Features, vocabulary_features
 from steps.neurons.transformer import Ends, Reader, open_reader, processed_ends, processed_layer
 
 if TYPE_CHECKING:
@@ -42,23 +42,6 @@ class Settings(BaseSettings):
     """How many neurons are shown."""
 
     neurons: int = Field(3, ge=1, description="neurons shown of each role, the clearest first")
-
-
-def clearest(roles: pd.DataFrame, role: str, count: int) -> tuple[pd.DataFrame, bool]:
-    """The neurons that have a role most clearly, best first, and whether they have it by the paper's rule.
-
-    Where none has it by the rule, the one that comes nearest; no row where none could have it, since
-    skewness has the other sign or is undefined throughout.
-    """
-    if role == "partition":
-        possible, measure = roles, "vocab_var"
-    else:
-        sign = 1 if role == "prediction" else -1
-        possible, measure = roles[sign * roles["vocab_skew"].astype(float) > 0], "vocab_kurt"
-    holders = possible[possible["role"] == role]
-    ranked = (holders if len(holders) else possible).dropna(subset=[measure])
-    order = ranked.sort_values([measure, "layer", "neuron"], ascending=[False, True, True], kind="stable")
-    return order.head(count if len(holders) else 1), bool(len(holders))
 
 
 def effects(reader: Reader, ends: Ends, layer: int, neuron: int) -> np.ndarray:
@@ -130,8 +113,7 @@ def main(model: Path, roles: Path, tokenizer: Path, settings: Settings, out: Out
         raise UserError(f"{roles}: holds no neuron of {model.parent.name!r}; build it again with snakemake")
     reader = open_reader(model)
     ends = processed_ends(reader.ends(), reader.facts)
-    texts = vocabulary_texts(load_tokenizer(tokenizer), reader.facts.vocabulary)
-    features = token_features(texts, read_word_lists(), ends.w_e.norm(dim=1).numpy())
+    features = vocabulary_features(load_tokenizer(tokenizer), ends.w_e)
     drawn, shown = draw(reader, own, features, ends, settings.neurons)
     save_figure(drawn, out)
     write_json(data, shown)

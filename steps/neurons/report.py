@@ -83,7 +83,7 @@ CAPTIONS = {
     **roles_step.CAPTIONS,
     **LOGIT_CAPTIONS,
     "attention": attention_step.CAPTION,
-    "interventions": intervene_step.CAPTION,
+    **intervene_step.CAPTIONS,
 }
 
 

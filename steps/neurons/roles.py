@@ -284,7 +284,8 @@ def _draw_high_kurtosis(depth: pd.DataFrame, axes: Any) -> dict[str, Any]:
         }
         shown = str(name) if turn is None else f"{name}, negative from {turn:.2g} on"
         style = {"marker": "o", "markersize": 2.5, "color": COLOURS[place % len(COLOURS)], "label": shown}
-        counts.plot(part["depth"], part["high_kurtosis"], **style)
+        if depth["high_kurtosis"].any():
+            counts.plot(part["depth"], part["high_kurtosis"], **style)
         if skew.notna().any():
             medians.plot(part["depth"], skew, **style)
     if not depth["high_kurtosis"].any():
@@ -293,7 +294,9 @@ def _draw_high_kurtosis(depth: pd.DataFrame, axes: Any) -> dict[str, Any]:
         return data
     medians.axhline(0, color=COLOURS[6], linestyle=":", linewidth=1)
     counts.set(xlabel="relative depth", ylabel="neurons per layer", title=f"Kurtosis above {KURTOSIS:g}")
-    medians.set(xlabel="relative depth", ylabel="median skewness", title="Skewness of these")
+    medians.set(
+        xlim=counts.get_xlim(), xlabel="relative depth", ylabel="median skewness", title="Skewness of these"
+    )
     medians.legend(fontsize=6)
     first = depth[depth["model"] == depth["model"].iloc[0]].dropna(subset="high_kurtosis_skew[50]")
     if first.empty:

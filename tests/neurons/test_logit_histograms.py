@@ -93,7 +93,7 @@ def test_without_a_role_the_nearest_is_shown_and_called_so(
 ) -> None:
     ends = ends_of(reader)
     figure, data = logit_histograms.draw(reader, table.assign(role=""), FEATURES, ends, 3)
-    assert [found["by_the_rule"] for found in data["prediction"]] == [False]
+    assert [found["by_the_rule"] for found in data["prediction"]] == [False] * 3
     assert figure.axes[0].get_title().startswith("nearest to prediction: L")
     unknown = table.assign(vocab_skew=np.nan, vocab_var=np.nan)
     figure, data = logit_histograms.draw(reader, unknown, FEATURES, ends, 3)
