@@ -330,7 +330,7 @@ rule neurons_roles:
 
 
 rule neurons_logit_histograms:
-    """Draw what the clearest neuron of each role does to the logits."""
+    """Draw what the clearest neurons of each role do to the logits."""
     input:
         model=chapters.model_ledgers(settings)[0],
         roles="results/neurons/{study}/roles.parquet",
@@ -348,7 +348,7 @@ rule neurons_logit_histograms:
         **step("neurons.logit_histograms"),
     shell:
         "python -m steps.neurons.logit_histograms --model {input.model:q} --roles {input.roles:q}"
-        " --tokenizer {input.tokenizer:q} --out {output.figure:q}"
+        " --tokenizer {input.tokenizer:q} --settings {params.settings:q} --out {output.figure:q}"
         " --data {output.data:q} --log {log:q}"
 
 
@@ -405,12 +405,15 @@ rule neurons_intervene:
         activations=chapters.activation_ledgers(settings)[0],
         neurons="results/neurons/{study}/neurons.parquet",
         roles="results/neurons/{study}/roles.parquet",
+        tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
     output:
         interventions="results/neurons/{study}/interventions.parquet",
         reversals="results/neurons/{study}/reversals.parquet",
         suppression="results/neurons/{study}/suppression.parquet",
         figure="results/neurons/{study}/figures/interventions.svg",
         data="results/neurons/{study}/figures/interventions.json",
+        suppression_figure="results/neurons/{study}/figures/suppression.svg",
+        suppression_data="results/neurons/{study}/figures/suppression.json",
     log:
         "logs/neurons/intervene/{study}/intervene.log",
     benchmark:
@@ -422,9 +425,11 @@ rule neurons_intervene:
         **step("neurons.intervene"),
     shell:
         "python -m steps.neurons.intervene --model {input.model:q} --activations {input.activations:q}"
-        " --neurons {input.neurons:q} --roles {input.roles:q} --settings {params.settings:q}"
-        " --interventions {output.interventions:q} --reversals {output.reversals:q}"
-        " --suppression {output.suppression:q} --figure {output.figure:q} --data {output.data:q}"
+        " --neurons {input.neurons:q} --roles {input.roles:q} --tokenizer {input.tokenizer:q}"
+        " --settings {params.settings:q} --interventions {output.interventions:q}"
+        " --reversals {output.reversals:q} --suppression {output.suppression:q}"
+        " --figure {output.figure:q} --data {output.data:q}"
+        " --suppression-figure {output.suppression_figure:q} --suppression-data {output.suppression_data:q}"
         " --log {log:q}"
 
 

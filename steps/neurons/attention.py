@@ -36,18 +36,17 @@ the largest score, and ``attention_neurons``, how many there are; null where no 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
 from steps.core.digest import seed as derived_seed
 from steps.core.figures import COLOURS, new_figure, save_figure, say
 from steps.core.runner import Output, run
-from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import write_json
 from steps.neurons.activations import Activations
 from steps.neurons.baseline import benjamini_hochberg
-from steps.neurons.forward import first_rows, open_model, row_batches
+from steps.neurons.forward import ModelSettings, first_rows, open_model, row_batches
 from steps.neurons.heads import HeadNorms, Heads, Scores, all_scores, random_directions
 from steps.neurons.intervention_figure import plain, plain_ticks
 from steps.neurons.steering import Pair, destinations, named_pairs, path_ablation, strongest_pairs
@@ -73,7 +72,7 @@ CAPTION = (
 """Of the figure."""
 
 
-class Settings(BaseSettings):
+class Settings(ModelSettings):
     """Which heads, neurons and tokens are looked at."""
 
     seed: int = Field(0, ge=0, description="of random directions and destination tokens")
@@ -88,10 +87,6 @@ class Settings(BaseSettings):
     named: list[tuple[int, int, int, int]] = Field(
         [], description="further pairs: neuron's layer and number, head's layer and number"
     )
-    dtype: Literal["float32", "float64"] = Field("float32", description="of the model")
-    device: str = Field("cpu", description="where the model runs")
-    batch_tokens: int = Field(4096, ge=1, description="tokens per forward pass, rounded down to whole rows")
-    threads: int = Field(1, ge=1, description="arithmetic threads")
 
     @model_validator(mode="after")
     def _positions_are_a_range(self) -> Settings:

@@ -15,18 +15,23 @@ if TYPE_CHECKING:
 def entropy_candidates(table: pd.DataFrame, count: int, layers: int = 2) -> tuple[np.ndarray, bool]:
     """Rows of the ``count`` neurons that look most like entropy neurons by their weights.
 
-    Those with an ``entropy_rank``, in its order. Where there is none, the nearest to it: of the tenth of
-    the last layers' neurons with the largest ``l2_penalty``, those with the smallest ``vocab_var``.
+    Those that ``neurons.roles`` calls ``entropy``, by p-value. Where there is none, what comes nearest: those
+    with an ``entropy_rank``, in its order; where none has one, of the tenth of the last layers' neurons with
+    the largest ``l2_penalty``, those with the smallest ``vocab_var``.
 
     Returns:
-        The rows, and whether they have a rank.
+        The rows, and whether they are called.
     """
     import numpy as np
 
+    called = np.flatnonzero(table["entropy"].to_numpy(dtype=bool))
+    if len(called):
+        p = table["null_space_p"].to_numpy(dtype=float)
+        return called[np.argsort(p[called], kind="stable")][:count], True
     rank = table["entropy_rank"].to_numpy(dtype=float, na_value=np.nan)
     ranked = np.flatnonzero(~np.isnan(rank))
     if len(ranked):
-        return ranked[np.argsort(rank[ranked], kind="stable")][:count], True
+        return ranked[np.argsort(rank[ranked], kind="stable")][:count], False
     last = np.flatnonzero(table["layer"] > table["layer"].max() - layers)
     l2, variance = table["l2_penalty"].to_numpy(), table["vocab_var"].to_numpy()
     large = last[l2[last] >= np.quantile(l2[last], 0.9)]
@@ -111,3 +116,22 @@ def suppressed_tokens(forward: Forward, layer: int, neurons: list[int], count: i
     chosen = torch.sort(effect, dim=-1, stable=True).indices[:, :count]
     result: np.ndarray = chosen.cpu().numpy()
     return result
+
+
+def vocabulary_cosines(forward: Forward, neurons: list[tuple[int, int]]) -> dict[tuple[int, int], np.ndarray]:
+    """Cosines of ``w_out`` of neurons (layer and number) with the unembedding of each token.
+
+    Returns:
+        For each neuron ``float64 [vocabulary]``, 0 where there is no direction.
+    """
+    import torch
+
+    unembedding = processed_ends(forward.reader.ends(), forward.facts).w_u
+    found: dict[tuple[int, int], np.ndarray] = {}
+    for layer in sorted({layer for layer, _ in neurons}):
+        own = [neuron for at, neuron in neurons if at == layer]
+        written = processed_layer(forward.reader.layer(layer), forward.facts).w_out[own]
+        norms = written.norm(dim=1, keepdim=True) * unembedding.norm(dim=0)
+        cosines = torch.where(norms > 0, written @ unembedding / norms, torch.zeros_like(norms))
+        found |= {(layer, n): c.double().cpu().numpy() for n, c in zip(own, cosines, strict=True)}
+    return found

@@ -4,12 +4,18 @@ A rule is a pure function of columns. The paper's limits on the variance of cosi
 its models: a random cosine has variance about 1 / d_model. The width-free forms, ours, multiply by d_model
 (0.005 and 0.001 at the width of GPT-2 medium, 1024, become 5.12 and 1.02), and take the depth of a layer
 relative to the last and percentiles in place of norms.
+
+A limit on the variance says little of one neuron: about half of all random directions are below 1 / d_model.
+So there is a calibrated test beside the entropy queries, ours: whether more of a neuron's output lies in the
+null space of the unembedding than of a random direction.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING
+
+from steps.neurons.baseline import benjamini_hochberg
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,6 +89,23 @@ def roles(table: pd.DataFrame, times_width: bool = False) -> np.ndarray:
     ).astype(object)
 
 
+def clearest(roles: pd.DataFrame, role: str, count: int) -> tuple[pd.DataFrame, bool]:
+    """The neurons that have a role most clearly, best first, and whether they have it by the paper's rule.
+
+    Where none has it by the rule, those that come nearest; no row where none could have it, since
+    skewness has the other sign or is undefined throughout.
+    """
+    if role == "partition":
+        possible, measure = roles, "vocab_var"
+    else:
+        sign = 1 if role == "prediction" else -1
+        possible, measure = roles[sign * roles["vocab_skew"].astype(float) > 0], "vocab_kurt"
+    holders = possible[possible["role"] == role]
+    ranked = (holders if len(holders) else possible).dropna(subset=[measure])
+    order = ranked.sort_values([measure, "layer", "neuron"], ascending=[False, True, True], kind="stable")
+    return order.head(count), bool(len(holders))
+
+
 def entropy_columns(query: EntropyQuery) -> list[str]:
     """The columns that a query needs, ``vocab_var`` among them, by which candidates are sorted."""
     needs = {
@@ -97,12 +120,8 @@ def entropy_columns(query: EntropyQuery) -> list[str]:
     return [name for name, needed in needs.items() if needed]
 
 
-def entropy_ranks(table: pd.DataFrame, query: EntropyQuery) -> pd.Series:
-    """Rank of each candidate of a query within its model, from 1 at the smallest ``vocab_var``.
-
-    Ties go by layer and neuron; a missing value passes no limit. Null where a neuron is no candidate.
-    The table may lack ``model``: then all rows are one model's.
-    """
+def within_limits(table: pd.DataFrame, query: EntropyQuery) -> np.ndarray:
+    """Whether each neuron is within all limits of a query (bool); a missing value passes none."""
     import numpy as np
     import pandas as pd
 
@@ -123,12 +142,72 @@ def entropy_ranks(table: pd.DataFrame, query: EntropyQuery) -> pd.Series:
     if query.depth is not None:
         last = column("layers") - 1
         chosen &= column("layer") >= query.depth * last
-    model = table["model"] if "model" in table else pd.Series("", index=table.index)
     if query.norm_percentile is not None:
+        model = table["model"] if "model" in table else pd.Series("", index=table.index)
         rank = table["l2_penalty"].astype(float).groupby(model.to_numpy()).rank(pct=True)
         chosen &= 100 * rank.to_numpy() > query.norm_percentile
+    return chosen
+
+
+def entropy_ranks(table: pd.DataFrame, query: EntropyQuery) -> pd.Series:
+    """Rank of each candidate of a query within its model, from 1 at the smallest ``vocab_var``.
+
+    Ties go by layer and neuron. Null where a neuron is no candidate. The table may lack ``model``: then all
+    rows are one model's.
+    """
+    import pandas as pd
+
+    chosen = within_limits(table, query)
+    model = table["model"] if "model" in table else pd.Series("", index=table.index)
     order = ["vocab_var", *(name for name in ("layer", "neuron") if name in table)]
     candidates = table.loc[chosen, order].assign(model=model[chosen])
     candidates = candidates.sort_values(order, kind="stable")
     ranks = candidates.groupby("model", sort=False).cumcount() + 1
     return ranks.reindex(table.index).astype("Int32")
+
+
+def null_space_p(fraction: np.ndarray, k: np.ndarray, chance: np.ndarray) -> np.ndarray:
+    """P-values of null-space fractions: how often a random direction has at least as much there.
+
+    Of a uniformly random direction in n dimensions, the squared share in k of them has the distribution
+    Beta(k / 2, (n - k) / 2).
+
+    Args:
+        fraction: share of the norm in the null space, NaN where there is no direction.
+        k: directions of the null space.
+        chance: the root of k / n, by which n is known; n leaves out what a LayerNorm takes away.
+
+    Returns:
+        p-values, 1 where the null space is all there is, NaN where the fraction is.
+    """
+    import numpy as np
+    from scipy.special import betaincc
+
+    others = np.round(k / chance**2) - k
+    p = betaincc(k / 2, np.maximum(others, 1) / 2, np.minimum(fraction, 1.0) ** 2)
+    result: np.ndarray = np.where(np.isnan(fraction) | (others > 0), p, 1.0)
+    return result
+
+
+def entropy_test(table: pd.DataFrame, query: EntropyQuery) -> tuple[np.ndarray, np.ndarray]:
+    """Test which neurons write into the null space of the unembedding more than random directions do.
+
+    Tested are the neurons within the query's limits on place, norm and kurtosis. Its limit on the variance
+    over the vocabulary is what the test stands in for: it would choose directions by what is tested. Place
+    and norm say nothing of a random direction, so false discoveries are controlled among those tested.
+
+    Returns:
+        p-values of all neurons; and those of the tested ones adjusted within their model
+        (Benjamini-Hochberg), NaN for all others.
+    """
+    import numpy as np
+
+    names = ("null_space_fraction", "null_space_k", "null_space_chance")
+    p = null_space_p(*(table[name].to_numpy(float, na_value=np.nan) for name in names))
+    limits = dataclasses.replace(query, vocab_var=None, vocab_var_times_width=None)
+    tested = within_limits(table, limits) & ~np.isnan(p)
+    adjusted = np.full(len(table), np.nan)
+    for model in table["model"].unique():
+        own = tested & (table["model"] == model).to_numpy()
+        adjusted[own] = benjamini_hochberg(p[own])
+    return p, adjusted

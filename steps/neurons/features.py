@@ -38,6 +38,7 @@ from steps.core.stores import read_json
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from tokenizers import Tokenizer
 
 WORD_LISTS = Path(__file__).with_name("word_lists.json")
@@ -166,6 +167,17 @@ def token_features(
     if embedding_norms is not None:
         found = join([found, small_norm(embedding_norms)])
     return found.without_empty()
+
+
+def vocabulary_features(tokenizer: Tokenizer, embedding: torch.Tensor) -> Features:
+    """The token features of a model's vocabulary, ``small_norm`` too.
+
+    Args:
+        tokenizer: the tokenizer.
+        embedding: the model's, preprocessed, ``[vocabulary, d_model]``.
+    """
+    texts = vocabulary_texts(tokenizer, len(embedding))
+    return token_features(texts, read_word_lists(), embedding.norm(dim=1).cpu().numpy())
 
 
 def small_norm(embedding_norms: np.ndarray) -> Features:

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
 
 from steps.core.errors import UserError
+from steps.core.settings import Settings
 from steps.core.stores import Folder
 from steps.language_models.architectures import Architecture, architecture
 from steps.neurons.transformer import Reader, processed_ends
@@ -24,6 +27,15 @@ if TYPE_CHECKING:
     import torch
 
     from steps.neurons.activations import Activations
+
+
+class ModelSettings(Settings):
+    """How a step runs a model; those that do build their settings on these."""
+
+    dtype: Literal["float32", "float64"] = Field("float32", description="of the model")
+    device: str = Field("cpu", description="where the model runs")
+    batch_tokens: int = Field(4096, ge=1, description="tokens per forward pass, rounded down to whole rows")
+    threads: int = Field(1, ge=1, description="arithmetic threads")
 
 
 @dataclasses.dataclass

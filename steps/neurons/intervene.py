@@ -12,12 +12,13 @@ role             which                       interventions
 ===============  ==========================  ========================================================
 ``named``        those of the settings       all: fixed values, clamped from above, ReLU of the
                                              pre-activation, total and direct effect of mean ablation
-``entropy``      where none is named: the    all
-                 first candidates by their
-                 weights (neurons.roles)
+``entropy``      where none is named: those  all
+                 that the test of
+                 neurons.roles calls so
 ``nearest``      where there is none either: all
-                 large l2 penalty, least
-                 variance over the
+                 the first candidates of the
+                 query, or large l2 penalty,
+                 least variance over the
                  vocabulary, last two layers
 ``opposite``     writes against the first    all
                  of them most, last two
@@ -40,25 +41,30 @@ role             which                       interventions
 ``model``, ``layer``, ``neuron``, ``role``, ``token`` (index into the tokens), ``row``, ``position``, ``id``,
 ``next_id``, ``entropy``, ``entropy_change``.
 
-``suppression`` (parquet): for suppression neurons by their weights (neurons.roles), a
-row each: ``model``, ``layer``, ``neuron``, ``vocab_kurt``, ``vocab_skew``, ``tokens`` (ids whose logits they
-lower most, their class), ``inside`` and ``outside`` (how many next tokens are in the class or not),
-``mean_inside``, ``mean_outside`` (activation before them), ``difference``, ``welch_t``.
+``suppression`` (parquet): a row for each class of the clearest suppression neurons by their weights
+(neurons.roles; where there is none, of the one that comes nearest): ``model``, ``layer``, ``neuron``,
+``vocab_kurt``, ``vocab_skew``, ``by_the_rule`` (whether it is one), ``class``, ``feature``, ``tokens`` (ids),
+``inside`` and ``outside`` (how many next tokens are in the class or not), ``mean_inside``, ``mean_outside``
+(activation before them), ``difference``, ``welch_t``. The class ``feature`` are the tokens of the neuron's
+best vocabulary feature, where it lowers their logits; ``lowered`` the tokens whose logits it lowers most.
 
-``figure`` and ``data``: SVG and JSON, the paper's F7 and F25.
+``figure`` and ``data``: SVG and JSON, the paper's F7 and F25. ``suppression_figure`` and
+``suppression_data``: the activation of suppression neurons before tokens of their class and before others,
+the paper's F24.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from steps.core.digest import seed as derived_seed
 from steps.core.errors import UserError
 from steps.core.runner import Output, run
-from steps.core.stores import write_json
+from steps.core.stores import read_table, write_json
+from steps.language_models.models import load_tokenizer
 from steps.neurons.activations import Activations
 from steps.neurons.candidates import (
     control_neurons,
@@ -66,8 +72,11 @@ from steps.neurons.candidates import (
     matched,
     opposite,
     suppressed_tokens,
+    vocabulary_cosines,
 )
-from steps.neurons.forward import Forward, first_rows, open_model
+from steps.neurons.classify import clearest
+from steps.neurons.features import Features, vocabulary_features
+from steps.neurons.forward import Forward, ModelSettings, first_rows, open_model
 from steps.neurons.interventions import (
     Intervention,
     Suppressed,
@@ -76,6 +85,7 @@ from steps.neurons.interventions import (
     counted,
     sweep,
 )
+from steps.neurons.transformer import processed_ends
 from steps.neurons.universal import UniversalSettings, chosen, describe
 
 if TYPE_CHECKING:
@@ -88,17 +98,22 @@ WHOLE = ("named", "entropy", "nearest", "opposite")
 PARTS = ["scale", "entropy", "loss", "rank", "reciprocal_rank", "entropy_change", "loss_change"]
 PARTS += ["entropy_change_abs", "loss_change_abs", "entropy_lowered", "entropy_raised", "rank_changed"]
 
-CAPTION = (
-    "Neurons that look most like entropy neurons, fixed to one value at every position, beside random neurons"
-    " and the unchanged model (dotted): the scale of the final norm, entropy, loss and reciprocal rank of the"
-    " true token. Then mean ablation with and without the way through later layers and the final scale, zero"
-    " ablation of universal neurons beside others of their layer that fire as often and write as much, and"
-    " the activation of suppression neurons before the tokens that they suppress."
-)
-"""Of the figure."""
+CAPTIONS = {
+    "interventions": "Neurons that look most like entropy neurons, beside random neurons: where they stand in"
+    " the last two layers, and the cosines of their output weights with the unembedding. Fixed to a value at"
+    " every position, beside the unchanged model (dotted): the scale of the final norm, entropy, loss and"
+    " reciprocal rank of the true token. Then mean ablation with and without the way through later layers and"
+    " the final scale, and zero ablation of universal neurons beside others of their layer that fire as often"
+    " and write as much.",
+    "suppression": "Activation of suppression neurons where the next token is in the class that they lower,"
+    " and where it is not. The class are the tokens of the feature that explains most of their effect on the"
+    " vocabulary; where that effect is not negative, the tokens that they lower most. In the paper they fire"
+    " more before tokens of their class.",
+}
+"""Of the figures."""
 
 
-class Settings(UniversalSettings):
+class Settings(UniversalSettings, ModelSettings):
     """Which neurons are changed, how, and on which tokens."""
 
     seed: int = Field(0, ge=0, description="of random neurons")
@@ -111,15 +126,11 @@ class Settings(UniversalSettings):
     candidates: int = Field(2, ge=1, description="entropy neurons by weights, where none are named")
     controls: int = Field(20, ge=0, description="random control neurons")
     ablated: int = Field(16, ge=0, description="universal neurons ablated, and as many matched ones")
-    suppression: int = Field(20, ge=0, description="suppression neurons looked at, strongest skew first")
-    class_tokens: int = Field(20, ge=1, description="tokens of a suppression neuron's class")
+    suppression: int = Field(20, ge=0, description="suppression neurons looked at, the clearest first")
+    class_tokens: int = Field(20, ge=1, description="tokens that it lowers most, its second class")
     reversals: int = Field(20, ge=0, description="tokens kept per neuron that move against the mean")
     exclude_bos: bool = Field(True, description="leave predictions at BOS out of averages")
     exclude_tokens: list[int] = Field([], description="ids of further tokens whose predictions are left out")
-    dtype: Literal["float32", "float64"] = Field("float32", description="of the model")
-    device: str = Field("cpu", description="where the model runs")
-    batch_tokens: int = Field(4096, ge=1, description="tokens per forward pass, rounded down to whole rows")
-    threads: int = Field(1, ge=1, description="arithmetic threads")
 
 
 def choose(
@@ -183,7 +194,7 @@ def read_tables(neurons: Path, roles: Path, source: Activations) -> pd.DataFrame
 
     tables = []
     for flag, path in (("--neurons", neurons), ("--roles", roles)):
-        whole = pd.read_parquet(path)
+        whole = read_table(path).to_pandas()
         own = whole[whole["model"] == source.name].sort_values(["layer", "neuron"], ignore_index=True)
         if len(own) != source.neurons:
             raise UserError(
@@ -269,43 +280,74 @@ def reversal_table(
     return pd.concat(tables, ignore_index=True)
 
 
+def suppressed_classes(
+    found: pd.DataFrame, forward: Forward, features: Features, count: int
+) -> list[tuple[int, str, str | None, Suppressed]]:
+    """The classes of suppression neurons.
+
+    Args:
+        found: their rows.
+        forward: the model.
+        features: of its vocabulary.
+        count: tokens of the class ``lowered``.
+
+    Returns:
+        The place in ``found``, the class's name and feature, and the neuron with the class's tokens; of each
+        neuron the class ``feature`` first, where it has one.
+    """
+    import numpy as np
+
+    layers = found["layer"].to_numpy()
+    lowered: dict[tuple[int, int], np.ndarray] = {}
+    for layer in np.unique(layers):
+        neurons = found["neuron"][layers == layer].tolist()
+        tokens = suppressed_tokens(forward, int(layer), neurons, count)
+        lowered |= {(int(layer), neuron): ids for neuron, ids in zip(neurons, tokens, strict=True)}
+    classes: list[tuple[int, str, str | None, Suppressed]] = []
+    for place, row in enumerate(found.to_dict("records")):
+        key, feature = (int(row["layer"]), int(row["neuron"])), row["best_feature"]
+        if row["best_feature_sign"] < 0 and feature in features.names:
+            tokens = np.flatnonzero(features.matrix[:, features.names.index(feature)])
+            classes.append((place, "feature", feature, Suppressed(*key, tuple(tokens.tolist()))))
+        classes.append((place, "lowered", None, Suppressed(*key, tuple(lowered[key].tolist()))))
+    return classes
+
+
 def suppression_table(
     name: str,
     table: pd.DataFrame,
     forward: Forward,
     rows: np.ndarray,
     excluded: list[int],
+    features: Features,
     settings: Settings,
-) -> pd.DataFrame:
-    """The table ``suppression`` of the module's docstring."""
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """The table ``suppression`` of the module's docstring, and the counts of :func:`activation_by_class`."""
     import numpy as np
     import pandas as pd
 
-    found = table[table["role"] == "suppression"]
-    found = found.sort_values(["vocab_skew", "layer", "neuron"], kind="stable").head(settings.suppression)
-    classes: dict[tuple[int, int], tuple[int, ...]] = {}
-    for layer, own in found.groupby("layer"):
-        neurons = own["neuron"].tolist()
-        tokens = suppressed_tokens(forward, int(layer), neurons, settings.class_tokens)
-        classes |= {(int(layer), n): tuple(ids.tolist()) for n, ids in zip(neurons, tokens, strict=True)}
-    looked = [
-        Suppressed(int(layer), int(neuron), classes[int(layer), int(neuron)])
-        for layer, neuron in zip(found["layer"], found["neuron"], strict=True)
-    ]
-    sums = np.zeros((0, 2, 3))
+    found, by_the_rule = clearest(table, "suppression", settings.suppression)
+    found = found if by_the_rule else found.head(1)
+    classes = suppressed_classes(found, forward, features, settings.class_tokens)
+    looked = [each for *_, each in classes]
+    sums, counts = np.zeros((0, 2, 3)), np.zeros((0, 2, 0), np.int64)
     if looked:
-        sums = activation_by_class(forward, rows, looked, excluded, settings.batch_tokens)
+        sums, counts = activation_by_class(forward, rows, looked, excluded, settings.batch_tokens)
     count, mean, variance = sums[:, :, 0], sums[:, :, 1], sums[:, :, 2]
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.sqrt((variance / (count - 1)).sum(1))  # variance / (n - 1): of a mean, ddof 1
         welch = (mean[:, 0] - mean[:, 1]) / error
-    return pd.DataFrame(
+    of = found.iloc[[place for place, *_ in classes]]
+    whole = pd.DataFrame(
         {
             "model": pd.Series([name] * len(looked), dtype="str"),
             "layer": pd.Series([each.layer for each in looked], dtype="int32"),
             "neuron": pd.Series([each.neuron for each in looked], dtype="int32"),
-            "vocab_kurt": found["vocab_kurt"].to_numpy(),
-            "vocab_skew": found["vocab_skew"].to_numpy(),
+            "vocab_kurt": of["vocab_kurt"].to_numpy(),
+            "vocab_skew": of["vocab_skew"].to_numpy(),
+            "by_the_rule": pd.Series([by_the_rule] * len(looked), dtype="bool"),
+            "class": pd.Series([kind for _, kind, _, _ in classes], dtype="str"),
+            "feature": pd.Series([feature for *_, feature, _ in classes], dtype="str"),
             "tokens": pd.Series([list(each.tokens) for each in looked], dtype="object"),
             "inside": count[:, 0].astype("int64"),
             "outside": count[:, 1].astype("int64"),
@@ -315,6 +357,7 @@ def suppression_table(
             "welch_t": welch,
         }
     )
+    return whole, counts
 
 
 def main(
@@ -322,18 +365,21 @@ def main(
     activations: Path,
     neurons: Path,
     roles: Path,
+    tokenizer: Path,
     settings: Settings,
     interventions: Output,
     reversals: Output,
     suppression: Output,
     figure: Output,
     data: Output,
+    suppression_figure: Output,
+    suppression_data: Output,
 ) -> None:
     """Intervene on neurons of the model."""
     import torch
 
     from steps.core.figures import save_figure
-    from steps.neurons.intervention_figure import draw
+    from steps.neurons.intervention_figure import draw, draw_suppression
 
     source = Activations(activations)
     forward = open_model(model, source, settings.device, settings.dtype)
@@ -361,7 +407,11 @@ def main(
             if role in WHOLE and each.kind == "fixed" and each.value == highest
         }
         result = sweep(forward, rows, [each for *_, each in done], excluded, settings.batch_tokens, look_into)
-        by_class = suppression_table(source.name, table, forward, rows, excluded, settings)
+        embedding = processed_ends(forward.reader.ends(), forward.facts).w_e
+        features = vocabulary_features(load_tokenizer(tokenizer), embedding)
+        by_class, counts = suppression_table(source.name, table, forward, rows, excluded, features, settings)
+        swept = [divmod(number, source.width) for number, role, _ in picked if role in (*WHOLE, "control")]
+        cosines = vocabulary_cosines(forward, swept)
     whole = intervention_table(source.name, done, result)
     against = reversal_table(source.name, done, result, rows, settings.reversals)
     whole.to_parquet(interventions, index=False)
@@ -369,9 +419,12 @@ def main(
     by_class.to_parquet(suppression, index=False)
     members = int(chosen(table, settings.universal_set, settings.top_share).sum())
     told = describe(settings.universal_set, settings.top_share, members)
-    drawn, shown = draw(whole, by_class, table, told)
-    save_figure(drawn, figure)
-    write_json(data, shown)
+    for (drawn, shown), out, out_data in (
+        (draw(whole, cosines, table, told), figure, data),
+        (draw_suppression(by_class, counts), suppression_figure, suppression_data),
+    ):
+        save_figure(drawn, out)
+        write_json(out_data, shown)
 
 
 if __name__ == "__main__":

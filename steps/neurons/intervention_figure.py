@@ -1,4 +1,4 @@
-"""The figure of the interventions, the paper's F7 and F25."""
+"""The figures of the interventions, the paper's F7 and F25, and of suppression neurons, F24."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from steps.core.figures import COLOURS, new_figure, say
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     from matplotlib.figure import Figure
 
@@ -17,6 +18,12 @@ PANELS = (
     ("loss", "loss (nats)"),
     ("reciprocal_rank", "1 / (rank + 1) of the next token"),
 )
+
+
+COSINE_BINS = 60
+
+COLUMNS = 4
+"""Neurons side by side in the figure of suppression neurons."""
 
 
 def plain(values: Any) -> list[Any]:
@@ -58,20 +65,24 @@ def effects(interventions: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def draw(
-    interventions: pd.DataFrame, suppression: pd.DataFrame, neurons: pd.DataFrame, universal: str
+    interventions: pd.DataFrame,
+    cosines: dict[tuple[int, int], np.ndarray],
+    neurons: pd.DataFrame,
+    universal: str,
 ) -> tuple[Figure, dict[str, Any]]:
-    """Norm against variance, four measures by fixed value, effects, ablations, and suppressed classes.
+    """Norm against variance, cosines, four measures by fixed value, effects of ablations.
 
     Args:
         interventions: the table of that name.
-        suppression: the table of that name.
+        cosines: of the swept neurons' (layer and number) output weights with the unembedding.
         neurons: the neuron table with ``l2_penalty`` and ``vocab_var``.
         universal: which neurons count as universal, in words.
     """
+    import numpy as np
+
     figure, axes = new_figure(2, 4, width=3.6)
-    weights, *sweeps = axes[0]
-    sweeps.append(axes[1][0])
-    _, direct, ablation, classes = axes[1]
+    weights, against, *sweeps = axes.flat[:6]
+    direct, ablation = axes.flat[6:]
     fixed = interventions[
         (interventions["kind"] == "fixed") & ~interventions["role"].isin(["universal", "matched"])
     ]
@@ -87,10 +98,6 @@ def draw(
         },
         "effects": effects(interventions),
         "universal_set": universal,
-        "suppression": {
-            name: plain(suppression[name])
-            for name in ("layer", "neuron", "mean_inside", "mean_outside", "welch_t")
-        },
     }
     last = neurons[neurons["layer"] > neurons["layer"].max() - 2]
     weights.scatter(
@@ -102,6 +109,23 @@ def draw(
     weights.set(xscale="log", yscale="log", xlabel="l2 penalty", ylabel="variance over the vocabulary")
     plain_ticks(weights.xaxis, weights.yaxis)
     weights.set_title("Last two layers")
+    end = max((float(np.abs(values).max()) for values in cosines.values()), default=1.0) or 1.0
+    edges = np.linspace(-end, end, COSINE_BINS + 1)
+    data["cosines"] = {"edges": edges.tolist(), "neurons": []}
+    for layer, neuron in sorted(cosines, key=lambda key: key in names):  # controls below
+        values = cosines[layer, neuron]
+        counts, _ = np.histogram(values, edges)
+        record = {"layer": layer, "neuron": neuron, "counts": counts.tolist()}
+        data["cosines"]["neurons"].append(record)
+        shown = (layer, neuron) in names
+        against.stairs(
+            counts / len(values),
+            edges,
+            color=colours[layer, neuron] if shown else "#bbbbbb",
+            linewidth=1.4 if shown else 0.6,
+        )
+    against.set(xlabel="cos(w_out, W_U)", ylabel="share of the vocabulary")
+    against.set_title("Output weights and unembedding")
     for axis, (name, label) in zip(sweeps, PANELS, strict=True):
         for number, (_, own) in enumerate(fixed[fixed["role"] == "control"].groupby(["layer", "neuron"])):
             own = own.sort_values("value")
@@ -140,16 +164,58 @@ def draw(
     else:
         data["ablation"] = {"universal": [], "matched": []}
         say(ablation, f"nothing to ablate: {universal}")
-    seen = suppression.dropna(subset="difference")
-    if len(seen):
-        classes.scatter(seen["mean_outside"], seen["mean_inside"], s=14)
-        ends = [
-            float(seen[["mean_outside", "mean_inside"]].min().min()),
-            float(seen[["mean_outside", "mean_inside"]].max().max()),
-        ]
-        classes.plot(ends, ends, color=COLOURS[6], linewidth=0.8, linestyle=":")
-        classes.set(xlabel="activation, next token elsewhere", ylabel="activation, next token in the class")
-        classes.set_title("Suppression neurons")
-    else:
-        say(classes, "no suppression neuron with a next token in its class")
+    return figure, data
+
+
+def draw_suppression(suppression: pd.DataFrame, counts: np.ndarray) -> tuple[Figure, dict[str, Any]]:
+    """Activation of each suppression neuron before tokens of its class and before others.
+
+    Args:
+        suppression: the table of that name; of a neuron with both classes ``feature`` is drawn.
+        counts: tokens by bin of activation, see :func:`steps.neurons.interventions.activation_by_class`.
+    """
+    import numpy as np
+
+    from steps.neurons.interventions import activation_edges
+
+    first = ~suppression.duplicated(["layer", "neuron"]).to_numpy()
+    panels = int(first.sum())
+    columns = min(COLUMNS, max(1, panels))
+    figure, grid = new_figure(max(1, -(-panels // columns)), columns, width=3.3, height=2.6, squeeze=False)
+    data: dict[str, Any] = {"neurons": []}
+    places = iter(grid.flat)
+    middle = activation_edges()
+    width = float(middle[1] - middle[0])
+    edges = np.concatenate([[middle[0] - width], middle, [middle[-1] + width]])  # the outer bins are open
+    for number, row in enumerate(suppression.to_dict("records")):
+        used = np.flatnonzero(counts[number].sum(0))
+        kept = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
+        own, limits = counts[number][:, kept], edges[kept.start : kept.stop + 1]
+        record = {
+            name: plain([row[name]])[0] for name in ("layer", "neuron", "class", "feature", "by_the_rule")
+        }
+        record |= {name: plain([row[name]])[0] for name in ("mean_inside", "mean_outside", "welch_t")}
+        record |= {"edges": limits.tolist(), "inside": own[0].tolist(), "outside": own[1].tolist()}
+        data["neurons"].append(record)
+        if not first[number]:
+            continue
+        axes = next(places)
+        name = record["feature"] or "the tokens it lowers most"
+        for part, label, colour in (
+            (own[1], "next token elsewhere", COLOURS[6]),
+            (own[0], f"next token: {name}", COLOURS[1]),
+        ):
+            shown = f"{label} ({part.sum():,})"
+            share = part / max(1, part.sum())
+            axes.stairs(share, limits, fill=True, color=colour, alpha=0.4, label=shown)
+        axes.set(xlabel="activation", ylabel="share of tokens", yscale="log")
+        plain_ticks(axes.yaxis)
+        title = f"L{row['layer']}.{row['neuron']}"
+        axes.set_title(title if row["by_the_rule"] else f"nearest to suppression: {title}")
+        axes.legend(fontsize=6)
+    for axes in places:
+        axes.set_visible(False)
+    if not panels:
+        grid[0, 0].set_visible(True)
+        say(grid[0, 0], "no neuron comes near to suppression")
     return figure, data

@@ -165,43 +165,58 @@ def sweep(
 
 @dataclasses.dataclass(frozen=True)
 class Suppressed:
-    """A neuron and the tokens whose logits it lowers most."""
+    """A neuron and a class of tokens that it suppresses."""
 
     layer: int
     neuron: int
     tokens: tuple[int, ...]
 
 
+def activation_edges() -> np.ndarray:
+    """Edges of the bins that activations are counted in: 0.05 wide, ``float64 [501]``."""
+    import numpy as np
+
+    return np.linspace(-10, 15, 501).round(2)
+
+
 def activation_by_class(
     forward: Forward, rows: np.ndarray, neurons: list[Suppressed], excluded: list[int], batch_tokens: int
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """Activation where the next token is in a neuron's class, and where it is not.
 
     Returns:
         ``float64 [neurons, 2, 3]``: inside and outside the class, the number of tokens, the mean and the
-        (population) variance of the activation; mean and variance are nan where there is no token.
+        (population) variance of the activation; mean and variance are nan where there is no token. And
+        ``int64 [neurons, 2, 502]``: tokens in the bins between :func:`activation_edges`, the first and the
+        last for what lies beyond.
     """
     import numpy as np
     import torch
 
     layers = sorted({each.layer for each in neurons})
     vocabulary = forward.facts.vocabulary
-    member = torch.zeros((len(neurons), vocabulary), dtype=torch.float64, device=forward.device)
+    member = torch.zeros((len(neurons), vocabulary), dtype=torch.bool, device=forward.device)
     for number, each in enumerate(neurons):
-        member[number, list(each.tokens)] = 1
+        member[number, list(each.tokens)] = True
     sums = torch.zeros((3, 2, len(neurons)), dtype=torch.float64, device=forward.device)
+    edges = torch.from_numpy(activation_edges()).to(forward.device)
+    bins = len(edges) + 1
+    counts = torch.zeros((len(neurons), 2, bins), dtype=torch.int64, device=forward.device)
+    # Where the counts of a neuron begin: those inside first.
+    begin = 2 * bins * torch.arange(len(neurons), device=forward.device)[:, None]
     for batch in row_batches(rows, batch_tokens):
         clean = forward.run(batch, set(layers))
         valid = torch.from_numpy(counted(batch, excluded)).to(forward.device)
         target = torch.from_numpy(np.roll(batch, -1, axis=1)).long().to(forward.device)[valid]
         post = torch.stack([clean.post[each.layer][..., each.neuron][valid] for each in neurons]).double()
         inside = member[:, target]
-        for place, mask in enumerate((inside, 1 - inside)):
+        for place, mask in enumerate((inside, ~inside)):
             for power in range(3):
                 sums[power, place] += (mask * post**power).sum(1)
+        bin_of = begin + bins * ~inside + torch.bucketize(post, edges, right=True)
+        counts += torch.bincount(bin_of.reshape(-1), minlength=counts.numel()).view_as(counts)
     count, first, second = sums.cpu().numpy()
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = first / count
         variance = np.maximum(second / count - mean**2, 0)
-    result: np.ndarray = np.stack([count, mean, variance], axis=-1).transpose(1, 0, 2)
-    return result
+    return np.stack([count, mean, variance], axis=-1).transpose(1, 0, 2), counts.cpu().numpy()

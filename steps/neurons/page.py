@@ -52,6 +52,8 @@ STATISTICS = {
     "vocab_skew": "W_U skew",
     "vocab_kurt": "W_U kurtosis",
     "null_space_fraction": "null space of W_U",
+    "null_space_chance": "the same, by chance",
+    "null_space_k": "its directions, k",
     "w_in_max_cos": "input, largest cosine",
     "w_out_max_cos": "output, largest cosine",
 }

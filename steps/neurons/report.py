@@ -27,7 +27,9 @@ name                        meaning
                             ``previous_token``, ``position``, ``syntax``, ``context``, ``bos``
 ``prediction suppression``  neurons of each role by the paper's rule, ``partition``, too; and, with
                             ``_width_free`` behind the name, by the rule that does not depend on width
-``entropy_candidates``      candidates of the configured entropy query
+``entropy_candidates``      neurons that write into the null space of the unembedding more than random
+                            directions do, at false discovery rate q (``neurons.roles``)
+``entropy_ranked``          neurons within all limits of the configured entropy query, chance included
 ``attention_score_max``     largest heuristic score of a neuron and a later head, towards BOS; null where
                             no head has one (rotary positions, one layer)
 ``attention_neurons``       neurons whose score with a later head is beyond random directions at rate q, over
@@ -83,7 +85,7 @@ CAPTIONS = {
     **roles_step.CAPTIONS,
     **LOGIT_CAPTIONS,
     "attention": attention_step.CAPTION,
-    "interventions": intervene_step.CAPTION,
+    **intervene_step.CAPTIONS,
 }
 
 

@@ -13,14 +13,19 @@ column                      definition
 ``role_width_free``         the same with d_model times variance above 5.12
 ``entropy_rank``            place among the candidates of the configured query, by variance; null for others
 ``entropy_rank[QUERY]``     the same for each query whose columns are there
-``partner_layer _neuron``   of entropy candidates: the neuron whose w_out is most opposite
+``null_space_p``            how often a random direction has as large a part in the null space as w_out
+``entropy_p_adjusted``      the same, adjusted among the neurons of the model that the configured query
+                            admits by place, norm and kurtosis (Benjamini-Hochberg); null for others
+``entropy``                 whether it is at most ``q``: the calibrated call
+``partner_layer _neuron``   of the neurons that one of these names: the neuron whose w_out is most opposite
 ``partner_cos``             its cosine; near -1 for an anti-entropy neuron
 ==========================  =======================================================================
 
 and the columns of the weights that decide or label (``vocab_*``, ``l2_penalty``, ``null_space_*``,
-``best_feature*``). ``depth``: for every model and layer, percentiles of kurtosis and skewness, the median
-skewness of the neurons of high kurtosis, and how many neurons have each role. Figures: ``roles`` (how many
-of the universal neurons of the last layers have a role) and ``roles_by_depth`` (F6, F22).
+``best_feature*``). ``depth``: for every model and layer, percentiles of kurtosis and skewness, how many
+neurons have a kurtosis above 10 and percentiles of their skewness, and how many neurons have each role.
+Figures: ``roles`` (how many of the universal neurons of the last layers have a role) and ``roles_by_depth``
+(F6, F22).
 """
 
 from __future__ import annotations
@@ -31,10 +36,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from steps.core.errors import UserError
-from steps.core.figures import COLOURS, new_figure, save_figure
+from steps.core.figures import COLOURS, new_figure, save_figure, say
 from steps.core.runner import Output, run
-from steps.core.stores import write_json
-from steps.neurons.classify import ENTROPY, KURTOSIS, ROLES, entropy_columns, entropy_ranks, roles
+from steps.core.stores import read_table, write_json
+from steps.neurons.classify import (
+    ENTROPY,
+    KURTOSIS,
+    ROLES,
+    entropy_columns,
+    entropy_ranks,
+    entropy_test,
+    roles,
+)
 from steps.neurons.universal import UniversalSettings, chosen, describe
 
 if TYPE_CHECKING:
@@ -54,6 +67,7 @@ KEPT = (
     "vocab_kurt",
     "null_space_fraction",
     "null_space_chance",
+    "null_space_k",
     "best_feature",
     "best_feature_vr",
     "best_feature_sign",
@@ -65,9 +79,11 @@ CAPTIONS = {
     "roles": "Of the universal neurons in the last layers, and of all others there, how many predict tokens,"
     " suppress tokens or partition the vocabulary. The paper finds that almost all universal ones do one of"
     " these. Its limit on the variance holds for a width of 1024; the width-free rule is ours.",
-    "roles_by_depth": "Percentiles over the neurons of a layer of the kurtosis and skewness of the cosines"
-    " between output weights and unembedding, and neurons of each role, the mean over all models; thin lines"
-    " are single models. In the paper, prediction neurons come first and suppression neurons last.",
+    "roles_by_depth": "Above: percentiles over the neurons of a layer of the kurtosis and skewness of the"
+    " cosines between output weights and unembedding, and neurons of each role, means over all models (thin"
+    " lines: single models). Below: neurons of kurtosis above 10 (prediction and suppression neurons), the"
+    " median of their skewness, and its spread in the reference. In the paper, prediction neurons come first"
+    " and suppression neurons last: the median turns negative at 85 to 90 % of the depth.",
 }
 
 LABELS = {"role": "the paper's rule", "role_width_free": "the width-free rule"}
@@ -76,6 +92,7 @@ LABELS = {"role": "the paper's rule", "role_width_free": "the width-free rule"}
 class Settings(UniversalSettings):
     """Which neurons are candidates, and which are shown."""
 
+    q: float = Field(0.05, gt=0, lt=1, description="false discovery rate of entropy neurons")
     entropy_query: Literal["small", "medium", "pythia", "width_free"] = Field(
         "width_free", description="limits of entropy candidates: the paper's for a model set, or ours"
     )
@@ -87,7 +104,7 @@ class Settings(UniversalSettings):
     )
 
 
-def role_table(weights: pd.DataFrame, query: str) -> pd.DataFrame:
+def role_table(weights: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """The table of the module's docstring; ``weights`` has ``kurt`` where activations are known.
 
     Raises:
@@ -95,6 +112,7 @@ def role_table(weights: pd.DataFrame, query: str) -> pd.DataFrame:
     """
     import pandas as pd
 
+    query = settings.entropy_query
     if "kurt" in entropy_columns(ENTROPY[query]) and "kurt" not in weights:
         raise UserError(
             f"neurons.roles.entropy_query: {query} needs the activation kurtosis, which weights alone do not"
@@ -107,8 +125,10 @@ def role_table(weights: pd.DataFrame, query: str) -> pd.DataFrame:
         if set(entropy_columns(limits)) <= set(weights):
             table[f"entropy_rank[{name}]"] = entropy_ranks(weights, limits)
     table["entropy_rank"] = table[f"entropy_rank[{query}]"]
+    table["null_space_p"], table["entropy_p_adjusted"] = entropy_test(weights, ENTROPY[query])
+    table["entropy"] = table["entropy_p_adjusted"] <= settings.q
     if "w_out_min_cos" in weights:
-        candidate = table.filter(like="entropy_rank").notna().any(axis=1)
+        candidate = table.filter(like="entropy_rank").notna().any(axis=1) | table["entropy"]
         for new, old in (("layer", "layer"), ("neuron", "neuron"), ("cos", "cos")):
             table[f"partner_{new}"] = weights[f"w_out_min_{old}"].where(candidate)
     return table
@@ -119,17 +139,20 @@ def depth_table(table: pd.DataFrame) -> pd.DataFrame:
     import numpy as np
     import pandas as pd
 
+    def percentiles(name: str, values: pd.Series) -> dict[str, float]:
+        known = values.dropna().to_numpy(float)
+        levels = np.percentile(known, PERCENTILES) if len(known) else [np.nan] * len(PERCENTILES)
+        return {f"{name}[{p}]": float(value) for p, value in zip(PERCENTILES, levels, strict=True)}
+
     rows = []
     for (model, layer), part in table.groupby(["model", "layer"], sort=False):
         row: dict[str, Any] = {"model": model, "layer": layer}
         row["depth"] = layer / max(1, int(part["layers"].iloc[0]) - 1)
-        for name in ("kurt", "skew"):
-            values = part[f"vocab_{name}"].dropna().to_numpy()
-            levels = np.percentile(values, PERCENTILES) if len(values) else [np.nan] * len(PERCENTILES)
-            row |= {f"vocab_{name}[{p}]": v for p, v in zip(PERCENTILES, levels, strict=True)}
+        for name in ("vocab_kurt", "vocab_skew"):
+            row |= percentiles(name, part[name])
         heavy = part[part["vocab_kurt"] > KURTOSIS]
         row |= {"neurons": len(part), "high_kurtosis": len(heavy)}
-        row["median_skew_of_high_kurtosis"] = heavy["vocab_skew"].median()
+        row |= percentiles("high_kurtosis_skew", heavy["vocab_skew"])
         for column in LABELS:
             row |= {f"{role}[{column}]": int((part[column] == role).sum()) for role in ROLES}
         rows.append(row)
@@ -140,7 +163,8 @@ def draw_roles(table: pd.DataFrame, settings: Settings) -> tuple[Figure, dict[st
     """How many of the reference's universal neurons of the last layers have each role, beside all others.
 
     Args:
-        table: the reference's rows of the role table, with the boolean column ``in_set``.
+        table: the reference's rows of the role table, with the boolean column ``in_set``; without it, nothing
+            is known of their excess, and all neurons are one group.
         settings: which set this is, and how many layers count as last.
     """
     import math
@@ -148,16 +172,19 @@ def draw_roles(table: pd.DataFrame, settings: Settings) -> tuple[Figure, dict[st
     layers = int(table["layers"].iloc[0])
     first = layers - math.ceil(settings.last_layers * layers)
     last = table[table["layer"] >= first]
-    count = int(last["in_set"].sum())
-    label = describe(settings.universal_set, settings.top_share, count)
+    if "in_set" in last:
+        count = int(last["in_set"].sum())
+        label = describe(settings.universal_set, settings.top_share, count)
+        groups = {"universal": last[last["in_set"]], "others": last[~last["in_set"]]}
+    else:
+        label = "the excess is not known: weights alone do not tell which neurons are universal"
+        groups = {"all neurons": last}
     figure, both = new_figure(1, 2, width=4.6)
     where = f"layers {first} to {layers - 1} of {table['model'].iloc[0]}"
     data: dict[str, Any] = {"set": label, "first_layer": first, "last_layer": layers - 1}
     for axes, (column, title) in zip(both, LABELS.items(), strict=True):
         data[column] = {}
-        for place, (name, part) in enumerate(
-            (("universal", last[last["in_set"]]), ("others", last[~last["in_set"]]))
-        ):
+        for place, (name, part) in enumerate(groups.items()):
             counts = {role: int((part[column] == role).sum()) for role in ROLES}
             counts["none"] = len(part) - sum(counts.values())
             data[column][name] = counts
@@ -166,9 +193,9 @@ def draw_roles(table: pd.DataFrame, settings: Settings) -> tuple[Figure, dict[st
                 share = 100 * number / max(1, len(part))
                 axes.barh(place, share, left=left, color=colour, label=role if place == 0 else None)
                 left += share
-        axes.set_yticks([0, 1], [f"universal\n({count})", f"others\n({len(last) - count})"])
+        axes.set_yticks(range(len(groups)), [f"{name}\n({len(part)})" for name, part in groups.items()])
         axes.set(xlim=(0, 100), xlabel="% of these neurons", title=f"Roles by {title}")
-        if count == 0:
+        if not len(groups.get("universal", last)):
             axes.text(50, 0, label, ha="center", va="center", fontsize=7, wrap=True)
     handles, names = both[0].get_legend_handles_labels()
     figure.legend(handles, names, fontsize=7, loc="outside lower center", ncols=4)
@@ -188,9 +215,22 @@ def mean_over_models(depth: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(np.mean(curves, axis=0).T, columns=columns, index=grid)
 
 
+def turns_negative(depth: pd.DataFrame) -> float | None:
+    """Where the median skewness of one model's neurons of high kurtosis turns negative, as relative depth.
+
+    That of the first layer from which on it is negative wherever it is known; None where it is not, or never
+    was positive.
+    """
+    known = depth.dropna(subset="high_kurtosis_skew[50]").sort_values("depth")
+    negative = known["high_kurtosis_skew[50]"].to_numpy() < 0
+    if negative.all() or not negative[-1]:
+        return None
+    return float(known["depth"].iloc[len(negative) - int(negative[::-1].argmin())])
+
+
 def draw_depth(depth: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
-    """Kurtosis and skewness of vocabulary effects and roles over relative depth, the mean over models."""
-    figure, (a, b, c) = new_figure(1, 3, width=4.2)
+    """Kurtosis and skewness of vocabulary effects and roles over relative depth."""
+    figure, ((a, b, c), below) = new_figure(2, 3, width=4.2)
     models = list(depth["model"].unique())
     mean = mean_over_models(depth)
     data: dict[str, Any] = {"models": models, "depth": mean.index.tolist()}
@@ -225,16 +265,63 @@ def draw_depth(depth: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
     c.legend(fontsize=6)
     if mean[[f"{role}[role]" for role in ROLES]].to_numpy().sum() == 0:
         c.text(0.5, 0.9, "no neuron has a role by the paper's rule", transform=c.transAxes, ha="center")
+    data["high_kurtosis"] = _draw_high_kurtosis(depth, below)
     return figure, data
 
 
+def _draw_high_kurtosis(depth: pd.DataFrame, axes: Any) -> dict[str, Any]:
+    """Neurons of high kurtosis: how many, the median of their skewness, its spread in the first model."""
+    counts, medians, spread = axes
+    data: dict[str, Any] = {}
+    for place, (name, part) in enumerate(depth.groupby("model", sort=False)):
+        skew = part["high_kurtosis_skew[50]"]
+        turn = turns_negative(part)
+        data[str(name)] = {
+            "depth": part["depth"].tolist(),
+            "neurons": part["high_kurtosis"].tolist(),
+            "median_skew": [None if value != value else float(value) for value in skew],
+            "turns_negative": turn,
+        }
+        shown = str(name) if turn is None else f"{name}, negative from {turn:.2g} on"
+        style = {"marker": "o", "markersize": 2.5, "color": COLOURS[place % len(COLOURS)], "label": shown}
+        if depth["high_kurtosis"].any():
+            counts.plot(part["depth"], part["high_kurtosis"], **style)
+        if skew.notna().any():
+            medians.plot(part["depth"], skew, **style)
+    if not depth["high_kurtosis"].any():
+        for panel in axes:
+            say(panel, f"no neuron has a kurtosis above {KURTOSIS:g}")
+        return data
+    medians.axhline(0, color=COLOURS[6], linestyle=":", linewidth=1)
+    counts.set(xlabel="relative depth", ylabel="neurons per layer", title=f"Kurtosis above {KURTOSIS:g}")
+    medians.set(
+        xlim=counts.get_xlim(), xlabel="relative depth", ylabel="median skewness", title="Skewness of these"
+    )
+    medians.legend(fontsize=6)
+    first = depth[depth["model"] == depth["model"].iloc[0]].dropna(subset="high_kurtosis_skew[50]")
+    if first.empty:
+        say(spread, f"none in {depth['model'].iloc[0]}")
+        return data
+    places = {"whislo": 5, "q1": 25, "med": 50, "q3": 75, "whishi": 95}
+    boxes = [{k: row[f"high_kurtosis_skew[{p}]"] for k, p in places.items()} for _, row in first.iterrows()]
+    spread.bxp(boxes, positions=first["layer"].to_numpy(), showfliers=False, manage_ticks=False)
+    spread.axhline(0, color=COLOURS[6], linestyle=":", linewidth=1)
+    spread.set(xlabel="layer", ylabel="skewness", title=f"Of {first['model'].iloc[0]}, 5 to 95 %")
+    return data
+
+
 def metrics(table: pd.DataFrame) -> dict[str, int]:
-    """Counts for the reference model, whose rows come first."""
+    """Counts for the reference model, whose rows come first.
+
+    ``entropy_candidates`` are the neurons of the calibrated call, ``entropy_ranked`` those within all limits
+    of the configured query.
+    """
     own = table[table["model"] == table["model"].iloc[0]]
     return {
         **{role: int((own["role"] == role).sum()) for role in ROLES},
         **{f"{role}_width_free": int((own["role_width_free"] == role).sum()) for role in ROLES},
-        "entropy_candidates": int(own["entropy_rank"].notna().sum()),
+        "entropy_candidates": int(own["entropy"].sum()),
+        "entropy_ranked": int(own["entropy_rank"].notna().sum()),
     }
 
 
@@ -250,22 +337,18 @@ def main(
     depth_data: Output,
 ) -> None:
     """Write the tables and figures; ``neurons`` is the neuron table or nothing, the reference comes first."""
-    import pandas as pd
-
-    known = pd.read_parquet(weights)
-    activity = pd.read_parquet(neurons[0]) if neurons else None
+    known = read_table(weights).to_pandas()
+    activity = read_table(neurons[0]).to_pandas() if neurons else None
     if activity is not None:
         known = known.drop(columns="kurt", errors="ignore").merge(
             activity[[*KEYS, "kurt"]], on=KEYS, how="left", validate="one_to_one"
         )
-    whole = role_table(known, settings.entropy_query)
+    whole = role_table(known, settings)
     whole.to_parquet(table, index=False)
     layers = depth_table(whole)
     layers.to_parquet(depth, index=False)
     reference = whole[whole["model"] == whole["model"].iloc[0]].reset_index(drop=True)
-    if activity is None:
-        reference["in_set"] = False
-    else:
+    if activity is not None:
         own = reference[KEYS].merge(activity, on=KEYS, how="left", validate="one_to_one")
         reference["in_set"] = chosen(own, settings.universal_set, settings.top_share)
     for drawn, shown, out, out_data in (

@@ -18,7 +18,8 @@ column                               definition
                                      is 3 for a Gaussian; null where w_out is 0
 ``null_space_fraction``              norm of w_out's part in the k residual directions to which the
                                      unembedding gives least (all-ones left out with a LayerNorm), share
-``null_space_chance``                about what a random direction has
+``null_space_chance``                about what a random direction has: root of k over all directions
+``null_space_k``                     k: ``null_space`` of the settings, or fewer where the model has no more
 ``best_feature``                     token feature whose labels explain most of the variance of the cosines
 ``best_feature_vr _sign``            the share explained, and the sign of the difference of means
 ``w_in_max_cos _layer _neuron``      largest cosine of w_in with another neuron's of the model, and whose
@@ -158,8 +159,9 @@ class Vocabulary:
         self.norm.masked_fill_(self.norm == 0, float("inf"))
         layer_norm = facts.norm == "layer"
         usable = facts.d_model - layer_norm
-        self.null = null_space(self.w_u, min(settings.null_space, usable), layer_norm)
-        self.chance = min(1.0, (settings.null_space / usable) ** 0.5)
+        self.k = min(settings.null_space, usable)
+        self.null = null_space(self.w_u, self.k, layer_norm)
+        self.chance = float((self.k / usable) ** 0.5)
         self.features = features
         self.labels = torch.from_numpy(features.matrix).to(device, self.w_u.dtype)
 
@@ -305,7 +307,7 @@ def model_tables(
         keys = {"model": name, "layer": np.int32(number), "neuron": np.arange(facts.width, dtype=np.int32)}
         sizes = {"d_model": np.int32(facts.d_model), "layers": np.int32(facts.layers)}
         part = pd.DataFrame({**keys, **sizes, **own_columns(layer), **columns})
-        part["null_space_chance"] = vocabulary.chance
+        part["null_space_chance"], part["null_space_k"] = vocabulary.chance, np.int32(vocabulary.k)
         names = pd.array([features.names[index] if index >= 0 else None for index in best], dtype="str")
         part.insert(part.columns.get_loc("best_feature_vr"), "best_feature", names)
         parts.append(part)

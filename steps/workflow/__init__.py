@@ -40,6 +40,7 @@ from steps.neurons import figure as neurons_figure
 from steps.neurons import gallery as neurons_gallery
 from steps.neurons import histograms as neurons_histograms
 from steps.neurons import intervene as neurons_intervene
+from steps.neurons import logit_histograms as neurons_logit_histograms
 from steps.neurons import moments as neurons_moments
 from steps.neurons import page as neurons_page
 from steps.neurons import plan as neurons_plan
@@ -208,6 +209,9 @@ class Neurons(UniversalSettings):
     )
     roles: neurons_roles.Settings = pydantic.Field(
         neurons_roles.Settings(), description="roles from the effect on the vocabulary"
+    )
+    logit_histograms: neurons_logit_histograms.Settings = pydantic.Field(
+        neurons_logit_histograms.Settings(), description="galleries of logit effects"
     )
     attention: neurons_attention.Settings = pydantic.Field(
         neurons_attention.Settings(), description="neurons that steer attention heads"

@@ -31,7 +31,7 @@ NEURON_FIGURES = [*neurons_figure.FIGURES, *STATISTICS]
 """The figures of the neurons chapter."""
 
 
-STEP_FIGURES = ["roles", "roles_by_depth", "logit_histograms", "attention", "interventions"]
+STEP_FIGURES = ["roles", "roles_by_depth", "logit_histograms", "attention", "interventions", "suppression"]
 """The figures that other steps than ``figure`` draw, beside their tables."""
 
 

@@ -15,7 +15,7 @@ from steps.core.errors import UserError
 from steps.core.figures import new_figure
 from steps.core.runner import Output
 from steps.language_models.architectures import architecture, compute_in_float64
-from steps.language_models.models import load
+from steps.language_models.models import load, load_tokenizer
 from steps.neurons import dump, intervene, intervention_figure
 from steps.neurons.activations import Activations
 from steps.neurons.candidates import (
@@ -24,9 +24,18 @@ from steps.neurons.candidates import (
     matched,
     opposite,
     suppressed_tokens,
+    vocabulary_cosines,
 )
+from steps.neurons.features import read_word_lists, token_features, vocabulary_texts
 from steps.neurons.forward import Forward
-from steps.neurons.interventions import Intervention, Suppressed, activation_by_class, counted, sweep
+from steps.neurons.interventions import (
+    Intervention,
+    Suppressed,
+    activation_by_class,
+    activation_edges,
+    counted,
+    sweep,
+)
 from steps.neurons.transformer import processed, read
 from tests.language_models.tiny_models import tiny_model
 from tests.neurons.planted import (
@@ -158,9 +167,13 @@ def weight_columns(forward: Forward) -> pd.DataFrame:
             "w_out_norm": norm.numpy(),
             "vocab_var": cosine.var(1),
             "vocab_kurt": 3.0,
-            "vocab_skew": -np.arange(len(norm)) / 10,
+            "vocab_skew": -np.arange(1, len(norm) + 1) / 10,
             "role": ["suppression", *[""] * (len(norm) - 1)],
             "entropy_rank": np.nan,
+            "entropy": False,
+            "null_space_p": 1.0,
+            "best_feature": "contains_digit",
+            "best_feature_sign": 1 if number else -1,
         }
         tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)
@@ -206,8 +219,8 @@ def test_a_planted_entropy_neuron_is_found_and_acts_through_the_scale(seed: int)
     rows = rows_of(8, 12, CONTEXT, seed)
     with torch.inference_mode():
         table = weight_columns(forward)
-        first, ranked = entropy_candidates(table, 1)
-        assert not ranked
+        first, called = entropy_candidates(table, 1)
+        assert not called
         assert table.iloc[first[0]][["layer", "neuron"]].tolist() == [2, 9]
         written = torch.cat([forward.reader.layer(layer).w_out for layer in range(3)]).numpy()
         centred = written - written.mean(1, keepdims=True)
@@ -241,11 +254,32 @@ def test_without_noise_a_frozen_norm_leaves_every_rank() -> None:
     assert fixed["loss_change_abs"] > 0.01
 
 
-def test_ranked_candidates_go_first() -> None:
+def test_called_neurons_go_first_and_ranked_ones_are_only_near() -> None:
     table = pd.DataFrame({"layer": [0, 0, 1, 1], "entropy_rank": pd.array([None, 2, None, 1], "Int32")})
-    found, ranked = entropy_candidates(table, 5)
-    assert ranked
+    table = table.assign(entropy=[False, True, True, False], null_space_p=[np.nan, 1e-4, 1e-6, 0.5])
+    found, called = entropy_candidates(table, 5)
+    assert called
+    assert found.tolist() == [2, 1]
+    found, called = entropy_candidates(table.assign(entropy=False), 5)
+    assert not called
     assert found.tolist() == [3, 1]
+
+
+def test_cosines_with_the_unembedding_against_plain_weights() -> None:
+    model = tiny_model("gpt2").double()
+    with torch.no_grad():
+        model.transformer.h[2].mlp.c_proj.weight[5] = (
+            0.25  # the mean that a LayerNorm takes away, nothing else
+        )
+    with torch.inference_mode():
+        found = vocabulary_cosines(Forward(model), [(2, 7), (0, 3), (2, 5), (2, 1)])
+        whole = processed(read(model))
+    assert set(found) == {(2, 7), (0, 3), (2, 5), (2, 1)}
+    for layer, neuron in ((2, 7), (0, 3), (2, 1)):
+        w = whole.layers[layer].w_out[neuron]
+        expected = torch.cosine_similarity(w[:, None], whole.ends.w_u, dim=0)
+        np.testing.assert_allclose(found[layer, neuron], expected.numpy(), atol=1e-12)
+    assert np.abs(found[2, 5]).max() < 1.0
 
 
 def test_controls_are_ordinary_neurons_of_the_last_layers() -> None:
@@ -302,7 +336,8 @@ def test_activation_before_the_class_against_numpy() -> None:
     with torch.inference_mode():
         tokens = tuple(suppressed_tokens(forward, 1, [4], 3)[0].tolist())
         looked = [Suppressed(1, 4, tokens), Suppressed(2, 6, (5,)), Suppressed(0, 1, ())]
-        found = activation_by_class(forward, rows, looked, [0], 3 * CONTEXT)
+        found, counts = activation_by_class(forward, rows, looked, [0], 3 * CONTEXT)
+        other_batches = activation_by_class(forward, rows, looked, [0], 4096)[1]
         post = forward.run(rows, {0, 1, 2}).post
         ends = forward.written(1, [4])[0] @ (model.lm_head.weight * model.transformer.ln_f.weight).T
         ends = ends - forward.written(1, [4])[0].mean() * (
@@ -319,6 +354,9 @@ def test_activation_before_the_class_against_numpy() -> None:
             if mask.any():
                 assert found[number, place, 1] == pytest.approx(own[mask].mean(), abs=1e-12)
                 assert found[number, place, 2] == pytest.approx(own[mask].var(), abs=1e-12)
+            expected = np.histogram(own[mask], np.concatenate([[-np.inf], activation_edges(), [np.inf]]))[0]
+            np.testing.assert_array_equal(counts[number, place], expected)
+    np.testing.assert_array_equal(counts, other_batches)
     assert np.isnan(found[2, 0, 1])
 
 
@@ -362,6 +400,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 NAMES = ("interventions.parquet", "reversals.parquet", "suppression.parquet", "figure.svg", "figure.json")
+NAMES += ("suppression.svg", "suppression.json")
 
 
 def step(made: Path, folder: Path, **settings: Any) -> dict[str, Path]:
@@ -371,7 +410,7 @@ def step(made: Path, folder: Path, **settings: Any) -> dict[str, Path]:
         {"rows": 6, "controls": 3, "ablated": 4, "reversals": 5, "values": [0, 3], **settings}
     )
     inputs = [made / "a" / "ledger.json", made / "dump" / "ledger.json", made / "neurons.parquet"]
-    inputs.append(made / "roles.parquet")
+    inputs += [made / "roles.parquet", made / "tokenizer" / "ledger.json"]
     intervene.main(*inputs, chosen, *files)
     return dict(zip(NAMES, files, strict=True))
 
@@ -405,11 +444,43 @@ def test_the_step_writes_the_same_bytes_twice_and_tables_that_agree(made: Path, 
         assert own["entropy_change"].abs().is_monotonic_decreasing
     assert (reversals["position"] < CONTEXT - 1).all()
     suppression = pd.read_parquet(first["suppression.parquet"])
-    assert suppression[["layer", "neuron"]].to_numpy().tolist() == [[0, 0], [1, 0]]
+    assert suppression[["layer", "neuron"]].to_numpy().tolist() == [[0, 0], [0, 0], [1, 0]]
+    assert suppression["class"].tolist() == ["feature", "lowered", "lowered"]  # L1.0 promotes its feature
+    assert suppression["by_the_rule"].all()
+    tokenizer = load_tokenizer(made / "tokenizer" / "ledger.json")
+    features = token_features(vocabulary_texts(tokenizer, VOCABULARY), read_word_lists())
+    tokens = np.flatnonzero(features.matrix[:, features.names.index("contains_digit")])
+    assert suppression["tokens"][0].tolist() == tokens.tolist()
+    assert [len(ids) for ids in suppression["tokens"][1:]] == [20, 20]
+    drawn = json.loads(first["suppression.json"].read_text())["neurons"]
+    assert [(one["layer"], one["class"]) for one in drawn] == [(0, "feature"), (0, "lowered"), (1, "lowered")]
+    for one, (_, row) in zip(drawn, suppression.iterrows(), strict=True):
+        assert (sum(one["inside"]), sum(one["outside"])) == (row["inside"], row["outside"])
+        assert len(one["edges"]) == len(one["inside"]) + 1
+    assert first["suppression.svg"].read_text().count(">activation<") == 2
     assert (suppression["inside"] + suppression["outside"] == table["tokens"][0]).all()
     shown = json.loads(first["figure.json"].read_text())
     assert shown["universal_set"].endswith("calibrated against rotations")
     assert len(shown["effects"]) == len(table[table["kind"] == "mean"])
+    assert len(shown["cosines"]["neurons"]) == 2 + 1 + 3  # nearest, opposite, controls
+    assert {sum(one["counts"]) for one in shown["cosines"]["neurons"]} == {VOCABULARY}
+
+
+def test_without_a_suppression_neuron_the_nearest_is_shown_and_called_so(made: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("a", "dump", "neurons.parquet", "tokenizer"):
+        (other / name).symlink_to(made / name)
+    roles = pd.read_parquet(made / "roles.parquet").assign(role="")
+    roles["vocab_kurt"] = 3 + roles["neuron"] % 7 / 10
+    roles.to_parquet(other / "roles.parquet")
+    files = step(other, tmp_path)
+    suppression = pd.read_parquet(files["suppression.parquet"])
+    assert suppression[["layer", "neuron"]].to_numpy().tolist() == [[0, 6], [0, 6]]
+    assert not suppression["by_the_rule"].any()
+    assert "nearest to suppression: L0.6" in files["suppression.svg"].read_text()
+    roles.assign(vocab_skew=1.0).to_parquet(other / "roles.parquet")
+    assert "no neuron comes near to suppression" in step(other, tmp_path)["suppression.svg"].read_text()
 
 
 def test_an_empty_universal_set_is_told(made: Path, tmp_path: Path) -> None:
@@ -421,7 +492,8 @@ def test_an_empty_universal_set_is_told(made: Path, tmp_path: Path) -> None:
 def test_named_neurons_and_excluded_tokens(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intervention_figure, "draw", lambda *tables: (new_figure()[0], {}))
+    for name in ("draw", "draw_suppression"):
+        monkeypatch.setattr(intervention_figure, name, lambda *tables: (new_figure()[0], {}))
     files = step(made, tmp_path, named=[(0, 3)], exclude_tokens=[1], controls=0, ablated=0)
     table = pd.read_parquet(files["interventions.parquet"])
     assert set(table["role"]) == {"nominal", "named", "opposite"}
@@ -434,3 +506,15 @@ def test_mistakes_are_explained(made: Path, tmp_path: Path) -> None:
         step(made, tmp_path, named=[(5, 3)])
     with pytest.raises(UserError, match="no token is left after exclusion"):
         step(made, tmp_path, exclude_tokens=list(range(VOCABULARY)))
+
+
+def test_a_damaged_table_is_told(made: Path, tmp_path: Path) -> None:
+    for damaged in ("neurons.parquet", "roles.parquet"):
+        other = tmp_path / damaged.split(".")[0]
+        other.mkdir()
+        for name in ("a", "dump", "tokenizer", "neurons.parquet", "roles.parquet"):
+            if name != damaged:
+                (other / name).symlink_to(made / name)
+        (other / damaged).write_bytes((made / damaged).read_bytes()[:-40])
+        with pytest.raises(UserError, match=f"{damaged}: unreadable as a parquet table"):
+            step(other, tmp_path)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from steps.core.errors import UserError
+from steps.core.runner import Output
 from steps.neurons import logit_histograms, roles, transformer, weights
 from steps.neurons.features import Features
 from tests.neurons.planted_weights import (
@@ -29,45 +33,78 @@ def reader() -> transformer.Reader:
     return transformer.Reader(planted_model(0))
 
 
+def ends_of(reader: transformer.Reader) -> transformer.Ends:
+    return transformer.processed_ends(reader.ends(), reader.facts)
+
+
 @pytest.fixture(scope="module")
 def table(reader: transformer.Reader) -> pd.DataFrame:
     texts = [f"t{n}" for n in range(VOCABULARY)]
     ends = transformer.processed_ends(reader.ends(), reader.facts)
     known, _ = weights.model_tables("m", reader, FEATURES, texts, weights.Settings(), ends)
-    return roles.role_table(known.assign(kurt=3.0), roles.Settings().entropy_query)
+    return roles.role_table(known.assign(kurt=3.0), roles.Settings())
 
 
 def test_the_planted_neurons_are_the_clearest(reader: transformer.Reader, table: pd.DataFrame) -> None:
-    _, data = logit_histograms.draw(reader, table, FEATURES)
+    _, data = logit_histograms.draw(reader, table, FEATURES, ends_of(reader), 2)
     for role, planted, feature in (
         ("prediction", PREDICTION, "planted"),
         ("suppression", SUPPRESSION, "planted"),
         ("partition", PARTITION, "odd"),
     ):
-        found = data[role]
-        assert found["by_the_rule"], role
-        assert (found["layer"], found["feature"]) == (2, feature)
-        assert found["neuron"] in planted
-        assert sum(found["others"]) + sum(found["feature_tokens"]) == VOCABULARY
-        assert sum(found["feature_tokens"]) == LABELS[:, FEATURES.names.index(feature)].sum()
+        assert len({found["neuron"] for found in data[role]}) == 2
+        for found in data[role]:
+            assert found["by_the_rule"], role
+            assert (found["layer"], found["feature"]) == (2, feature)
+            assert found["neuron"] in planted
+            assert sum(found["others"]) + sum(found["feature_tokens"]) == VOCABULARY
+            assert sum(found["feature_tokens"]) == LABELS[:, FEATURES.names.index(feature)].sum()
     # what is predicted lies right of all others, what is suppressed left
     for role, end in (("prediction", -1), ("suppression", 0)):
-        assert np.flatnonzero(data[role]["feature_tokens"])[end] == (79 if end else 0)
-        assert data[role]["others"][end] == 0
+        for found in data[role]:
+            assert np.flatnonzero(found["feature_tokens"])[end] == (79 if end else 0)
+            assert found["others"][end] == 0
+
+
+def test_a_gallery_is_in_order_and_has_no_more_than_there_are(
+    reader: transformer.Reader, table: pd.DataFrame
+) -> None:
+    figure, data = logit_histograms.draw(reader, table, FEATURES, ends_of(reader), 7)
+    for role, planted, measure in (
+        ("prediction", PREDICTION, "vocab_kurt"),
+        ("suppression", SUPPRESSION, "vocab_kurt"),
+    ):
+        rows = table[(table["layer"] == 2) & table["neuron"].isin(planted)]
+        order = rows.sort_values(measure, ascending=False)["neuron"].tolist()
+        assert [found["neuron"] for found in data[role]] == order
+    assert len(data["partition"]) == 7  # by the paper's rule nearly all neurons of a narrow model are
+    assert [axes.get_visible() for axes in figure.axes[:: len(data)]] == [True] * 5 + [False] * 2
 
 
 def test_the_effect_is_the_product_of_processed_weights(reader: transformer.Reader) -> None:
     whole = transformer.processed(transformer.read(planted_model(0), torch.float64))
     expected = (whole.layers[1].w_out[3] @ whole.ends.w_u).numpy()
-    np.testing.assert_allclose(logit_histograms.effects(reader, 1, 3), expected, rtol=1e-4, atol=1e-5)
+    found = logit_histograms.effects(reader, ends_of(reader), 1, 3)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_without_a_role_the_nearest_is_shown_and_called_so(
     reader: transformer.Reader, table: pd.DataFrame
 ) -> None:
-    figure, data = logit_histograms.draw(reader, table.assign(role=""), FEATURES)
-    assert not data["prediction"]["by_the_rule"]
+    ends = ends_of(reader)
+    figure, data = logit_histograms.draw(reader, table.assign(role=""), FEATURES, ends, 3)
+    assert [found["by_the_rule"] for found in data["prediction"]] == [False] * 3
     assert figure.axes[0].get_title().startswith("nearest to prediction: L")
-    figure, data = logit_histograms.draw(reader, table.assign(vocab_skew=np.nan, vocab_var=np.nan), FEATURES)
-    assert data == {}
+    unknown = table.assign(vocab_skew=np.nan, vocab_var=np.nan)
+    figure, data = logit_histograms.draw(reader, unknown, FEATURES, ends, 3)
+    assert data == {"prediction": [], "suppression": [], "partition": []}
     assert "no neuron comes near to partition" in figure.axes[2].texts[0].get_text()
+
+
+def test_a_damaged_table_is_told(tmp_path: Path, table: pd.DataFrame) -> None:
+    path = tmp_path / "roles.parquet"
+    table.to_parquet(path)
+    path.write_bytes(path.read_bytes()[:-40])
+    files = [Output(tmp_path / name) for name in ("a.svg", "a.json")]
+    with pytest.raises(UserError, match=r"roles.parquet: unreadable as a parquet table"):
+        logit_histograms.main(tmp_path / "m", path, tmp_path / "t", logit_histograms.Settings(), *files)

@@ -58,6 +58,7 @@ def planted_inputs(folder: Path, study: Study) -> dict[str, object]:
     explained = pd.DataFrame({"model": name, "variance_reduction_held_out": reduction, "family": None})
     explained.to_parquet(folder / "explanations.parquet")
     roles = pd.DataFrame({"model": [name], "role": [None], "role_width_free": [None], "entropy_rank": [None]})
+    roles["entropy"] = False
     roles.to_parquet(folder / "roles.parquet")
     (folder / "attention.json").write_text(json.dumps({"attention_score_max": 1.5, "attention_neurons": 3}))
     models = [write_model(folder / f"model-{n}", n) for n in range(len(study.activations))]
@@ -97,6 +98,7 @@ def test_metrics_are_those_of_the_tables(planted: Study, written: tuple[dict, di
         **{f"family_count_{family}": 0 for family in FAMILIES},
         **{f"{role}{rule}": 0 for role in roles for rule in ("", "_width_free")},
         "entropy_candidates": 0,
+        "entropy_ranked": 0,
         "attention_score_max": 1.5,
         "attention_neurons": 3,
     }

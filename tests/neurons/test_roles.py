@@ -12,6 +12,8 @@ import pytest
 from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.neurons import roles, transformer, weights
+from steps.neurons.classify import ENTROPY as QUERIES
+from steps.neurons.classify import ROLES, entropy_test, null_space_p
 from steps.neurons.features import Features
 from steps.neurons.roles import Settings
 from tests.neurons.planted_weights import (
@@ -51,7 +53,7 @@ def planted_table(seed: int) -> pd.DataFrame:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_planted_neurons_have_their_roles_and_no_other_neuron_has_one(seed: int) -> None:
-    found = roles.role_table(planted_table(seed), "width_free")
+    found = roles.role_table(planted_table(seed), Settings())
     last = found["layer"] == 2
     for role, numbers in (("prediction", PREDICTION), ("suppression", SUPPRESSION), ("partition", PARTITION)):
         planted = last & found["neuron"].isin(numbers)
@@ -69,20 +71,122 @@ def test_planted_neurons_have_their_roles_and_no_other_neuron_has_one(seed: int)
     assert (labels.loc[list(PARTITION), "best_feature"] == "odd").all()
     ranks = labels["entropy_rank"]
     assert set(ranks[list(ENTROPY)]) == {1, 2}
+    assert labels.loc[list(ENTROPY), "entropy"].all()
+    assert (labels["null_space_k"] == 12).all()
     assert labels.loc[ENTROPY.start, "partner_neuron"] == ENTROPY.start + 1
     assert labels.loc[ENTROPY.start, "partner_cos"] < -0.9
     assert labels.loc[list(PREDICTION), "partner_cos"].isna().all()
 
 
+@pytest.mark.parametrize("q", [0.05, 0.3])
+def test_calls_of_entropy_neurons_keep_the_false_discovery_rate(q: float) -> None:
+    """Ranks do not: what a query leaves is half random directions."""
+    proportions, ranked, false, tested = [], 0, 0, 0
+    for seed in range(20):
+        found = roles.role_table(planted_table(seed), Settings(q=q))
+        planted = (found["layer"] == 2) & found["neuron"].isin(ENTROPY)
+        assert found.loc[planted, "entropy"].all()
+        proportions.append((found["entropy"] & ~planted).sum() / found["entropy"].sum())
+        ranked += (found["entropy_rank"].notna() & ~planted).sum()
+        false += found["entropy"].sum() - planted.sum()
+        tested += (found["entropy_p_adjusted"].notna() & ~planted).sum()
+    assert np.mean(proportions) <= q
+    assert ranked > 40
+    assert tested > 60
+    assert q < 0.1 or false > 0  # the rate is spent where it is large
+
+
+def test_without_planted_neurons_hardly_a_model_has_an_entropy_neuron() -> None:
+    """Where all is random, any call is false: in at most a share q of models."""
+    width, d_model, rng = 100, 64, np.random.default_rng(5)
+    models = 400
+    directions = rng.standard_normal((models * width, d_model))
+    directions -= directions.mean(1, keepdims=True)
+    null = np.linalg.qr(np.column_stack([np.ones(d_model), rng.standard_normal((d_model, 12))]))[0][:, 1:]
+    fraction = np.linalg.norm(directions @ null, axis=1) / np.linalg.norm(directions, axis=1)
+    table = pd.DataFrame(
+        {
+            "model": np.repeat(np.arange(models), width),
+            "layer": 0,
+            "layers": 1,
+            "d_model": d_model,
+            "l2_penalty": rng.random(models * width),
+            "vocab_var": rng.random(models * width),  # any: the test does not look at it
+            "vocab_kurt": 3.0,
+            "kurt": 3.0,
+            "null_space_fraction": fraction,
+            "null_space_k": 12,
+            "null_space_chance": (12 / 63) ** 0.5,
+        }
+    )
+    p, adjusted = entropy_test(table, QUERIES["width_free"])
+    for level in (0.01, 0.05, 0.3, 0.9):
+        assert (p <= level).mean() == pytest.approx(level, abs=4 * (level * (1 - level) / len(p)) ** 0.5)
+    tested = table.assign(adjusted=adjusted).dropna(subset="adjusted")
+    assert (tested.groupby("model").size() == 10).all()
+    for q in (0.05, 0.3):
+        share = (tested.groupby("model")["adjusted"].min() <= q).mean()
+        assert share == pytest.approx(q, abs=4 * (q * (1 - q) / models) ** 0.5)
+
+
+def test_a_null_space_that_is_all_there_is_says_nothing() -> None:
+    p = null_space_p(np.array([1.0, np.nan]), np.array([4.0, 4]), np.array([1.0, 1]))
+    assert p[0] == 1
+    assert np.isnan(p[1])
+
+
 def test_depth_counts_every_layer() -> None:
-    table = roles.role_table(planted_table(0), "width_free")
+    table = roles.role_table(planted_table(0), Settings())
     depth = roles.depth_table(table)
     assert depth["depth"].tolist() == [0, 0.5, 1]
     assert depth["prediction[role]"].tolist() == [0, 0, len(PREDICTION)]
     assert depth["partition[role_width_free]"].tolist() == [0, 0, len(PARTITION)]
     assert depth["high_kurtosis"].tolist() == [0, 0, len(PREDICTION) + len(SUPPRESSION)]
     last = table[table["layer"] == 2]
+    heavy = last.loc[last["neuron"].isin([*PREDICTION, *SUPPRESSION]), "vocab_skew"]
+    assert depth["high_kurtosis_skew[50]"].iloc[-1] == pytest.approx(heavy.median())
+    assert depth["high_kurtosis_skew[50]"].iloc[:2].isna().all()
     assert depth["vocab_kurt[90]"].iloc[-1] == pytest.approx(np.percentile(last["vocab_kurt"], 90))
+
+
+def profile(model: str, layers: int, median: np.ndarray) -> pd.DataFrame:
+    """A depth table whose other columns are straight lines over relative depth."""
+    depth = np.arange(layers) / (layers - 1)
+    columns: dict[str, object] = {"model": model, "layer": np.arange(layers), "depth": depth}
+    for place, p in enumerate(roles.PERCENTILES):
+        columns |= {f"vocab_kurt[{p}]": 3 + place * depth, f"vocab_skew[{p}]": place * depth}
+        columns[f"high_kurtosis_skew[{p}]"] = median + place - 3
+    columns |= {"neurons": 10, "high_kurtosis": np.where(np.isnan(median), 0, 3)}
+    counts = {f"{role}[{rule}]": 4 * depth for role in ROLES for rule in ("role", "role_width_free")}
+    return pd.DataFrame(columns | counts)
+
+
+def test_models_of_different_depth_have_one_smooth_mean() -> None:
+    """Straight lines stay straight: no layer of one model is averaged without the other models."""
+    flip = np.where(np.arange(11) < 9, 1.0, -1.0)
+    flip[:4] = np.nan
+    depth = pd.concat(
+        [
+            profile("a", 11, flip),
+            profile("b", 4, np.array([1.0, 1, 1, 2])),
+            profile("c", 2, np.array([-1.0] * 2)),
+        ]
+    )
+    mean = roles.mean_over_models(depth)
+    assert mean.index.tolist() == pytest.approx(np.linspace(0, 1, 11))
+    np.testing.assert_allclose(mean["vocab_kurt[95]"], 3 + 6 * mean.index)
+    np.testing.assert_allclose(mean["prediction[role]"], 4 * mean.index)
+    figure, data = roles.draw_depth(depth)
+    assert data["vocab_skew[50]"] == pytest.approx(3 * np.linspace(0, 1, 11))
+    own = data["high_kurtosis"]
+    assert [own[name]["turns_negative"] for name in "abc"] == [pytest.approx(0.9), None, None]
+    assert own["a"]["median_skew"] == [None] * 4 + [1.0] * 5 + [-1.0] * 2
+    assert own["a"]["neurons"] == [0] * 4 + [3] * 7
+    texts = [text.get_text() for text in figure.axes[4].get_legend().get_texts()]
+    assert texts == ["a, negative from 0.9 on", "b", "c"]
+    empty = [profile(name, layers, np.full(layers, np.nan)) for name, layers in (("a", 3), ("b", 2))]
+    figure, _ = roles.draw_depth(pd.concat(empty))
+    assert "no neuron has a kurtosis above 10" in figure.axes[5].texts[0].get_text()
 
 
 def write(
@@ -118,11 +222,13 @@ def test_share_of_universal_neurons_with_a_role(tmp_path: Path) -> None:
     }
     assert data["first_layer"] == 2
     assert "10 universal neurons" in data["set"]
-    counts = roles.metrics(pd.read_parquet(out["roles.parquet"]))
+    found = pd.read_parquet(out["roles.parquet"])
+    counts = roles.metrics(found)
     assert counts["prediction"] == 5
     assert counts["suppression"] == 4
     assert counts["partition_width_free"] == 4
-    assert counts["entropy_candidates"] >= 2
+    assert counts["entropy_candidates"] == found["entropy"].sum() >= 2
+    assert counts["entropy_ranked"] == found["entropy_rank"].notna().sum() >= 2
 
 
 def test_an_empty_set_draws_a_figure_that_says_so(tmp_path: Path) -> None:
@@ -138,5 +244,23 @@ def test_weights_alone_are_enough_for_the_query_that_needs_no_activations(tmp_pa
     found = pd.read_parquet(out["roles.parquet"])
     assert found["role"].notna().all()
     assert "entropy_rank[small]" not in found
+    figure = out["roles.svg"].read_text()
+    assert "the excess is not known" in figure
+    assert "no universal neurons" not in figure
+    groups = json.loads(out["roles.json"].read_text())["role_width_free"]
+    assert list(groups) == ["all neurons"]
+    assert sum(groups["all neurons"].values()) == (table["layer"] == 2).sum()
     with pytest.raises(UserError, match="needs the activation kurtosis"):
         write(tmp_path, table, None, entropy_query="small")
+
+
+def test_damaged_tables_are_told(tmp_path: Path) -> None:
+    table = planted_table(0)
+    write(tmp_path, table, activity(table, []))
+    outputs = [Output(tmp_path / name) for name in "abcdef"]
+    for name in ("weights.parquet", "neurons.parquet"):
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[:-40])
+        with pytest.raises(UserError, match=f"{name}: unreadable as a parquet table"):
+            roles.main(tmp_path / "weights.parquet", [tmp_path / "neurons.parquet"], Settings(), *outputs)
+        (tmp_path / name).write_bytes(whole)

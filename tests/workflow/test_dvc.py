@@ -273,9 +273,9 @@ def recorded_settings(folder: Path) -> dict[str, tuple[Any, Any]]:
         section = getattr(workflow.configure(values), name)
         result = read(folder / where.format(section.study))
         if name == "corpus":
-            found[name] = section.documents.model_dump(mode="json", exclude={"threads"}), result["settings"]
+            found[name] = json.loads(workflow.tracked(section.documents)), result["settings"]
         else:
-            found[name] = section.model_dump(mode="json"), result["provenance"]["settings"]
+            found[name] = json.loads(workflow.tracked(section)), result["provenance"]["settings"]
     return found
 
 
