@@ -98,6 +98,7 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "dump": {"tokens": 8_192, "block_tokens": 1024},
             "correlate": {"draws": 19},
             "clusters": {"bootstraps": 5},
+            "intervene": {"named": []},
         },
     }
     (directory / "stand-in.yaml").write_text(yaml.safe_dump(stand_in))
@@ -131,7 +132,7 @@ def test_both_tiles_of_the_pair_are_there(paper: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("preset", "targets", "jobs"),
+    ("presets", "targets", "jobs"),
     [
         (
             "paper",
@@ -139,30 +140,34 @@ def test_both_tiles_of_the_pair_are_there(paper: Path) -> None:
             {"language_models_import": 5, "neurons_products": 4 * 2 * 16, "neurons_correlate": 4 * 2},
         ),
         (
-            "paper_medium",
+            "paper paper_medium",
             ["neurons"],
             {"language_models_import": 5, "neurons_products": 4 * 8 * 16, "neurons_correlate": 4 * 8},
         ),
         (
-            "paper_pythia",
+            "paper paper_pythia",
             ["neurons"],
             {"language_models_import": 4, "neurons_products": 3 * 2 * 16, "neurons_correlate": 3 * 2},
         ),
         (
             "paper_pythia_weights",
-            [
-                f"data/models/pythia_sizes/pythia-{size}/ledger.json"
-                for size in ("410m", "1b", "1.4b", "6.9b")
-            ],
-            {"language_models_tokenizer": 1, "language_models_import": 4, "total": 5},
+            ["results/neurons/paper_pythia_weights/figures/roles_by_depth.svg"],
+            {
+                "language_models_tokenizer": 1,
+                "language_models_import": 5,
+                "neurons_weights": 1,
+                "neurons_roles": 1,
+                "total": 8,
+            },
         ),
     ],
 )
 def test_dry_run_of_the_papers_configurations_themselves(
-    tmp_path: Path, preset: str, targets: list[str], jobs: dict[str, int]
+    tmp_path: Path, presets: str, targets: list[str], jobs: dict[str, int]
 ) -> None:
-    config = ROOT / "config" / f"{preset}.yaml"
-    done = snakemake(tmp_path, "-n", "--quiet", "rules", "--", *targets, config=config)
+    files = [str(ROOT / "config" / f"{preset}.yaml") for preset in presets.split()]
+    options = ("-n", "--quiet", "rules", "--configfile", *files)
+    done = snakemake(tmp_path, *options, "--", *targets, config=None)
     found = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE))
     assert {name: int(found[name]) for name in jobs} == jobs
     assert not (tmp_path / "data").exists()
