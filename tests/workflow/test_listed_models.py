@@ -21,6 +21,7 @@ from steps.language_models import tokenizer as tokenizer_step
 from tests.language_models.conftest import babble, write_corpus
 from tests.language_models.tiny_models import tiny_model
 from tests.workflow.conftest import ROOT, snakemake, write_texts
+from tests.workflow.test_configuration import merge
 
 import_step: Any = importlib.import_module("steps.language_models.import")
 
@@ -176,7 +177,9 @@ def test_dry_run_of_the_papers_configurations_themselves(
 @pytest.mark.parametrize("shape", ["gpt_neox", "llama"])
 def test_the_steps_of_the_pythia_study_on_stand_ins(tmp_path: Path, shape: str) -> None:
     """As its rules run them, on tiny models whose embeddings are padded as Pythia's."""
-    values = yaml.safe_load((ROOT / "config" / "paper_pythia.yaml").read_text())["language_models"]
+    values: dict[str, Any] = {}
+    for name in ("paper", "paper_pythia"):
+        merge(values, yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text())["language_models"])
     folder = tmp_path / "theirs"
     tiny_model(shape, vocabulary=304, context=512).half().save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
