@@ -59,6 +59,22 @@ def test_the_plan_of_a_training_lists_every_rule() -> None:
     )
 
 
+def test_figures_that_the_docs_quote_are_those_of_the_plan() -> None:
+    config = configured(ROOT / "config" / "paper.yaml")
+    said = plan.table(plan.plan(workflow.neuron_study(config), config.neurons.plan)).splitlines()
+    rows = {cells[0].rstrip("*"): cells for cells in (re.split(r"  +", line) for line in said)}
+    docs = (ROOT / "docs" / "neurons.md").read_text(encoding="utf-8")
+    row = r"^  \| `(neurons_\w+)` \| (\S+) \| (.+?) \| (\S+) \| ([^ ,]+)"
+    quoted = re.findall(row, docs, re.MULTILINE)
+    assert len(quoted) == 7
+    for rule, *figures in quoted:
+        _, jobs, memory, flops, *_, hours = rows[rule]
+        assert figures == [jobs, memory.removesuffix(" (!)"), flops, hours], rule
+    *_, flops, _, written, temporary, hours = rows["all but "]
+    whole = f"{hours} hours, {flops} FLOPs, {temporary} of product tiles and {written} that stay"
+    assert whole in " ".join(docs.split())
+
+
 def test_sizes_of_trained_and_of_unknown_models() -> None:
     trained = workflow.neuron_study(configured(TINY)).models[0]
     assert (trained.layers, trained.width, trained.d_model) == (2, 64, 16)
