@@ -319,7 +319,7 @@ rule neurons_roles:
     benchmark:
         "logs/neurons/roles/{study}/roles.tsv"
     resources:
-        **chapters.neuron_resources(settings, "tables"),
+        **chapters.neuron_resources(settings, "roles"),
     params:
         **step("neurons.roles"),
     shell:
@@ -343,7 +343,7 @@ rule neurons_logit_histograms:
     benchmark:
         "logs/neurons/logit_histograms/{study}/logit_histograms.tsv"
     resources:
-        **chapters.neuron_resources(settings, "tables"),
+        **chapters.neuron_resources(settings, "logit_histograms"),
     params:
         **step("neurons.logit_histograms"),
     shell:
@@ -363,7 +363,7 @@ rule neurons_published:
     benchmark:
         "logs/neurons/published/{study}/published.tsv"
     resources:
-        **chapters.neuron_resources(settings, "tables"),
+        **chapters.neuron_resources(settings, "published"),
     params:
         code=step("neurons.published")["code"],
     shell:
@@ -520,7 +520,7 @@ rule neurons_gallery:
     benchmark:
         "logs/neurons/gallery/{study}/gallery.tsv"
     resources:
-        **chapters.neuron_resources(settings, "tables"),
+        **chapters.neuron_resources(settings, "gallery"),
     params:
         **step("neurons.gallery"),
     shell:

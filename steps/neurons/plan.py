@@ -3,12 +3,14 @@
 Needs no data and no network. Writes JSON and logs it as a table. The formulas are those from which rules
 ask for memory and time (``steps/workflow`` calls :func:`jobs`).
 
-A multiplication and an addition are two FLOPs. Counted are products of matrices: forward passes without the
-unembedding (attention in full, though half of it is masked), products within layers (their upper triangle
-and what lies beside its diagonal), products of pairs, rotations. With ``dump.source: model`` every job that
-reads activations runs the models again. Hours are FLOPs over the share of the peak that is reached, plus
-bytes over the bandwidth of the disk; start-up, scheduling and everything else that is not a product are
-left out, and so are language models.
+Every rule of the chapter is in it but this one. A multiplication and an addition are two FLOPs. Counted are
+products of matrices: forward passes without the unembedding (attention in full, though half of it is masked;
+interventions with it), products within layers (their upper triangle and what lies beside its diagonal),
+products of pairs, rotations, products of weights. With ``dump.source: model`` every job that reads
+activations runs the models again. Hours are FLOPs over the share of the peak that is reached, plus bytes over
+the bandwidth of the disk. Whatever computes the activations, one core of the host forms the sums of
+``neurons.explain``, the bins of ``neurons.histograms`` and the products of ``neurons.similarity``. Start-up,
+scheduling and whatever else is no product are left out, and so are language models.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from steps.core.errors import UserError, size
 from steps.core.runner import Output, run
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import write_json
+from steps.neurons import attention, cosines, explain, intervene, weights
 from steps.neurons.hardware import HARDWARE
 from steps.neurons.moments import STRIP
 
@@ -44,11 +47,29 @@ HISTOGRAM_BINS = 257
 MANY_SOURCES = 32
 """How many sources of text are assumed."""
 
+MANY_FEATURES = 1000
+"""How many features of token ids are assumed: 207, unigram groups and topics."""
+
+TOKEN_FEATURES = 207
+"""Of ``neurons.features``."""
+
+COLUMNS = 2000.0
+"""Bytes of a row of a table of neurons while the table is put together."""
+
 MOST_RUNS = 256
 """Of token blocks that ``neurons.clusters`` resamples."""
 
 STARTED = 1000.0
 """Megabytes of a job that has loaded its libraries and nothing else, with some room."""
+
+BINNED = 15e-9
+"""Seconds of a core for each activation that is counted into a bin, as measured."""
+
+EXPLAINED = 50e-9
+"""The same for each one that is explained, in both readings together."""
+
+TOP_TOKEN = 200.0
+"""Bytes of a row of a table of neurons' tokens while the tables of all models are put together."""
 
 
 class Settings(BaseSettings):
@@ -56,7 +77,7 @@ class Settings(BaseSettings):
 
     layers: int = Field(2, ge=1, description="MLP layers of listed models whose config.json is not here")
     width: int = Field(256, ge=1, description="neurons per layer of the same")
-    vocabulary: int = Field(512, ge=1, description="tokens of the vocabulary")
+    vocabulary: int = Field(512, ge=1, description="rows of the embedding of the same")
     hardware: Literal["cpu_core", "v100", "a100", "h100"] = Field(
         "cpu_core", description="whose peak and memory the planner takes"
     )
@@ -74,6 +95,8 @@ class Model(BaseSettings):
     layers: int = Field(ge=1)
     width: int = Field(ge=1, description="neurons per layer (d_mlp)")
     d_model: int = Field(ge=1)
+    heads: int = Field(ge=1, description="per layer")
+    vocabulary: int = Field(ge=1, description="rows of the embedding")
     gated: bool = False
     read_from: str = ""
 
@@ -81,6 +104,11 @@ class Model(BaseSettings):
     def neurons(self) -> int:
         """Of all layers."""
         return self.layers * self.width
+
+    @property
+    def embeddings(self) -> float:
+        """Parameters of embedding and unembedding."""
+        return 2.0 * self.vocabulary * self.d_model
 
     @property
     def parameters(self) -> float:
@@ -117,8 +145,14 @@ class Study(BaseSettings):
     bootstraps: int = Field(description="of clusters")
     candidates: int = Field(description="partners of each neuron that are resampled")
     histogram_tokens: int
-    page_examples: int = Field(description="on the neuron page")
+    page_neurons: int = Field(description="on the neuron page")
+    page_examples: int = Field(description="of each neuron there")
     snippets: int = Field(description="on the report page")
+    explain: explain.Settings
+    weights: weights.Settings
+    cosines: cosines.Settings
+    attention: attention.Settings
+    intervene: intervene.Settings
 
     def model(self, name: str) -> Model:
         """By its name."""
@@ -140,6 +174,10 @@ class Job:
     """FLOPs of products of pairs."""
     rotations: float = 0.0
     """FLOPs of rotations."""
+    weights: float = 0.0
+    """FLOPs of products of weights."""
+    host: float = 0.0
+    """Seconds of a core of the host, whatever the device, for what is no product."""
     read: float = 0.0
     """Bytes from disk."""
     written: float = 0.0
@@ -150,7 +188,12 @@ class Job:
     @property
     def flops(self) -> float:
         """Of all kinds."""
-        return self.forward + self.within + self.products + self.rotations
+        return sum(getattr(self, kind) for kind in KINDS)
+
+    @property
+    def host_flops(self) -> float:
+        """Those of products that the host forms, also where models run on an accelerator."""
+        return self.flops - self.forward if self.rule == "similarity" else 0.0
 
     @property
     def megabytes(self) -> float:
@@ -158,14 +201,24 @@ class Job:
         return STARTED + self.held / 1e6
 
 
+KINDS = ("forward", "within", "products", "rotations", "weights")
+"""Of FLOPs."""
+
 RULES = (
-    *("dump", "moments", "histograms", "products", "correlate", "baseline", "clusters", "table", "figure"),
-    *("page", "report"),
+    *("dump", "moments", "histograms", "products", "correlate", "baseline", "clusters", "weights", "table"),
+    *("explain", "roles", "logit_histograms", "attention", "intervene", "gallery"),
+    *("figure", "page", "report"),
 )
 """Of the chapter's target, whose totals are given; those of single models and pairs cut into jobs."""
 
-ON_REQUEST = ("similarity", "checkpoints")
-"""Targets of their own."""
+ON_REQUEST = ("similarity", "checkpoints", "composition", "cosines", "published")
+"""What is made where somebody asks for it."""
+
+IN_HOST_MEMORY = (
+    *("histograms", "baseline", "table", "explain", "roles", "logit_histograms", "gallery", "figure", "page"),
+    *("report", "similarity", "published"),
+)
+"""Rules that hold what takes memory on the host, whatever the device."""
 
 
 def stored_bytes(study: Study, model: Model, tokens: float) -> float:
@@ -207,51 +260,79 @@ def rotation_flops(draws: float, rows: float, partner: Model) -> float:
     return 2.0 * draws * (rows + partner.width) * partner.neurons * partner.width
 
 
+def profile_bytes(study: Study, model: Model) -> float:
+    """Of a model's arrays in the file of ``neurons.explain``."""
+    return (8.0 * study.context + 4.0 * HISTOGRAM_BINS) * model.neurons
+
+
+def composition_bytes(model: Model) -> float:
+    """Of the file of ``neurons.composition``."""
+    return (5 if model.gated else 4) * 4.0 * model.neurons * model.layers * model.heads
+
+
+def cosine_bytes(study: Study, model: Model) -> float:
+    """Of the file of ``neurons.cosines``: of four kinds with the vocabulary and four between neurons."""
+    tokens, others = min(study.cosines.tokens, model.vocabulary), min(study.cosines.neurons, model.neurons)
+    return 4.0 * model.neurons * (2 * (4 * cosines.BINS + 8 * 4) + 16 * (tokens + others))
+
+
 def jobs(study: Study, rule: str) -> list[Job]:
-    """Every job of a rule (``moments`` for ``neurons_moments``; ``tables``: any that reads tables only)."""
+    """Every job of a rule (``moments`` for ``neurons_moments``)."""
     models = study.models
-    if rule == "dump":
-        return [_dump(study, model) for model in models]
-    if rule == "moments":
-        return [_moments(study, model) for model in models for _ in range(study.ranges)]
+    if rule in ("dump", "moments", "composition", "cosines"):
+        each_model = {"dump": _dump, "moments": _moments, "composition": _composition, "cosines": _cosines}
+        repeats = study.ranges if rule == "moments" else 1
+        return [each_model[rule](study, model) for model in models for _ in range(repeats)]
     if rule in ("products", "correlate"):
         make = _products if rule == "products" else _correlate
         each = study.tiles * (1 if rule == "correlate" else study.ranges if study.ranges > 1 else 0)
         return [make(study, models[a], models[b]) for a, b in study.pairs for _ in range(each)]
-    if rule == "histograms":
-        return [_histograms(study)]
-    if rule == "clusters":
-        return [_clusters(study)]
-    if rule in ("page", "report"):
-        return [_shown(study, rule)]
-    if rule == "similarity":
-        return [_similarity(study)]
-    if rule == "checkpoints":
-        return [_checkpoints(study)] if study.checkpoints else []
-    if rule in ("baseline", "table", "figure", "tables"):
+    if rule == "checkpoints" and not study.checkpoints:
+        return []
+    single = {
+        "histograms": _histograms,
+        "clusters": _clusters,
+        "similarity": _similarity,
+        "checkpoints": _checkpoints,
+        "explain": _explain,
+        "weights": _weights,
+        "logit_histograms": _logit_histograms,
+        "attention": _attention,
+        "intervene": _intervene,
+    }
+    if rule in single:
+        return [single[rule](study)]
+    if rule in (*RULES, *ON_REQUEST):
         return [_tables(study, rule)]
     raise ValueError(rule)
 
 
 def _block(study: Study, model: Model) -> float:
     """Bytes of a block of post-activations."""
-    return max(4.0, ITEM[study.precision]) * min(study.block_tokens, study.tokens) * model.neurons
+    return max(4.0, ITEM[study.precision]) * _block_tokens(study) * model.neurons
 
 
-def _weights(study: Study, model: Model) -> float:
+def _block_tokens(study: Study) -> int:
+    return min(study.block_tokens, study.tokens)
+
+
+def _loaded(study: Study, model: Model) -> float:
     """Bytes of a model at work: its parameters, and again while they are converted; what a batch needs."""
     item = ITEM[study.compute_dtype]
-    embeddings = 60_000.0 * model.d_model if model.d_model > 256 else 4000.0 * model.d_model
     batch = 4096.0 * (8 * model.d_model + 3 * model.width) * item
-    return (item + 4) * (model.parameters + embeddings) + batch
+    return (item + 4) * (model.parameters + model.embeddings) + batch
+
+
+def _computed(study: Study, model: Model) -> float:
+    """Bytes of the model and of a block of what it computes, where no activations are kept."""
+    if study.source == "dump":
+        return 0.0
+    return _loaded(study, model) + stored_bytes(study, model, _block_tokens(study))
 
 
 def _reading(study: Study, model: Model) -> float:
-    """Bytes held by whoever reads a model's activations: a block, its parts; the model itself if need be."""
-    block = 2 * _block(study, model)
-    if study.source == "dump":
-        return block
-    return block + _weights(study, model) + stored_bytes(study, model, study.block_tokens)
+    """Bytes held by whoever reads all of a model's activations: a block, its parts; what computes it."""
+    return 2 * _block(study, model) + _computed(study, model)
 
 
 def _read(study: Study, tokens: float, *models: Model) -> dict[str, float]:
@@ -261,11 +342,21 @@ def _read(study: Study, tokens: float, *models: Model) -> dict[str, float]:
     return {"forward": sum(tokens * model.forward(study.context) for model in models)}
 
 
+def _ends(model: Model) -> float:
+    """Bytes of embedding and unembedding, as read and preprocessed, in float32."""
+    return 4.0 * 5 * model.vocabulary * model.d_model
+
+
+def _layer(model: Model) -> float:
+    """Bytes of a layer's weights, as read and preprocessed, in float32."""
+    return 4.0 * 4 * model.parameters / model.layers
+
+
 def _dump(study: Study, model: Model) -> Job:
     kept = study.source == "dump"
     return Job(
         "dump",
-        held=3 * _block(study, model) + _weights(study, model) + 2 * OPENED * study.tokens,
+        held=3 * _block(study, model) + _loaded(study, model) + 2 * OPENED * study.tokens,
         forward=study.tokens * model.forward(study.context) if kept else 0.0,
         written=5.0 * study.tokens + (stored_bytes(study, model, study.tokens) if kept else 0.0),
     )
@@ -290,6 +381,7 @@ def _histograms(study: Study) -> Job:
         "histograms",
         held=2 * counts * largest.neurons
         + sum(_reading(study, model) + OPENED * study.tokens for model in study.models),
+        host=BINNED * tokens * sum(model.neurons for model in study.models),
         written=sum(counts * model.neurons for model in study.models),
         **_read(study, tokens, *study.models),
     )
@@ -360,52 +452,210 @@ def _clusters(study: Study) -> Job:
 
 
 def _tables(study: Study, rule: str) -> Job:
-    summaries = _summaries(study, [pair for pair in study.pairs if pair[0] == 0])
-    moments = sum(study.ranges * moment_bytes(study, model) for model in study.models)
+    """What reads tables, and hardly anything else."""
+    first, neurons = study.models[0], sum(model.neurons for model in study.models)
     largest = max(study.models, key=lambda model: model.neurons)
-    opened = {"table": 1, "page": len(study.models), "report": len(study.models)}.get(rule, 0)
+    job = Job(rule)
+    if rule != "published":
+        job.held += COLUMNS * (first.neurons if rule == "baseline" else neurons)
+    if rule in ("table", "roles", "intervene", "figure", "page"):  # the neuron table, of many columns
+        job.held += COLUMNS * neurons
+    if rule in ("baseline", "table", "figure", "report"):
+        summaries = _summaries(study, [pair for pair in study.pairs if pair[0] == 0])
+        job.held += 2 * summaries
+        job.read += summaries
+    if rule in ("table", "page", "report"):
+        job.held += OPENED * study.tokens * len(study.models)
+    if rule in ("table", "gallery", "page"):  # one model's counts by source, and what becomes of their sums
+        job.held += (4.0 * MANY_SOURCES + 48) * HISTOGRAM_BINS * largest.neurons
+    if rule == "table":  # one model's moments, and all examples
+        job.held += 2 * (72.0 + 12 * study.examples) * largest.neurons + 120.0 * study.examples * neurons
+        job.read += sum(study.ranges * moment_bytes(study, model) for model in study.models)
+    if rule == "gallery":
+        job.held += sum(profile_bytes(study, model) for model in study.models)
+    if rule == "page":  # the blocks of its examples, and the tokens that neurons promote
+        job.held += 2 * TOP_TOKEN * study.weights.effects * neurons
+        left = study.page_neurons
+        for model in study.models:  # those of the reference come first
+            shown = min(left, model.neurons)
+            blocks = shown * study.page_examples
+            job.held += _reading(study, model) if shown else 0.0
+            _add(job, _read(study, min(study.tokens, blocks * study.block_tokens), model))
+            left -= shown
+    if rule == "report":  # the rows of its snippets
+        if study.source == "model":
+            job.held += sum(_loaded(study, model) for model in study.models)
+        _add(job, _read(study, study.snippets * study.context, *study.models))
+    return job
+
+
+def _add(job: Job, cost: dict[str, float]) -> None:
+    job.forward += cost.get("forward", 0.0)
+    job.read += cost.get("read", 0.0)
+
+
+def _explain(study: Study) -> Job:
+    """Sums by token id of some neurons at a time, all of which the host forms.
+
+    Bytes, per token id and neuron: three sums in float64 and a maximum in float32 (``neurons.passes``), and
+    four more arrays in float64 while the best tokens are ranked. A block is there as values, squares, labels
+    and what is made of them; the text as labels and codes. Tables and profiles of all models are kept.
+    """
+    of = study.explain
+    tokens = min(of.tokens or study.tokens, study.tokens)
+    held, cost = [], Job("explain")
+    for model in study.models:
+        count = min(of.neurons_at_once or model.neurons, model.neurons)
+        held.append(
+            (28.0 + 32.0) * model.vocabulary * count
+            + (40.0 * _block_tokens(study) + 64.0 * study.context + 48.0 * MANY_FEATURES) * count
+            + 12.0 * model.vocabulary * MANY_FEATURES
+        )
+        readings = 2 * math.ceil(model.neurons / count)
+        _add(cost, _read(study, readings * tokens, model))
+        cost.written += profile_bytes(study, model) + (300.0 + 30 * 2 * of.top_tokens) * model.neurons
+    neurons = sum(model.neurons for model in study.models)
+    cost.held = (
+        max(held)
+        + 400.0 * tokens
+        + (COLUMNS + 2 * TOP_TOKEN * of.top_tokens) * neurons
+        + 2 * sum(profile_bytes(study, model) for model in study.models)
+        + sum(_computed(study, model) + OPENED * study.tokens for model in study.models)
+    )
+    cost.host = EXPLAINED * tokens * neurons
+    return cost
+
+
+def _weights(study: Study) -> Job:
+    """Cosines with the vocabulary; with ``redundancy`` three times half of those between all neurons."""
+    of, neurons = study.weights, sum(model.neurons for model in study.models)
+
+    def held(model: Model) -> float:
+        units = 8.0 * model.neurons * model.d_model if of.redundancy else 0.0
+        measured = 8 * 4.0 * min(weights.BLOCK_VALUES, model.width * model.vocabulary)  # eight arrays
+        return units + _ends(model) + _layer(model) + 4.0 * TOKEN_FEATURES * model.vocabulary + measured
+
     return Job(
-        rule,
-        held=2 * summaries
-        + 2 * 8.0 * largest.layers * largest.width**2
-        + 2000.0 * sum(model.neurons for model in study.models)
-        + OPENED * study.tokens * opened,
-        read=summaries + (moments if rule == "table" else 0),
+        "weights",
+        held=max(map(held, study.models)) + (COLUMNS + 2 * TOP_TOKEN * of.effects) * neurons,
+        weights=sum(
+            2.0 * m.neurons * m.vocabulary * (m.d_model + TOKEN_FEATURES + 20)
+            + 2.0 * m.vocabulary * m.d_model**2
+            + of.redundancy * 3.0 * m.neurons**2 * m.d_model
+            for m in study.models
+        ),
+        read=sum(4.0 * (model.parameters + model.embeddings) for model in study.models),
+        written=(300.0 + 30 * 2 * of.effects) * neurons,
     )
 
 
-def _shown(study: Study, rule: str) -> Job:
-    """The page reads the blocks of its examples, the report the rows of its snippets."""
-    job = _tables(study, rule)
-    if rule == "page":
-        tokens = min(study.tokens, study.page_examples * study.block_tokens)
-        job.held += sum(_reading(study, model) for model in study.models)
-    else:
-        tokens = study.snippets * study.context
-        if study.source == "model":
-            job.held += sum(_weights(study, model) for model in study.models)
-    cost = _read(study, tokens, *study.models)
-    job.forward += cost.get("forward", 0.0)
-    job.read += cost.get("read", 0.0)
-    return job
+def _composition(study: Study, model: Model) -> Job:
+    """Neurons' unit vectors, one factor per head, a layer; the result, and once more while it is written."""
+    square = float(model.layers * model.d_model**2)
+    return Job(
+        "composition",
+        held=2 * composition_bytes(model)
+        + 4.0 * (model.neurons * model.d_model + square)
+        + 2 * _layer(model),
+        # Neurons before a head meet three factors of it, the others one.
+        weights=4.0 * model.neurons * square,
+        read=4.0 * (model.parameters + model.embeddings),
+        written=composition_bytes(model),
+    )
+
+
+def _cosines(study: Study, model: Model) -> Job:
+    """All unit vectors; a block with its bins and powers; the result in parts, whole, and written."""
+    pairs = float(model.neurons) * (model.neurons + model.vocabulary)
+    return Job(
+        "cosines",
+        held=8.0 * model.neurons * model.d_model
+        + _ends(model)
+        + _layer(model)
+        + 10 * 4.0 * min(weights.BLOCK_VALUES, model.width * max(model.width, model.vocabulary))
+        + 3 * cosine_bytes(study, model),
+        weights=8.0 * pairs * (model.d_model + 20),
+        read=4.0 * (model.parameters + model.embeddings),
+        written=cosine_bytes(study, model),
+    )
+
+
+def _logit_histograms(study: Study) -> Job:
+    first, neurons = study.models[0], sum(model.neurons for model in study.models)
+    return Job(
+        "logit_histograms",
+        held=_ends(first) + _layer(first) + 4.0 * TOKEN_FEATURES * first.vocabulary + COLUMNS * neurons,
+        weights=3 * 2.0 * first.vocabulary * first.d_model,
+        read=4.0 * first.embeddings,
+    )
+
+
+def _attention(study: Study) -> Job:
+    """The model and its layers preprocessed, all neurons' directions and scores, what a pass keeps."""
+    of, model = study.attention, study.models[0]
+    item, batch = ITEM[of.dtype], max(of.batch_tokens, study.context)
+    streams = (model.layers + 1) * model.d_model + 2 * model.neurons + 12 * model.width
+    tokens = float(of.rows * study.context)
+    projections = 10.0 * model.layers * model.d_model**2
+    scores = 1.0 * model.neurons * model.layers * model.heads
+    return Job(
+        "attention",
+        held=item * (2.0 * model.parameters + 2 * model.embeddings + model.neurons * model.d_model)
+        + item * batch * (streams + 3.0 * model.heads * study.context)
+        + 8 * scores
+        + OPENED * study.tokens,
+        forward=2 * tokens * (model.forward(study.context) + projections) + scores * model.d_model,
+    )
+
+
+def _intervene(study: Study) -> Job:
+    """One prediction of every token for each intervention, and the blocks that come after its neuron.
+
+    Entropy neurons, what is opposite to them and controls are in the last two layers, others anywhere.
+    """
+    of, model = study.intervene, study.models[0]
+    item, batch = ITEM[of.dtype], max(of.batch_tokens, study.context)
+    tokens = float(of.rows * study.context)
+    whole = len(of.values) + len(of.clamps) + 3
+    named = len(of.named) * whole
+    late = (1 if of.named else of.candidates + 1) * whole + of.controls * (len(of.values) + 2)
+    anywhere = named + 2 * of.ablated
+    forward = model.forward(study.context)
+    prediction = 2.0 * model.vocabulary * (model.d_model + 20)
+    followed = 1 + (len(of.named) or of.candidates)
+    streams = (model.layers + 2) * model.d_model + 2 * model.neurons + 12 * model.width
+    return Job(
+        "intervene",
+        # All output weights are compared in float64; a batch has five arrays of logits.
+        held=item * (model.parameters + 3 * model.embeddings)
+        + (item + 24.0) * model.neurons * model.d_model
+        + item * batch * (streams + 5.0 * model.vocabulary)
+        + 16 * tokens * (2 + followed)
+        + _tables(study, "intervene").held
+        + OPENED * study.tokens,
+        forward=tokens
+        * ((2 + anywhere) * forward + late * forward / model.layers + (1 + anywhere + late) * prediction),
+    )
 
 
 def _similarity(study: Study) -> Job:
     """Four times (the partner and three nulls) values and 0 or 1, layer after layer of each partner."""
     first, partners = study.models[0], study.models[1:]
     tokens = min(study.similarity_tokens, study.tokens)
-    item = max(4.0, ITEM[study.precision])
+    item, block = max(4.0, ITEM[study.precision]), _block_tokens(study)
     largest = max(study.models, key=lambda model: model.width)
     passes = sum(model.layers for model in partners) + 1
     # Of a dump only the layer is read; a model computes all of them.
     again = [m for m in partners for _ in range(2 * (m.layers if study.source == "model" else 1))]
     return Job(
         "similarity",
-        held=item * tokens * largest.width
+        # A layer over all tokens and its order; sums; values of the reference, shifted, as 0 or 1 and in
+        # float64; those of the layer and its nulls.
+        held=(item * largest.width + 8.0) * tokens
         + 4 * 2 * product_bytes(first.neurons, largest.width)
-        + 4 * _reading(study, first)
-        + 24.0 * item * study.block_tokens * largest.width
-        + (_reading(study, largest) if study.source == "model" else 0.0)
+        + (4 * item + 16.0) * block * first.neurons
+        + 32.0 * item * block * largest.width
+        + sum(_computed(study, model) for model in study.models)
         + OPENED * study.tokens * len(study.models),
         products=sum(8 * product_flops(tokens, first.neurons, model.neurons) for model in partners),
         rotations=sum(2.0 * tokens * model.neurons * model.width for model in partners),
@@ -419,8 +669,7 @@ def _checkpoints(study: Study) -> Job:
     largest = max(study.models, key=lambda model: model.neurons)
     return Job(
         "checkpoints",
-        held=3
-        * (stored_bytes(study, largest, tokens) + 2 * _block(study, largest) + _weights(study, largest))
+        held=3 * (stored_bytes(study, largest, tokens) + 2 * _block(study, largest) + _loaded(study, largest))
         + 4 * 8.0 * largest.layers * largest.width**2
         + 2 * product_bytes(first.neurons, largest.neurons)
         + OPENED * study.tokens,
@@ -433,21 +682,25 @@ def _checkpoints(study: Study) -> Job:
 
 
 def seconds(job: Job, study: Study, settings: Settings) -> float:
-    """Of one device at the share of its peak that is reached, and of the disk."""
-    hardware = HARDWARE[settings.hardware]
+    """Of one device at the share of its peak that is reached, of a core of the host, and of the disk."""
 
-    def speed(dtype: str) -> float:
-        peak = hardware.peak[dtype] if settings.peak_tflops is None else settings.peak_tflops * 1e12
+    def speed(dtype: str, hardware: str = settings.hardware) -> float:
+        peak = HARDWARE[hardware].peak[dtype]
+        if settings.peak_tflops is not None and hardware == settings.hardware:
+            peak = settings.peak_tflops * 1e12
         return settings.share * peak
 
     # Rotations are formed in float32 where products are in 16 bits.
     wide = "float32" if ITEM[study.precision] == 2 else study.precision
+    where = "cpu_core" if job.host_flops else settings.hardware
     computing = (
         job.forward / speed(study.compute_dtype)
-        + (job.within + job.products) / speed(study.precision)
-        + job.rotations / speed(wide)
+        + (job.within + job.products) / speed(study.precision, where)
+        + job.rotations / speed(wide, where)
+        + job.weights / speed("float32")
     )
-    return computing + (job.read + job.written + job.temporary) / (settings.disk_gb_per_s * 1e9)
+    disk = (job.read + job.written + job.temporary) / (settings.disk_gb_per_s * 1e9)
+    return computing + job.host + disk
 
 
 def plan(study: Study, settings: Settings) -> dict[str, Any]:
@@ -459,17 +712,17 @@ def plan(study: Study, settings: Settings) -> dict[str, Any]:
         work = jobs(study, rule)
         if not work:
             continue
-        kinds = ("forward", "within", "products", "rotations")
         rules[rule] = {
             "jobs": len(work),
             "megabytes": max(job.megabytes for job in work),
-            **{f"flops_{kind}": sum(getattr(job, kind) for job in work) for kind in kinds},
+            **{f"flops_{kind}": sum(getattr(job, kind) for job in work) for kind in KINDS},
             "bytes_read": sum(job.read for job in work),
             "bytes_written": sum(job.written for job in work),
             "bytes_temporary": sum(job.temporary for job in work),
             "hours": sum(seconds(job, study, settings) for job in work) / 3600,
             "hours_longest_job": max(seconds(job, study, settings) for job in work) / 3600,
-            "fits_memory": max(job.megabytes for job in work) <= 1000 * memory,
+            "fits_memory": (settings.hardware != "cpu_core" and rule in IN_HOST_MEMORY)
+            or max(job.megabytes for job in work) <= 1000 * memory,
             "on_request": rule in ON_REQUEST,
         }
     main_line = [row for row in rules.values() if not row["on_request"]]
@@ -526,15 +779,17 @@ def table(planned: dict[str, Any]) -> str:
         lines.append("  ".join(cells))
     lines.append(
         f"FLOPs: {total['flops_forward']:.2g} forward, {total['flops_within']:.2g} within layers,"
-        f" {total['flops_products']:.2g} products, {total['flops_rotations']:.2g} rotations"
+        f" {total['flops_products']:.2g} products, {total['flops_rotations']:.2g} rotations,"
+        f" {total['flops_weights']:.2g} products of weights"
     )
     lines.append(f"kept activations: {size(total['bytes_of_all_activations'])} if they were dumped")
     lines.append(f"{total['hours_on_all_devices']:.3g} hours on {hardware['devices']} at a time")
-    lines.append("* a target of its own: snakemake neurons_NAME")
+    lines.append("* no part of `snakemake neurons`: made where somebody asks for it")
     if any(not row["fits_memory"] for row in planned["rules"].values()):
         lines.append(
-            "(!) more memory than such a device has: raise neurons.tiles, or lower neurons.dump.block_tokens"
-            " or the tokens of the target"
+            "(!) more memory than such a device has: raise neurons.tiles, or lower neurons.dump.block_tokens,"
+            " neurons.explain.neurons_at_once or the tokens of the target. What the host holds is not marked"
+            " where another device is planned for."
         )
     return "\n".join(lines)
 
@@ -577,6 +832,8 @@ def model_size(name: str, config: Path) -> Model:
             layers=values["n_layer"] if "n_layer" in values else values["num_hidden_layers"],
             width=width or 4 * hidden,
             d_model=hidden,
+            heads=values["n_head"] if "n_head" in values else values["num_attention_heads"],
+            vocabulary=values["vocab_size"],
             gated=values.get("model_type") in ("llama", "qwen2"),
             read_from=str(config),
         )

@@ -93,17 +93,31 @@ def correlation_files(config: Config, reference: bool = False) -> list[str]:
 
 def neuron_model(config: Config, name: str) -> neurons_plan.Model:
     """The size of a model: as it is trained, as its config.json says where that is here, else as planned."""
-    train, planned = config.language_models.train, config.neurons.plan
-    if not config.language_models.models:
-        width = 4 * train.width
-        shape = {"layers": train.layers, "width": width, "d_model": train.width}
-        return neurons_plan.Model(name=name, **shape, read_from="language_models.train")
-    source = config.language_models.source(name)
+    chapter, planned = config.language_models, config.neurons.plan
+    if not chapter.models:
+        return neurons_plan.Model(
+            name=name,
+            layers=chapter.train.layers,
+            width=4 * chapter.train.width,
+            d_model=chapter.train.width,
+            heads=chapter.train.heads,
+            vocabulary=chapter.tokenizer.vocabulary,
+            read_from="language_models.train",
+        )
+    source = chapter.source(name)
     found = neurons_plan.local_configuration(source.path, source.hub, source.revision)
     if found is not None:
         return neurons_plan.model_size(name, found)
-    shape = {"layers": planned.layers, "width": planned.width, "d_model": -(-planned.width // 4)}
-    return neurons_plan.Model(name=name, **shape, read_from="neurons.plan")
+    d_model = -(-planned.width // 4)
+    return neurons_plan.Model(
+        name=name,
+        layers=planned.layers,
+        width=planned.width,
+        d_model=d_model,
+        heads=-(-d_model // 64),
+        vocabulary=planned.vocabulary,
+        read_from="neurons.plan",
+    )
 
 
 def local_configurations(config: Config) -> list[str]:
@@ -141,8 +155,14 @@ def neuron_study(config: Config) -> neurons_plan.Study:
         bootstraps=neurons.clusters.bootstraps,
         candidates=neurons.clusters.candidates,
         histogram_tokens=neurons.histograms.tokens or neurons.dump.tokens,
-        page_examples=neurons.page.neurons * neurons.page.examples,
+        page_neurons=neurons.page.neurons,
+        page_examples=neurons.page.examples,
         snippets=neurons.report.clusters * neurons.report.snippets,
+        explain=neurons.explain,
+        weights=neurons.weights,
+        cosines=neurons.cosines,
+        attention=neurons.attention,
+        intervene=neurons.intervene,
     )
 
 
@@ -182,83 +202,27 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
     """Megabytes and minutes that a step of the neurons chapter asks for, and a GPU where it helps.
 
     Memory and work are those of the planner, of the largest job of the step, and grow with each attempt;
-    minutes assume 20 GFLOP/s per thread, or 5 TFLOP/s of an accelerator, and half of them lost.
+    minutes assume 20 GFLOP/s per thread, or 5 TFLOP/s of an accelerator, and half of them lost. What only the
+    host does takes its threads.
     """
-    neurons = config.neurons
-    study = neuron_study(config)
-    planned = step in (*neurons_plan.RULES, *neurons_plan.ON_REQUEST, "tables")
-    jobs = neurons_plan.jobs(study, step) if planned else [_further_job(config, study, step)]
-    section = getattr(neurons, step, None)
+    jobs = neurons_plan.jobs(neuron_study(config), step)
+    section, dump = getattr(config.neurons, step, None), config.neurons.dump
     devices = {getattr(section, "device", "cpu")} if step != "dump" else set()
-    computed = neurons.dump.source == "model"
-    if step in (COMPUTING if computed else ("dump", "checkpoints")):
-        devices.add(neurons.dump.device)
+    if step in (COMPUTING if dump.source == "model" else ("dump", "checkpoints")):
+        devices.add(dump.device)
     accelerated = bool(devices - {"cpu"})
-    speed = 5e12 if accelerated else 20e9 * getattr(section, "threads", config.threads)
-    work = max((job.flops for job in jobs), default=0.0)
-    resources = growing(max((job.megabytes for job in jobs), default=1000), 10 + 2 * work / speed / 60)
+    threads = getattr(section, "threads", 1)
+
+    def seconds(job: neurons_plan.Job) -> float:
+        speed = 5e12 if accelerated else 20e9 * threads
+        host = job.host + job.host_flops / 20e9
+        return (job.flops - job.host_flops) / speed + host / threads
+
+    minutes = 10 + 2 * max(map(seconds, jobs), default=0.0) / 60
+    resources = growing(max((job.megabytes for job in jobs), default=1000), minutes)
     if accelerated:
         resources["gpu"] = 1
     return resources
-
-
-def _further_job(config: Config, study: neurons_plan.Study, step: str) -> neurons_plan.Job:
-    """What a step outside the planner's main line takes, of which all FLOPs are given as forward passes."""
-    neurons = config.neurons
-    largest = max(study.models, key=lambda model: model.neurons)
-    width, layers, count, d_model = largest.width, largest.layers, largest.neurons, largest.d_model
-    models, tokens, context = len(study.models), study.tokens, study.context
-    vocabulary = neurons.plan.vocabulary
-    block = 4.0 * study.block_tokens * count
-    anew = largest.forward(context) if study.source == "model" else 10.0 * count  # per token
-    explained = min(neurons.explain.tokens or tokens, tokens)
-    at_once = min(neurons.explain.neurons_at_once or count, count)
-    weights = 4.0 * (largest.parameters + vocabulary * d_model)
-    tried = 3 * (len(neurons.intervene.values) + 3) + 10 * neurons.intervene.controls
-    tried += 2 * neurons.intervene.ablated
-    held, work = {
-        # All neurons' unit vectors, a raw and a processed layer, embedding and unembedding; for composition a
-        # matrix for each layer, and output vectors once more.
-        "weights": (
-            4.0 * (3 * count + 12 * width + 5 * vocabulary + layers * d_model) * d_model + 1e9,
-            4.0
-            * models
-            * count
-            * d_model
-            * (
-                0.75 * count * neurons.weights.redundancy
-                + layers * d_model * neurons.weights.composition
-                + 25_000
-            ),
-        ),
-        # Heads are taken for a quarter of d_model in number, at most 64.
-        "composition": (
-            16.0 * count * layers * 64 + 4.0 * (count + 3 * layers * width) * d_model,
-            2.0 * count * count * d_model,
-        ),
-        "cosines": (
-            4.0 * (2 * count + 5 * vocabulary) * d_model + 2e9,
-            4.0 * count * d_model * (2.0 * count + 200_000),
-        ),
-        # Five tables by token and the labels by code, and what a token's labels take while they are made.
-        "explain": (
-            48.0 * vocabulary * at_once + 6 * block + 400.0 * explained,
-            models * (2 * -(-count // at_once) * anew + 60.0 * count) * explained,
-        ),
-        # All weights, the kept residual streams of a batch, and a batch's logits (three copies).
-        "attention": (
-            1.5 * weights + 16.0 * neurons.attention.batch_tokens * (count + 12 * width),
-            24.0 * neurons.attention.rows * context * count * d_model,
-        ),
-        "intervene": (
-            1.5 * weights + 12.0 * neurons.intervene.batch_tokens * (count + vocabulary),
-            tried
-            * neurons.intervene.rows
-            * context
-            * (largest.forward(context) + 2.0 * d_model * vocabulary),
-        ),
-    }[step]
-    return neurons_plan.Job(step, held=held, forward=work)
 
 
 def neuron_files(config: Config) -> list[str]:

@@ -7,21 +7,29 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from steps.core.errors import UserError
 from steps.core.runner import Output
-from steps.neurons import dump, plan
+from steps.neurons import composition, cosines, dump, passes, plan, similarity
+from steps.neurons.activations import Activations
+from steps.neurons.features import Features
+from steps.neurons.labels import by_token, previous
 from tests.neurons.planted import (
     CONTEXT,
+    VOCABULARY,
     correlate_pair,
+    write_activations,
     write_model,
     write_rows,
     write_tokenizer,
 )
 
-SMALL = {"layers": 12, "width": 3072, "d_model": 768}
-MEDIUM = {"layers": 24, "width": 4096, "d_model": 1024}
+SMALL = {"layers": 12, "width": 3072, "d_model": 768, "heads": 12, "vocabulary": 50257}
+MEDIUM = {"layers": 24, "width": 4096, "d_model": 1024, "heads": 16, "vocabulary": 50257}
+TINY = {"layers": 2, "width": 64, "d_model": 16, "heads": 2, "vocabulary": VOCABULARY}
+"""Of :func:`write_model`."""
 
 
 def study(shape: dict[str, int] = SMALL, models: int = 2, **changes: Any) -> plan.Study:
@@ -48,8 +56,10 @@ def study(shape: dict[str, int] = SMALL, models: int = 2, **changes: Any) -> pla
         "bootstraps": 200,
         "candidates": 3,
         "histogram_tokens": 1_000_000,
-        "page_examples": 24_000,
+        "page_neurons": 3000,
+        "page_examples": 8,
         "snippets": 36,
+        **{step: {} for step in ("explain", "weights", "cosines", "attention", "intervene")},
     }
     return plan.Study.model_validate({**values, **changes})
 
@@ -97,10 +107,12 @@ def test_cutting_moves_work_and_takes_none_away(cut: tuple[int, int], source: st
     assert parts["bytes_temporary"] == pytest.approx(each if ranges > 1 else 0, rel=0.001)
     if source == "model":
         of = study(models=3)
-        # moments; both sides of either pair in every tile; clusters; the page, whose examples are everywhere
-        tokens = (3 + 2 * 2 * tiles + 3 + 3) * of.tokens
+        # moments; both sides of either pair in every tile; clusters; two readings that explain; the page,
+        # whose neurons are all of one model and whose examples are everywhere
+        tokens = (3 + 2 * 2 * tiles + 3 + 2 * 3 + 1) * of.tokens
         tokens += 3 * (of.histogram_tokens + of.snippets * of.context)
         forward = tokens * of.models[0].forward(512)
+        forward += sum(plan.jobs(of, rule)[0].forward for rule in ("attention", "intervene"))
         assert parts["flops_forward"] == pytest.approx(forward)
         assert parts["bytes_written"] < 1e12
 
@@ -108,9 +120,10 @@ def test_cutting_moves_work_and_takes_none_away(cut: tuple[int, int], source: st
 def test_jobs_of_every_rule() -> None:
     of = study(models=5, tiles=2, ranges=16)
     counts = {rule: row["jobs"] for rule, row in planned(of)["rules"].items()}
-    cut = {"dump": 5, "moments": 5 * 16, "products": 4 * 2 * 16, "correlate": 4 * 2, "similarity": 1}
-    single = dict.fromkeys(("histograms", "baseline", "clusters", "table", "figure", "page", "report"), 1)
-    assert counts == cut | single
+    cut = {"dump": 5, "moments": 5 * 16, "products": 4 * 2 * 16, "correlate": 4 * 2}
+    cut |= {"composition": 5, "cosines": 5}
+    single = {*plan.RULES, *plan.ON_REQUEST} - cut.keys() - {"checkpoints"}
+    assert counts == cut | dict.fromkeys(single, 1)
     assert "products" not in planned(study())["rules"]
     assert planned(study(checkpoints=7))["rules"]["checkpoints"]["jobs"] == 1
 
@@ -151,7 +164,8 @@ def test_hours_follow_hardware_share_and_disk() -> None:
         rel=0.01,
     )
     half = planned(of, hardware="v100", share=0.5, disk_gb_per_s=0.5)
-    assert half["total"]["hours"] == pytest.approx(2 * whole["total"]["hours"])
+    for rule in whole["rules"].keys() - {"explain", "histograms"}:  # whose sums a core of the host forms
+        assert half["rules"][rule]["hours"] == pytest.approx(2 * whole["rules"][rule]["hours"]), rule
     own = planned(of, hardware="v100", share=1, peak_tflops=15.7)
     assert own["total"]["hours"] == pytest.approx(whole["total"]["hours"])
     fast = planned(
@@ -199,7 +213,7 @@ def test_bytes_are_those_of_a_small_run(tmp_path: Path, dtype: str) -> None:
         ledgers.append(tmp_path / name / "ledger.json")
         dump.main(model, tokenizer, packed, name, settings, Output(ledgers[-1]))
     of = study(
-        {"layers": layers, "width": width, "d_model": 16},
+        TINY | {"layers": layers, "width": width},
         tokens=rows * CONTEXT,
         tiles=2,
         ranges=2,
@@ -220,6 +234,100 @@ def test_bytes_are_those_of_a_small_run(tmp_path: Path, dtype: str) -> None:
         # The header of a file, which does not grow, is a kilobyte or two.
         for path, value in zip(files, expected, strict=False):
             assert value <= path.stat().st_size <= 1.02 * value + 2_500, path
+
+
+def test_files_of_weights_are_those_of_a_small_run(tmp_path: Path) -> None:
+    """Composition and cosines: within 2 % and the header of the file."""
+    model = write_model(tmp_path / "model")
+    of = study(TINY, cosines={"tokens": 7, "neurons": 5})
+    for step, settings in ((composition, composition.Settings()), (cosines, of.cosines)):
+        rule = step.__name__.rpartition(".")[2]
+        step.main(model, settings, Output(tmp_path / rule))  # type: ignore[arg-type]
+        value = plan.jobs(of, rule)[0].written
+        assert value <= (tmp_path / rule).stat().st_size <= 1.02 * value + 4_000
+
+
+def test_explaining_holds_its_sums(tmp_path: Path) -> None:
+    """What the sums of so many more neurons really take, and the ranking of tokens beside them."""
+    vocabulary, width, tokens = 20_000, 48, 256
+    pre = np.random.default_rng(0).standard_normal((tokens, width)).astype("float16")
+    ids = np.random.default_rng(1).integers(0, vocabulary, tokens)
+    source = Activations(write_activations(tmp_path, pre, layers=1, tokens=ids))
+    own = by_token(ids, Features(["odd"], ["number"], np.arange(vocabulary)[:, None] % 2 == 1))
+    found = [own, previous(own, source.context)]
+    split = passes.Split(source, tokens, 0.5)
+
+    def held(count: int) -> tuple[int, float]:
+        sums = passes.first_pass(passes.Reader(split, slice(0, count)), found)
+        arrays = [*sums.tables, sums.held_table, sums.maxima]
+        shape = {"layers": 1, "width": width, "d_model": 12, "heads": 1, "vocabulary": vocabulary}
+        of = study(shape, tokens=tokens, block_tokens=64, context=16, explain={"neurons_at_once": count})
+        return sum(array.nbytes for array in arrays), plan.jobs(of, "explain")[0].held
+
+    (few, asked_for_few), (all_of_them, asked) = held(width // 2), held(width)
+    assert all_of_them - few == pytest.approx(28 * vocabulary * width / 2, rel=0.001)
+    assert all_of_them - few < asked - asked_for_few < 2.5 * (all_of_them - few)
+
+
+def test_explaining_all_neurons_of_gpt2_medium_at_once() -> None:
+    """Three sums and a maximum by token id; a layer at a time is enough for a large machine."""
+    sums = 24 * 4096 * 50257 * 28
+    (whole,) = plan.jobs(study(MEDIUM, models=5), "explain")
+    (parts,) = plan.jobs(study(MEDIUM, models=5, explain={"neurons_at_once": 4096}), "explain")
+    assert sums == pytest.approx(138e9, rel=0.01)
+    assert sums < whole.held < 3 * sums
+    assert parts.held < sums / 1.5
+    anew = [
+        plan.jobs(study(MEDIUM, source="model", explain=settings), "explain")[0].forward
+        for settings in ({}, {"neurons_at_once": 4096})
+    ]
+    assert anew[1] == 24 * anew[0]
+
+
+def test_comparing_all_neurons_of_a_large_model_is_most_of_its_weights() -> None:
+    """Pythia 6.9b: each pair of neurons once for three cosines, two vectors of float32 per neuron."""
+    large = {"layers": 32, "width": 16384, "d_model": 4096, "heads": 32, "vocabulary": 50432}
+    with_it, without = (
+        plan.jobs(study(large, models=1, weights={"redundancy": redundancy}), "weights")[0]
+        for redundancy in (True, False)
+    )
+    neurons = 32 * 16384
+    assert with_it.weights - without.weights == pytest.approx(3 * 2 * 4096 * neurons**2 / 2)
+    assert with_it.weights > 10 * without.weights
+    assert with_it.held - without.held == 2 * 4 * 4096 * neurons
+
+
+def test_similarity_holds_a_layer_and_its_sums(tmp_path: Path) -> None:
+    tokens, width, layers = 512, 40, 2
+    ledgers = []
+    for seed, name in enumerate("ab"):
+        pre = np.random.default_rng(seed).standard_normal((tokens, layers * width)).astype("float16")
+        ledgers.append(write_activations(tmp_path / name, pre, name=name))
+    settings = similarity.Settings()
+    reference = similarity.Reader(Activations(ledgers[0]), settings)
+    sums = similarity.layer_sums(reference, Activations(ledgers[1]), 0, settings).values()
+    measured = sum(each.product.nbytes + each.both.nbytes for each in sums)
+    shape = {"layers": layers, "width": width, "d_model": 10, "heads": 1, "vocabulary": 50}
+
+    def asked(**changes: Any) -> float:
+        return plan.jobs(study(shape, **{"tokens": tokens, "block_tokens": 64, **changes}), "similarity")[
+            0
+        ].held
+
+    # The rest is a block and the tokens.
+    assert measured < asked(similarity_tokens=1, block_tokens=1) < 1.5 * measured
+    layer = 4 * width * tokens
+    assert layer < asked(similarity_tokens=tokens) - asked(similarity_tokens=1) < 1.1 * layer
+
+
+def test_what_the_host_does_takes_its_time_on_any_device() -> None:
+    of = study(source="model", explain={"tokens": 10_000_000})
+    slow, fast = (planned(of, hardware=name)["rules"] for name in ("v100", "h100"))
+    for rule in ("explain", "histograms"):
+        (job,) = plan.jobs(of, rule)
+        assert fast[rule]["hours"] > job.host / 3600 > 0
+    assert fast["similarity"]["hours"] > 0.9 * slow["similarity"]["hours"]
+    assert fast["products" if of.ranges > 1 else "correlate"]["hours"] < 0.5 * slow["correlate"]["hours"]
 
 
 @pytest.mark.parametrize(
@@ -245,9 +353,11 @@ def test_bytes_are_those_of_a_small_run(tmp_path: Path, dtype: str) -> None:
 )
 def test_sizes_are_read_from_config_json(tmp_path: Path, config: dict[str, Any], expected: Any) -> None:
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(config))
+    heads = "n_head" if "n_embd" in config else "num_attention_heads"
+    path.write_text(json.dumps({**config, heads: 3, "vocab_size": 77}))
     model = plan.model_size("x", path)
     assert (model.layers, model.width, model.d_model, model.gated) == expected
+    assert (model.heads, model.vocabulary) == (3, 77)
     assert model.read_from == str(path)
 
 

@@ -53,19 +53,169 @@ def test_every_setting_of_the_default_file_has_a_comment() -> None:
             assert "#" in value, line
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
-def test_every_shipped_configuration_is_valid(path: Path) -> None:
+def merge(into: dict[str, Any], values: dict[str, Any]) -> None:
+    """Merge ``values`` as Snakemake does: key by key, lists whole."""
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def configured(*names: str) -> workflow.Config:
+    """The configuration that files of ``config/`` make, given in this order."""
     merged = default()
+    for name in names:
+        merge(merged, yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text()) or {})
+    return workflow.configure(merged)
 
-    def merge(into: dict[str, Any], values: dict[str, Any]) -> None:
-        for key, value in values.items():
-            if isinstance(value, dict) and isinstance(into.get(key), dict):
-                merge(into[key], value)
-            else:
-                into[key] = value
 
-    merge(merged, yaml.safe_load(path.read_text()) or {})
-    workflow.configure(merged)
+PRESETS = {
+    "paper_small": ("paper",),
+    "paper_medium": ("paper", "paper_medium"),
+    "paper_pythia": ("paper", "paper_pythia"),
+}
+"""The studies of the paper that compare models, and their files."""
+
+ALONE = ("ci", "default", "own_models", "paper", "paper_pythia_weights", "publish")
+
+
+@pytest.mark.parametrize("files", [*((name,) for name in ALONE), *PRESETS.values()], ids="+".join)
+def test_every_shipped_configuration_is_valid(files: tuple[str, ...]) -> None:
+    configured(*files)
+
+
+def test_every_shipped_configuration_is_tried() -> None:
+    tried = {*ALONE, *(name for files in PRESETS.values() for name in files)}
+    assert {path.stem for path in (ROOT / "config").glob("*.yaml")} == tried
+
+
+PAPER = {
+    "neurons.reference": "a",
+    "neurons.pairs": "reference",
+    "neurons.universal_set": "half",
+    "neurons.baseline.threshold": 0.5,
+    "neurons.ranges": 16,
+    "neurons.dump.source": "model",
+    "neurons.dump.dtype": "float16",
+    "neurons.dump.tokens": 100_000_000,
+    "neurons.dump.exclude_bos": True,
+    "neurons.dump.exclude_tokens": ["\n"],
+    "neurons.moments.examples": 50,
+    "neurons.correlate.top": 50,
+    "neurons.histograms.tokens": 10_000_000,
+    "neurons.similarity.tokens": 500_000,
+    "neurons.explain.tokens": 10_000_000,
+    "neurons.explain.minimum_reduction": 0.5,
+    "neurons.explain.unigram_variants": 4,
+    "neurons.explain.unigram_share": 3000 / 10_000_000,
+    "neurons.explain.topic_sets": 63,
+    "neurons.explain.top_tokens": 100,
+    "neurons.explain.small_norm": True,
+    "neurons.explain.code_sources": [],
+    "neurons.cosines.tokens": 100,
+    "neurons.cosines.neurons": 20,
+    "neurons.attention.rows": 512,
+    "neurons.attention.positions": (0.5, 1.0),
+    "neurons.attention.destinations": 12_288,
+    "neurons.intervene.rows": 19_532,
+    "neurons.intervene.values": [-0.17, 0, 1, 2, 3, 4, 5, 6],
+    "neurons.intervene.controls": 20,
+    "neurons.intervene.exclude_bos": True,
+    "neurons.plan.hardware": "v100",
+    "language_models.rows.context": 512,
+    "language_models.rows.separator": None,
+    "corpus.documents.source": "hub",
+    "corpus.documents.minimum_characters": 50,
+    "corpus.documents.held_out": 0.999,
+    "corpus.documents.hub.dataset": "monology/pile-uncopyrighted",
+    "corpus.documents.hub.split": "test",
+    "corpus.documents.hub.label_column": "meta.pile_set_name",
+    "corpus.documents.hub.maximum_documents": None,
+    "corpus.study": "pile_test",
+    "threads": 8,
+}
+"""The paper's settings that all its studies share."""
+
+OWN = {
+    "paper_small": {
+        "plan": (12, 3072, 50257),
+        "tiles": 2,
+        "at_once": 3072,
+        "entropy_query": "small",
+        "models": 5,
+        "intervene": [(11, 3030), (11, 2859)],
+        "attention": [],
+        "excluded": [],
+        "block_tokens": 8192,
+    },
+    "paper_medium": {
+        "plan": (24, 4096, 50257),
+        "tiles": 8,
+        "at_once": 2 * 4096,
+        "entropy_query": "medium",
+        "models": 5,
+        "intervene": [(23, 945), (22, 2882)],
+        "attention": [
+            *((4, 3594, 5, 0), (14, 411, 15, 8), (14, 2335, 15, 8)),
+            *((14, 1625, 15, 8), (19, 2509, 20, 4), (20, 2114, 22, 7)),
+        ],
+        "excluded": [],
+        "block_tokens": 4096,
+    },
+    "paper_pythia": {
+        "plan": (12, 3072, 50304),
+        "tiles": 2,
+        "at_once": 3072,
+        "entropy_query": "pythia",
+        "models": 4,
+        "intervene": [(11, 1070), (10, 1205), (10, 2385)],
+        "attention": [],
+        "excluded": [0, 1],
+        "block_tokens": 8192,
+    },
+}
+"""And those of each."""
+
+
+@pytest.mark.parametrize("study", PRESETS)
+def test_presets_hold_the_papers_settings(study: str) -> None:
+    config = configured(*PRESETS[study])
+    found = {".".join(path): value for path, value in keys(config).items()}
+    assert {key: found[key] for key in PAPER} == PAPER
+    neurons = config.neurons
+    assert neurons.study == study
+    assert OWN[study] == {
+        "plan": (neurons.plan.layers, neurons.plan.width, neurons.plan.vocabulary),
+        "tiles": neurons.tiles,
+        "at_once": neurons.explain.neurons_at_once,
+        "entropy_query": neurons.roles.entropy_query,
+        "models": len(config.language_models.models),
+        "intervene": neurons.intervene.named,
+        "attention": neurons.attention.named,
+        "excluded": neurons.intervene.exclude_tokens,
+        "block_tokens": neurons.dump.block_tokens,
+    }
+    layers, width, _ = OWN[study]["plan"]
+    for layer, neuron, *head in [*neurons.intervene.named, *neurons.attention.named]:
+        assert layer < layers
+        assert neuron < width
+        assert not head or layer < head[0] < layers
+
+
+@pytest.mark.parametrize("name", ["paper_medium", "paper_pythia"])
+def test_what_differs_from_the_paper_is_refused_alone(name: str) -> None:
+    """Or the study would bear the paper's name and have the laptop's settings."""
+    with pytest.raises(UserError, match=r"corpus.documents.hub.dataset: found null, expected a value"):
+        configured(name)
+
+
+def test_larger_models_from_weights_alone() -> None:
+    config = configured("paper_pythia_weights")
+    assert len(config.language_models.models) == 5
+    assert not config.neurons.weights.redundancy
+    assert not config.neurons.roles.activations
+    assert config.neurons.roles.entropy_query == "pythia"
 
 
 @pytest.mark.parametrize(
@@ -239,6 +389,6 @@ def test_the_drawn_workflow_is_the_real_one(tmp_path: Path) -> None:
 )
 def test_a_gpu_is_asked_for_where_one_is_used(source: str, with_gpu: set[str]) -> None:
     config = workflow.configure({"device": "cuda", "neurons": {"dump": {"source": source}}})
-    steps = ("dump", "moments", "products", "correlate", "clusters", "tables", "report")
+    steps = ("dump", "moments", "products", "correlate", "clusters", "roles", "report")
     assert {step for step in steps if "gpu" in workflow.neuron_resources(config, step)} == with_gpu
     assert not any("gpu" in workflow.neuron_resources(workflow.configure({}), step) for step in steps)

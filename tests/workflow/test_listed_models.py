@@ -21,6 +21,7 @@ from steps.language_models import tokenizer as tokenizer_step
 from tests.language_models.conftest import babble, write_corpus
 from tests.language_models.tiny_models import tiny_model
 from tests.workflow.conftest import ROOT, snakemake, write_texts
+from tests.workflow.test_configuration import merge
 
 import_step: Any = importlib.import_module("steps.language_models.import")
 
@@ -98,6 +99,7 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "dump": {"tokens": 8_192, "block_tokens": 1024},
             "correlate": {"draws": 19},
             "clusters": {"bootstraps": 5},
+            "intervene": {"named": []},
         },
     }
     (directory / "stand-in.yaml").write_text(yaml.safe_dump(stand_in))
@@ -131,7 +133,7 @@ def test_both_tiles_of_the_pair_are_there(paper: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("preset", "targets", "jobs"),
+    ("presets", "targets", "jobs"),
     [
         (
             "paper",
@@ -139,30 +141,34 @@ def test_both_tiles_of_the_pair_are_there(paper: Path) -> None:
             {"language_models_import": 5, "neurons_products": 4 * 2 * 16, "neurons_correlate": 4 * 2},
         ),
         (
-            "paper_medium",
+            "paper paper_medium",
             ["neurons"],
             {"language_models_import": 5, "neurons_products": 4 * 8 * 16, "neurons_correlate": 4 * 8},
         ),
         (
-            "paper_pythia",
+            "paper paper_pythia",
             ["neurons"],
             {"language_models_import": 4, "neurons_products": 3 * 2 * 16, "neurons_correlate": 3 * 2},
         ),
         (
             "paper_pythia_weights",
-            [
-                f"data/models/pythia_sizes/pythia-{size}/ledger.json"
-                for size in ("410m", "1b", "1.4b", "6.9b")
-            ],
-            {"language_models_tokenizer": 1, "language_models_import": 4, "total": 5},
+            ["results/neurons/paper_pythia_weights/figures/roles_by_depth.svg"],
+            {
+                "language_models_tokenizer": 1,
+                "language_models_import": 5,
+                "neurons_weights": 1,
+                "neurons_roles": 1,
+                "total": 8,
+            },
         ),
     ],
 )
 def test_dry_run_of_the_papers_configurations_themselves(
-    tmp_path: Path, preset: str, targets: list[str], jobs: dict[str, int]
+    tmp_path: Path, presets: str, targets: list[str], jobs: dict[str, int]
 ) -> None:
-    config = ROOT / "config" / f"{preset}.yaml"
-    done = snakemake(tmp_path, "-n", "--quiet", "rules", "--", *targets, config=config)
+    files = [str(ROOT / "config" / f"{preset}.yaml") for preset in presets.split()]
+    options = ("-n", "--quiet", "rules", "--configfile", *files)
+    done = snakemake(tmp_path, *options, "--", *targets, config=None)
     found = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE))
     assert {name: int(found[name]) for name in jobs} == jobs
     assert not (tmp_path / "data").exists()
@@ -171,7 +177,9 @@ def test_dry_run_of_the_papers_configurations_themselves(
 @pytest.mark.parametrize("shape", ["gpt_neox", "llama"])
 def test_the_steps_of_the_pythia_study_on_stand_ins(tmp_path: Path, shape: str) -> None:
     """As its rules run them, on tiny models whose embeddings are padded as Pythia's."""
-    values = yaml.safe_load((ROOT / "config" / "paper_pythia.yaml").read_text())["language_models"]
+    values: dict[str, Any] = {}
+    for name in ("paper", "paper_pythia"):
+        merge(values, yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text())["language_models"])
     folder = tmp_path / "theirs"
     tiny_model(shape, vocabulary=304, context=512).half().save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)

@@ -14,21 +14,14 @@ import yaml
 from steps import workflow
 from steps.neurons import plan
 from tests.workflow.conftest import ROOT, TINY, Workspace, snakemake
-from tests.workflow.test_configuration import default
+from tests.workflow.test_configuration import default, merge
 
 
-def configured(path: Path, **neurons: Any) -> workflow.Config:
-    """The configuration that ``path`` makes of the defaults."""
+def configured(*paths: Path, **neurons: Any) -> workflow.Config:
+    """The configuration that ``paths``, one after the other, make of the defaults."""
     merged = default()
-
-    def merge(into: dict[str, Any], values: dict[str, Any]) -> None:
-        for key, value in values.items():
-            if isinstance(value, dict) and isinstance(into.get(key), dict):
-                merge(into[key], value)
-            else:
-                into[key] = value
-
-    merge(merged, yaml.safe_load(path.read_text()))
+    for path in paths:
+        merge(merged, yaml.safe_load(path.read_text()))
     merge(merged, {"neurons": neurons})
     return workflow.configure(merged)
 
@@ -37,7 +30,7 @@ def test_rules_ask_for_what_the_planner_says() -> None:
     config = configured(ROOT / "config" / "paper.yaml")
     study = workflow.neuron_study(config)
     planned = plan.plan(study, config.neurons.plan)["rules"]
-    for rule in plan.RULES:
+    for rule in planned:
         asked = workflow.neuron_resources(config, rule)["mem_mb"](None, 1)
         assert asked == pytest.approx(planned[rule]["megabytes"], abs=1)
     assert planned["products"]["jobs"] == 4 * 2 * 16
@@ -45,18 +38,57 @@ def test_rules_ask_for_what_the_planner_says() -> None:
     assert planned["moments"]["jobs"] == len(workflow.moment_files(config))
 
 
+def test_the_plan_lists_every_rule_that_runs_something() -> None:
+    text = (ROOT / "rules" / "neurons.smk").read_text(encoding="utf-8")
+    rules = re.findall(r"^rule neurons_(\w+):\n((?:    .*\n|\n)+)", text, re.MULTILINE)
+    running = {name: body for name, body in rules if "    shell:" in body}
+    assert running.keys() - {"plan"} == {*plan.RULES, *plan.ON_REQUEST}
+    for name, body in running.items():
+        assert f'neuron_resources(settings, "{name}")' in body or name == "plan"
+    files = workflow.neuron_files(workflow.Config())
+    made_where_asked_for = {name for name in running if not any(name in file for file in files)}
+    assert made_where_asked_for >= {"similarity", "checkpoints", "composition", "cosines", "published"}
+
+
+def test_the_plan_of_a_training_lists_every_rule() -> None:
+    config = configured(TINY)
+    planned = plan.plan(workflow.neuron_study(config), config.neurons.plan)["rules"]
+    assert planned.keys() == {*plan.RULES, *plan.ON_REQUEST}
+    assert all(
+        row["hours"] > 0 for rule, row in planned.items() if rule not in ("roles", "gallery", "published")
+    )
+
+
+def test_figures_that_the_docs_quote_are_those_of_the_plan() -> None:
+    config = configured(ROOT / "config" / "paper.yaml")
+    said = plan.table(plan.plan(workflow.neuron_study(config), config.neurons.plan)).splitlines()
+    rows = {cells[0].rstrip("*"): cells for cells in (re.split(r"  +", line) for line in said)}
+    docs = (ROOT / "docs" / "neurons.md").read_text(encoding="utf-8")
+    row = r"^  \| `(neurons_\w+)` \| (\S+) \| (.+?) \| (\S+) \| ([^ ,]+)"
+    quoted = re.findall(row, docs, re.MULTILINE)
+    assert len(quoted) == 7
+    for rule, *figures in quoted:
+        _, jobs, memory, flops, *_, hours = rows[rule]
+        assert figures == [jobs, memory.removesuffix(" (!)"), flops, hours], rule
+    *_, flops, _, written, temporary, hours = rows["all but "]
+    whole = f"{hours} hours, {flops} FLOPs, {temporary} of product tiles and {written} that stay"
+    assert whole in " ".join(docs.split())
+
+
 def test_sizes_of_trained_and_of_unknown_models() -> None:
     trained = workflow.neuron_study(configured(TINY)).models[0]
     assert (trained.layers, trained.width, trained.d_model) == (2, 64, 16)
+    assert (trained.heads, trained.vocabulary) == (2, 300)
     listed = workflow.neuron_study(configured(ROOT / "config" / "paper.yaml")).models[0]
     assert (listed.layers, listed.width, listed.d_model) == (12, 3072, 768)
+    assert (listed.heads, listed.vocabulary) == (12, 50257)
 
 
 def test_sizes_of_local_models_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "models").mkdir()
     for name in ("first", "second"):
         (tmp_path / "models" / name).mkdir()
-        shape = {"model_type": "gpt2", "n_layer": 3, "n_embd": 20}
+        shape = {"model_type": "gpt2", "n_layer": 3, "n_embd": 20, "n_head": 5, "vocab_size": 99}
         (tmp_path / "models" / name / "config.json").write_text(json.dumps(shape))
     monkeypatch.chdir(tmp_path)
     config = configured(ROOT / "config" / "own_models.yaml")
@@ -83,6 +115,18 @@ def test_a_gpu_is_asked_for_where_the_device_is_one() -> None:
             if "gpu" in workflow.neuron_resources(config, step)
         }
         assert asked == uses
+
+
+def test_a_gpu_does_not_shorten_what_the_host_does() -> None:
+    paper = ROOT / "config" / "paper.yaml"
+    threads = 8
+    for step in ("explain", "histograms", "similarity"):
+        config = configured(paper, dump={"device": "cuda"})
+        (job,) = plan.jobs(workflow.neuron_study(config), step)
+        host = (job.host + job.host_flops / 20e9) / threads / 60
+        asked = workflow.neuron_resources(config, step)["runtime"](None, 1)
+        assert 2 * host < asked < workflow.neuron_resources(configured(paper), step)["runtime"](None, 1)
+        assert host > 30
 
 
 def test_threads_shorten_the_job_that_has_them() -> None:

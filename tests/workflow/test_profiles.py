@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEFAULT, SLURM = ROOT / "profiles/default/config.yaml", ROOT / "profiles/slurm/config.yaml"
 PLUGIN = "snakemake_executor_plugin_slurm"
 
-ONLY_HERE = {"cores"}
+ONLY_HERE = {"cores", "resources"}
 """Keys of the default profile that are about this machine alone."""
 
 SNAKEFILE = """
@@ -77,6 +77,31 @@ def test_slurm_cannot_wait_for_ever() -> None:
     assert 3 * slurm["slurm-init-seconds-before-status-checks"] <= 300
     # two processes of Snakemake run inside each job and need about 180 MB each
     assert int(str(slurm["default-resources"]["mem_mb"]).split()[0]) >= 500
+
+
+ON_A_GPU = """
+rule all:
+    input: "a.txt", "b.txt"
+rule work:
+    output: "{name}.txt"
+    resources: gpu=1
+    shell: "COMMAND"
+"""
+
+ALONE = "mkdir busy && sleep 1 && rmdir busy && touch {output}"
+"""Fails where another job is at work."""
+
+MEET = "touch {wildcards.name}.here; until test -e a.here -a -e b.here; do sleep 0.1; done; touch {output}"
+"""Ends only where the other job is at work."""
+
+
+@pytest.mark.parametrize(("options", "work"), [((), ALONE), (("--resources", "gpu=2"), MEET)])
+def test_one_job_at_a_time_has_the_gpu_unless_more_are_named(
+    tmp_path: Path, options: tuple[str, ...], work: str
+) -> None:
+    (tmp_path / "Snakefile").write_text(ON_A_GPU.replace("COMMAND", work))
+    done = run(tmp_path, "--workflow-profile", str(DEFAULT.parent), "--cores", "4", *options)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_attempt_gets_more_memory_and_all_its_threads(tmp_path: Path) -> None:
