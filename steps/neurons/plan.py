@@ -106,6 +106,11 @@ class Model(BaseSettings):
         return self.layers * self.width
 
     @property
+    def vectors(self) -> int:
+        """Of each neuron: one that writes, one or two that read."""
+        return 3 if self.gated else 2
+
+    @property
     def embeddings(self) -> float:
         """Parameters of embedding and unembedding."""
         return 2.0 * self.vocabulary * self.d_model
@@ -113,7 +118,7 @@ class Model(BaseSettings):
     @property
     def parameters(self) -> float:
         """Of all blocks; neither embeddings nor vectors."""
-        return self.layers * (4.0 * self.d_model**2 + (3 if self.gated else 2) * self.d_model * self.width)
+        return self.layers * (4.0 * self.d_model**2 + self.vectors * self.d_model * self.width)
 
     def forward(self, context: int) -> float:
         """FLOPs per token in rows of ``context``."""
@@ -267,13 +272,14 @@ def profile_bytes(study: Study, model: Model) -> float:
 
 def composition_bytes(model: Model) -> float:
     """Of the file of ``neurons.composition``."""
-    return (5 if model.gated else 4) * 4.0 * model.neurons * model.layers * model.heads
+    return (2 + model.vectors) * 4.0 * model.neurons * model.layers * model.heads
 
 
 def cosine_bytes(study: Study, model: Model) -> float:
-    """Of the file of ``neurons.cosines``: of four kinds with the vocabulary and four between neurons."""
+    """Of the file of ``neurons.cosines``: of each vector's kinds with the vocabulary, and between neurons."""
     tokens, others = min(study.cosines.tokens, model.vocabulary), min(study.cosines.neurons, model.neurons)
-    return 4.0 * model.neurons * (2 * (4 * cosines.BINS + 8 * 4) + 16 * (tokens + others))
+    each, kinds = 4 * cosines.BINS + 8 * 4, model.vectors
+    return float(model.neurons * kinds * (2 * (each + 16 * tokens) + kinds * (each + 16 * others)))
 
 
 def jobs(study: Study, rule: str) -> list[Job]:
@@ -473,19 +479,17 @@ def _tables(study: Study, rule: str) -> Job:
         job.read += sum(study.ranges * moment_bytes(study, model) for model in study.models)
     if rule == "gallery":
         job.held += sum(profile_bytes(study, model) for model in study.models)
-    if rule == "page":  # the blocks of its examples, and the tokens that neurons promote
+    if rule == "page":  # the rows of its examples (of a store, their blocks); tokens that neurons promote
         job.held += 2 * TOP_TOKEN * study.weights.effects * neurons
-        left = study.page_neurons
-        for model in study.models:  # those of the reference come first
+        each, left = (study.block_tokens if study.source == "dump" else study.context), study.page_neurons
+        for model in study.models:  # the neurons of the reference come first
             shown = min(left, model.neurons)
-            blocks = shown * study.page_examples
-            job.held += _reading(study, model) if shown else 0.0
-            _add(job, _read(study, min(study.tokens, blocks * study.block_tokens), model))
+            _add(job, _read(study, min(study.tokens, shown * study.page_examples * each), model))
             left -= shown
     if rule == "report":  # the rows of its snippets
-        if study.source == "model":
-            job.held += sum(_loaded(study, model) for model in study.models)
         _add(job, _read(study, study.snippets * study.context, *study.models))
+    if rule in ("page", "report") and study.source == "model":
+        job.held += sum(_loaded(study, model) for model in study.models)
     return job
 
 
@@ -527,11 +531,15 @@ def _explain(study: Study) -> Job:
 
 
 def _weights(study: Study) -> Job:
-    """Cosines with the vocabulary; with ``redundancy`` three times half of those between all neurons."""
+    """Cosines with the vocabulary; with ``redundancy`` half of those between all neurons, of each vector and
+    once more of those that write; with ``composition`` also that.
+    """
     of, neurons = study.weights, sum(model.neurons for model in study.models)
 
     def held(model: Model) -> float:
-        units = 8.0 * model.neurons * model.d_model if of.redundancy else 0.0
+        units = 4.0 * model.vectors * model.neurons * model.d_model if of.redundancy else 0.0
+        if of.composition:
+            units += 4.0 * (model.neurons * model.d_model + model.layers * model.d_model**2)
         measured = 8 * 4.0 * min(weights.BLOCK_VALUES, model.width * model.vocabulary)  # eight arrays
         return units + _ends(model) + _layer(model) + 4.0 * TOKEN_FEATURES * model.vocabulary + measured
 
@@ -541,7 +549,8 @@ def _weights(study: Study) -> Job:
         weights=sum(
             2.0 * m.neurons * m.vocabulary * (m.d_model + TOKEN_FEATURES + 20)
             + 2.0 * m.vocabulary * m.d_model**2
-            + of.redundancy * 3.0 * m.neurons**2 * m.d_model
+            + of.redundancy * (1.0 + m.vectors) * m.neurons**2 * m.d_model
+            + of.composition * _composition(study, m).weights
             for m in study.models
         ),
         read=sum(4.0 * (model.parameters + model.embeddings) for model in study.models),
@@ -558,7 +567,7 @@ def _composition(study: Study, model: Model) -> Job:
         + 4.0 * (model.neurons * model.d_model + square)
         + 2 * _layer(model),
         # Neurons before a head meet three factors of it, the others one.
-        weights=4.0 * model.neurons * square,
+        weights=(2.0 + model.vectors) * model.neurons * square,
         read=4.0 * (model.parameters + model.embeddings),
         written=composition_bytes(model),
     )
@@ -566,15 +575,15 @@ def _composition(study: Study, model: Model) -> Job:
 
 def _cosines(study: Study, model: Model) -> Job:
     """All unit vectors; a block with its bins and powers; the result in parts, whole, and written."""
-    pairs = float(model.neurons) * (model.neurons + model.vocabulary)
+    others = model.vectors * (2.0 * model.vocabulary + model.vectors * model.neurons)
     return Job(
         "cosines",
-        held=8.0 * model.neurons * model.d_model
+        held=4.0 * model.vectors * model.neurons * model.d_model
         + _ends(model)
         + _layer(model)
         + 10 * 4.0 * min(weights.BLOCK_VALUES, model.width * max(model.width, model.vocabulary))
         + 3 * cosine_bytes(study, model),
-        weights=8.0 * pairs * (model.d_model + 20),
+        weights=2.0 * model.neurons * others * (model.d_model + 20),
         read=4.0 * (model.parameters + model.embeddings),
         written=cosine_bytes(study, model),
     )

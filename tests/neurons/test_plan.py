@@ -107,9 +107,9 @@ def test_cutting_moves_work_and_takes_none_away(cut: tuple[int, int], source: st
     assert parts["bytes_temporary"] == pytest.approx(each if ranges > 1 else 0, rel=0.001)
     if source == "model":
         of = study(models=3)
-        # moments; both sides of either pair in every tile; clusters; two readings that explain; the page,
-        # whose neurons are all of one model and whose examples are everywhere
-        tokens = (3 + 2 * 2 * tiles + 3 + 2 * 3 + 1) * of.tokens
+        # moments; both sides of either pair in every tile; clusters; two readings that explain; the rows of
+        # the page's examples, whose neurons are all of one model
+        tokens = (3 + 2 * 2 * tiles + 3 + 2 * 3) * of.tokens + 3000 * 8 * of.context
         tokens += 3 * (of.histogram_tokens + of.snippets * of.context)
         forward = tokens * of.models[0].forward(512)
         forward += sum(plan.jobs(of, rule)[0].forward for rule in ("attention", "intervene"))
@@ -288,7 +288,9 @@ def test_comparing_all_neurons_of_a_large_model_is_most_of_its_weights() -> None
     """Pythia 6.9b: each pair of neurons once for three cosines, two vectors of float32 per neuron."""
     large = {"layers": 32, "width": 16384, "d_model": 4096, "heads": 32, "vocabulary": 50432}
     with_it, without = (
-        plan.jobs(study(large, models=1, weights={"redundancy": redundancy}), "weights")[0]
+        plan.jobs(
+            study(large, models=1, weights={"redundancy": redundancy, "composition": False}), "weights"
+        )[0]
         for redundancy in (True, False)
     )
     neurons = 32 * 16384

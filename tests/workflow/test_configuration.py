@@ -214,6 +214,7 @@ def test_larger_models_from_weights_alone() -> None:
     config = configured("paper_pythia_weights")
     assert len(config.language_models.models) == 5
     assert not config.neurons.weights.redundancy
+    assert not config.neurons.weights.composition
     assert not config.neurons.roles.activations
     assert config.neurons.roles.entropy_query == "pythia"
 
