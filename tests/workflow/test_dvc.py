@@ -22,6 +22,7 @@ from snakemake.utils import update_config
 
 from steps import workflow
 from steps.core import digest
+from steps.core.settings import deciding
 from tests.workflow.conftest import TINY, Workspace, environment, hashes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -273,9 +274,9 @@ def recorded_settings(folder: Path) -> dict[str, tuple[Any, Any]]:
         section = getattr(workflow.configure(values), name)
         result = read(folder / where.format(section.study))
         if name == "corpus":
-            found[name] = json.loads(workflow.tracked(section.documents)), result["settings"]
+            found[name] = deciding(section.documents), result["settings"]
         else:
-            found[name] = json.loads(workflow.tracked(section)), result["provenance"]["settings"]
+            found[name] = deciding(section), result["provenance"]["settings"]
     return found
 
 
