@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from steps.corpus import freeze
-from tests.workflow.conftest import environment
+from tests.warm.start import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = [

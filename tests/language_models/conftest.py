@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pytest
 from steps.core.runner import Output
 from steps.language_models import rows as rows_step
 from steps.language_models import tokenizer as tokenizer_step
+from tests.warm.start import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,11 +70,6 @@ def run_step(name: str, *arguments: str | Path, expect: int = 0) -> str:
     done = subprocess.run(step(name, *arguments), capture_output=True, text=True, env=environment())
     assert done.returncode == expect, done.stderr
     return done.stderr
-
-
-def environment() -> dict[str, str]:
-    """Ours, with the project on the path and off the network."""
-    return os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
 
 
 @pytest.fixture(scope="session", autouse=True)

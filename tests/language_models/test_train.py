@@ -20,7 +20,8 @@ from steps.core.stores import Folder, Ledger, read_array
 from steps.language_models import models, train
 from steps.language_models.evaluate import loss_of
 from steps.language_models.train import STATE, Settings
-from tests.language_models.conftest import Prepared, environment, run_step, small_model, step
+from tests.language_models.conftest import Prepared, run_step, small_model, step
+from tests.warm.start import environment
 
 SMALL = {
     "width": 16,
@@ -58,7 +59,8 @@ def test_killed_twice_it_ends_with_the_same_bytes(
     state = folder / STATE
     for _ in range(2):
         before = state.stat().st_mtime_ns if state.exists() else 0
-        process = subprocess.Popen(step("train", *options), stderr=subprocess.DEVNULL, env=environment())
+        variables = environment(warm=False)
+        process = subprocess.Popen(step("train", *options), stderr=subprocess.DEVNULL, env=variables)
         while process.poll() is None and not (state.exists() and state.stat().st_mtime_ns > before):
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)

@@ -19,6 +19,7 @@ import pytest
 from steps.core.errors import UserError
 from steps.core.pages import STYLE
 from steps.report import page
+from tests.warm.start import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>alert(1)</script></svg>'
@@ -461,9 +462,8 @@ def test_rule_makes_the_page_anew_when_a_figure_alone_changes(tmp_path: Path) ->
 
     def snakemake() -> str:
         command = [sys.executable, "-m", "snakemake", "report", "--cores", "1"]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
         return done.stderr

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import hashlib
-import os
 import random
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.warm.start import environment
+
 ROOT = Path(__file__).resolve().parents[2]
 TINY = Path(__file__).with_name("tiny.yaml")
-WARM = ROOT / "tests/warm"
 EVERYTHING = (
     *("all", "neurons_similarity", "neurons_checkpoints", "neurons_plan"),
     *(f"results/neurons/tiny/{name}/seed-1.safetensors" for name in ("composition", "cosines")),
@@ -46,31 +43,6 @@ def snakemake(
     )
     assert done.returncode == expect, f"{done.stdout}\n{done.stderr}"
     return done
-
-
-def environment(warm: bool = True) -> dict[str, str]:
-    """Ours, without what a test runner leaves behind, and off the network; jobs start in a warm Python."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
-    kept |= {"HF_HUB_OFFLINE": "1"}
-    return kept | {"PYTHONPATH": str(WARM), "REPRISE_WARM": warm_server()} if warm else kept
-
-
-@functools.cache
-def warm_server() -> str:
-    """The address of the server in which jobs start: one for each process that runs tests, while it lives."""
-    folder = tempfile.TemporaryDirectory(prefix="warm")
-    address = f"{folder.name}/socket"
-    server = subprocess.Popen(
-        [sys.executable, str(WARM / "server.py"), address],
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert server.stdout is not None
-    assert server.stdout.readline() == "ready\n"
-    atexit.register(folder.cleanup)
-    atexit.register(server.kill)
-    return address
 
 
 def write_texts(folder: Path, seed: int = 0, files: int = 24, words: int = 700) -> None:

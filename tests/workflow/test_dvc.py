@@ -23,7 +23,8 @@ from snakemake.utils import update_config
 from steps import workflow
 from steps.core import digest
 from steps.core.settings import deciding
-from tests.workflow.conftest import TINY, Workspace, environment, hashes
+from tests.warm.start import environment
+from tests.workflow.conftest import TINY, Workspace, hashes
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "constraints.txt"]

@@ -11,13 +11,13 @@ import subprocess
 import time
 from pathlib import Path
 
+from tests.warm.start import environment
 from tests.workflow.conftest import (
     EVERYTHING,
     ROOT,
     TINY,
     Workspace,
     command,
-    environment,
     hashes,
     snakemake,
     write_texts,

@@ -1,0 +1,42 @@
+"""The environment in which tests start other processes."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+WARM = Path(__file__).resolve().parent
+ROOT = WARM.parents[1]
+
+
+def environment(warm: bool = True) -> dict[str, str]:
+    """Ours, with the project on the path and off the network, without what a test runner leaves behind.
+
+    Steps start in a warm Python, unless what is tested is the process itself.
+    """
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    kept |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    return kept | {"PYTHONPATH": f"{WARM}:{ROOT}", "REPRISE_WARM": warm_server()} if warm else kept
+
+
+@functools.cache
+def warm_server() -> str:
+    """The address of the server in which jobs start: one for each process that runs tests, while it lives."""
+    folder = tempfile.TemporaryDirectory(prefix="warm")
+    address = f"{folder.name}/socket"
+    server = subprocess.Popen(
+        [sys.executable, str(WARM / "server.py"), address],
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    atexit.register(folder.cleanup)
+    atexit.register(server.kill)
+    return address
