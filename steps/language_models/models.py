@@ -60,6 +60,16 @@ def config(ledger: Path) -> PreTrainedConfig:
     return config_class(family(content, ledger)).from_dict(content)
 
 
+def skeleton(ledger: Path) -> PreTrainedModel:
+    """A model without its weights, on torch's ``meta`` device: its parts and sizes, at no cost of memory."""
+    import torch
+
+    described = config(ledger)
+    with torch.device("meta"):
+        model: PreTrainedModel = model_class(described.model_type)(described)
+    return model
+
+
 def family(config: object, path: Path) -> str:
     """The family of a model, one of ``FAMILIES``.
 

@@ -222,6 +222,8 @@ def excluded_ids(tokenizer: Path, bos: int, settings: Settings) -> list[int]:
 
 def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings, out: Output) -> None:
     """Dump, or go on dumping, the activations of the model called ``name``."""
+    from steps.language_models.models import skeleton
+
     packed = Folder(rows, "rows")
     weights = Folder(model, "language_model")
     wanted_tokenizer = Folder(tokenizer, "tokenizer").fingerprint
@@ -252,9 +254,12 @@ def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings
         "code": code_digest("neurons.dump"),
     }
     ledger = Ledger(out, "activations", made_from)
-    source = PreActivations(
-        model, settings.device, settings.compute_dtype, settings.dtype, settings.batch_tokens
-    )
+    if settings.source == "dump":
+        source = PreActivations(
+            model, settings.device, settings.compute_dtype, settings.dtype, settings.batch_tokens
+        )
+    else:  # nothing is computed here
+        source = PreActivations.of(skeleton(model), settings.dtype)
     longest = getattr(source.model.config, "max_position_embeddings", context)
     if longest < context:
         raise UserError(

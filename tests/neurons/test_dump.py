@@ -259,6 +259,17 @@ def test_the_model_is_given_the_same_batches_again(
     assert batches == dumped
 
 
+def test_a_dump_without_activations_loads_no_model(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its job asks for no GPU; sizes are the same as where the model was loaded."""
+    expected = Activations(write_dump(made, tmp_path / "dump"))
+    monkeypatch.setattr("steps.language_models.models.load", lambda *_, **__: pytest.fail("loaded"))
+    found = Activations(write_dump(made, tmp_path / "model", source="model", device="cuda:99"))
+    for name in ("layers", "width", "activation", "gated", "weights"):
+        assert found.store.attributes[name] == expected.store.attributes[name]
+
+
 def test_blocks_that_were_left_out_are_computed_again(made: Path, tmp_path: Path) -> None:
     """A dump restored without its blocks, as DVC does, still gives its values."""
     ledger = write_dump(made, tmp_path / "x", batch_tokens=2 * CONTEXT)
