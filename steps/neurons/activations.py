@@ -97,6 +97,8 @@ class Activations:
         keep: ``bool [rows * context]``, false where the token is excluded from correlations.
         blocks: number of blocks; block ``k`` is ``block_slice(k)`` of the tokens.
         gated: whether a neuron's value is ``act(pre) * up`` instead of ``act(pre)``.
+        depth: how many layers a model computes of a block, where one does: all, until a reader that needs
+            the first ones only sets it.
     """
 
     def __init__(self, ledger: Path) -> None:
@@ -116,6 +118,7 @@ class Activations:
         self.dtype: str = facts["dtype"]
         self.activation: str = facts["activation"]
         self.gated: bool = facts["gated"]
+        self.depth = self.layers
         self.tokens: np.ndarray = read_array(self.store, "tokens")
         self.keep: np.ndarray = read_array(self.store, "keep").astype(bool)
         self.blocks = -(-len(self.tokens) // self.block_tokens)
@@ -206,7 +209,7 @@ class Activations:
             )
             parts: Iterable[Stored] = (tuple(chunk[0] for chunk in some) for some in chunks)
         else:
-            computed = [values[layer].cpu().numpy() for values in self._compute(block)]
+            computed = [values[layer].cpu().numpy() for values in self._compute(block, layer)]
             parts = (
                 tuple(values[at : at + step] for values in computed)
                 for at in range(skipped * step, len(computed[0]), step)
@@ -223,17 +226,20 @@ class Activations:
         import torch
 
         if self._arrays is None:
-            return tuple(values[layer].to(device) for values in self._compute(block))
+            return tuple(values[layer].to(device) for values in self._compute(block, layer))
         kept = self.stored(layer, self.block_slice(block))
         return tuple(torch.from_numpy(values).to(device) for values in kept)
 
-    def _compute(self, block: int) -> list[torch.Tensor]:
-        """What is kept of all neurons in a block, ``[layers, tokens, width]`` each, on the model's device."""
-        if self._computed is not None and self._computed[0] == block:
+    def _compute(self, block: int, layer: int) -> list[torch.Tensor]:
+        """What is kept of the first ``depth`` layers, up to ``layer`` at least, in a block.
+
+        ``[layers, tokens, width]`` each, on the model's device.
+        """
+        if self._computed is not None and self._computed[0] == block and layer < len(self._computed[1][0]):
             return self._computed[1]
         rows = self.tokens[self.block_slice(block)].reshape(-1, self.context)
         self._computed = None  # its memory serves the next block
-        self._computed = (block, self._network()(rows))
+        self._computed = (block, self._network()(rows, max(self.depth, layer + 1)))
         return self._computed[1]
 
     def _network(self) -> PreActivations:

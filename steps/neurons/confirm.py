@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from steps.neurons.histograms import BINS, bin_numbers
+from steps.neurons.histograms import BINS, bin_edges, bin_numbers
 from steps.neurons.labels import Labelling, variance_reduction
 from steps.neurons.passes import Best, Reader, Sums
 from steps.neurons.syntax import ROLES
@@ -49,15 +49,15 @@ class _Labels:
         start = 0
         for labelling, mine in zip(found, owned, strict=False):
             matrix = labelling.features.matrix[:, best.feature[mine] - start].astype("float32")
-            self._parts.append((labelling, torch.from_numpy(matrix)))
+            self._parts.append((labelling, torch.from_numpy(matrix).to(reader.device)))
             start += len(labelling.features.names)
-        self._parts.append((None, profile[:, torch.from_numpy(owned[-1])].float()))
+        self._parts.append((None, profile[:, torch.from_numpy(owned[-1])].float().to(reader.device)))
         # Neurons without an explanation come last and get the label 0.
         self._without = reader.count - sum(map(len, owned))
         every = np.concatenate(owned)
         every = np.concatenate([every, np.setdiff1d(np.arange(reader.count), every)])
-        self._order = torch.from_numpy(np.argsort(every))
-        self._labels = torch.empty((reader.split.source.block_tokens, reader.count))
+        self._order = torch.from_numpy(np.argsort(every)).to(reader.device)
+        self._labels = torch.empty((reader.split.source.block_tokens, reader.count), device=reader.device)
         self.binary = torch.ones(reader.count, dtype=torch.bool)
         self.binary[torch.from_numpy(owned[-1])] = False
 
@@ -72,9 +72,9 @@ class _Labels:
             if labelling is None:
                 codes = np.arange(where.start, where.stop) % self._reader.context
             else:
-                codes = np.ascontiguousarray(self._reader.codes(labelling, block))
-            parts.append(matrix.index_select(0, torch.from_numpy(codes)))
-        parts.append(torch.zeros((where.stop - where.start, self._without)))
+                codes = self._reader.codes(labelling, block)
+            parts.append(matrix.index_select(0, self._reader.numbers(codes)))
+        parts.append(torch.zeros((where.stop - where.start, self._without), device=self._reader.device))
         out = self._labels[: where.stop - where.start]
         return torch.index_select(torch.cat(parts, 1), 1, self._order, out=out)
 
@@ -82,31 +82,38 @@ class _Labels:
 def second_pass(
     reader: Reader, found: list[Labelling], best: Best, sums: Sums, roles: np.ndarray
 ) -> Explained:
-    """Sum what the best explanations need, over all blocks."""
+    """Sum what the best explanations need, over all blocks; ``sums`` lie on the host.
+
+    On the reader's device. Sums over a block are float32, totals float64.
+    """
     import numpy as np
     import torch
 
     profile = sums.profile()
     labels = _Labels(reader, found, best, profile)
     count = reader.count
-    number, product, squares = torch.zeros((3, 2, count), dtype=torch.float64)
-    score, score_squares = torch.zeros((2, count), dtype=torch.float64)
-    role_number, role_product = torch.zeros((2, len(ROLES), count), dtype=torch.float64)
-    bins_on = np.zeros((count, BINS), np.int64)
-    one_of = torch.eye(len(ROLES))
-    means = _label_means(found, best, sums)
-    value_mean = (sums.total[0] / max(1, sums.tokens[0])).float()
-    buffer = torch.empty((reader.split.source.block_tokens, count))
+    wide: Any = {"dtype": torch.float64, "device": reader.device}
+    number, product, squares = torch.zeros((3, 2, count), **wide)
+    score, score_squares = torch.zeros((2, count), **wide)
+    role_number, role_product = torch.zeros((2, len(ROLES), count), **wide)
+    on_bins = torch.zeros((count, BINS), dtype=torch.int64, device=reader.device)
+    one_of = torch.eye(len(ROLES), device=reader.device)
+    means = _label_means(found, best, sums).to(reader.device)
+    value_mean = (sums.total[0] / max(1, sums.tokens[0])).float().to(reader.device)
+    buffer = torch.empty((reader.split.source.block_tokens, count), device=reader.device)
     for block in range(reader.split.blocks):
         y = labels.block(block)
-        on = (y > 0).numpy()
+        on = y > 0
 
-        def see(columns: slice, rows: slice, pre: np.ndarray, post: np.ndarray, on: np.ndarray = on) -> None:
-            _count_bins(bins_on[columns], pre, on[rows, columns])
+        def see(columns: slice, rows: slice, pre: Any, post: Any, on: torch.Tensor = on) -> None:
+            if reader.on_host:
+                _count_bins(on_bins.numpy()[columns], pre, on.numpy()[rows, columns])
+            else:
+                _count_bins_on_device(on_bins[columns], pre, on[rows, columns])
 
         v = reader.post.block(block, see)
         yv = torch.mul(y, v, out=buffer[: len(v)])
-        weights = one_of[torch.from_numpy(roles[reader.split.source.block_slice(block)])].T.contiguous()
+        weights = one_of[reader.numbers(roles[reader.split.source.block_slice(block)])].T.contiguous()
         role_number += weights @ y
         role_product += weights @ yv
         for side, part in enumerate(reader.split.parts(block)):
@@ -120,6 +127,10 @@ def second_pass(
         yv *= v
         for side, part in enumerate(reader.split.parts(block)):
             squares[side] += yv[part].sum(0)
+    number, product, squares, score, score_squares, role_number, role_product, on_bins = (
+        x.cpu() for x in (number, product, squares, score, score_squares, role_number, role_product, on_bins)
+    )
+    bins_on = on_bins.numpy()
     bins_on[~labels.binary.numpy()] = 0
     reduction = np.zeros((2, count))
     for side in (0, 1):
@@ -166,6 +177,16 @@ def _count_bins(counts: np.ndarray, pre: np.ndarray, on: np.ndarray) -> None:
     chosen = pre.reshape(-1)[at]
     numbers = _half_bins()[chosen.view(np.uint16)] if pre.dtype == np.float16 else bin_numbers(chosen)
     counts += np.bincount(numbers + BINS * (at % pre.shape[1]), minlength=counts.size).reshape(counts.shape)
+
+
+def _count_bins_on_device(counts: torch.Tensor, pre: torch.Tensor, on: torch.Tensor) -> None:
+    """The same for tensors on an accelerator; whole numbers, so the order of additions does not matter."""
+    import torch
+
+    edges = torch.from_numpy(bin_edges()).to(pre.device)
+    places = torch.bucketize(pre.double(), edges)
+    places += BINS * torch.arange(pre.shape[1], device=pre.device)
+    counts.view(-1).scatter_add_(0, places.view(-1), on.reshape(-1).long())
 
 
 @functools.cache

@@ -19,6 +19,7 @@ activation function.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -68,6 +69,10 @@ class Settings(BaseSettings):
     threads: int = Field(1, ge=1, description="arithmetic threads")
 
 
+class _EnoughLayers(Exception):  # noqa: N818 (no error)
+    """Ends a forward pass whose later layers nobody asked for."""
+
+
 class PreActivations:
     """A model that turns rows of tokens into pre-activations, rounded as they are kept."""
 
@@ -98,11 +103,13 @@ class PreActivations:
         self._batch_tokens = batch_tokens
         self._out: list[torch.Tensor] = []
         self._at = slice(0, 0)
+        self._wanted = self.layers
         self._largest = torch.zeros((len(self.names), self.layers), device=self.device)
         for layer, block in enumerate(parts.blocks):
             for number, module in enumerate((block.pre, block.up)):
                 if module is not None:
                     module.register_forward_hook(self._keep(number, layer))
+            block.down.register_forward_pre_hook(self._end(layer))
 
     @classmethod
     def of(cls, model: Any, dtype: str = "float16", batch_tokens: int = 4096) -> PreActivations:
@@ -122,10 +129,18 @@ class PreActivations:
 
         return hook
 
-    def __call__(self, rows: np.ndarray) -> list[torch.Tensor]:
+    def _end(self, layer: int) -> Any:
+        def hook(module: Any, inputs: Any) -> None:
+            if layer + 1 == self._wanted < self.layers:
+                raise _EnoughLayers
+
+        return hook
+
+    def __call__(self, rows: np.ndarray, layers: int | None = None) -> list[torch.Tensor]:
         """What is kept of ``rows`` (``int [rows, context]``): ``[layers, rows * context, width]`` each.
 
-        On the model's device. In the order of ``names``.
+        On the model's device. In the order of ``names``. Of the first ``layers`` (all by default), after
+        which the model stops.
 
         Raises:
             UserError: a value is beyond what is kept, or not a number.
@@ -133,7 +148,8 @@ class PreActivations:
         import torch
 
         context = rows.shape[1]
-        shape, dtype = (self.layers, rows.size, self.width), getattr(torch, self.dtype)
+        self._wanted = self.layers if layers is None else layers
+        shape, dtype = (self._wanted, rows.size, self.width), getattr(torch, self.dtype)
         self._out = [torch.empty(shape, dtype=dtype, device=self.device) for _ in self.names]
         self._largest.zero_()
         batch = max(1, self._batch_tokens // context)
@@ -142,7 +158,8 @@ class PreActivations:
             for start in range(0, len(rows), batch):
                 part = ids[start : start + batch]
                 self._at = slice(start * context, start * context + part.numel())
-                self.model(part, use_cache=False)
+                with contextlib.suppress(_EnoughLayers):
+                    self.model(part, use_cache=False)
         self._require_finite()
         out, self._out = self._out, []
         return out

@@ -112,6 +112,7 @@ class Settings(BaseSettings):
         ge=1,
         description="neurons whose sums are held at once; fewer read the text more often; null: all",
     )
+    device: str = Field("cpu", description="where sums are formed")
     threads: int = Field(1, ge=1, description="arithmetic threads")
 
 
@@ -237,9 +238,10 @@ def explain_model(
     explanations, tokens, profiles = [], [], []
     starts = range(0, source.neurons, step)
     for start in progress(starts, len(starts), f"{source.name}: parts of the neurons explained"):
-        reader = Reader(split, slice(start, min(start + step, source.neurons)))
+        reader = Reader(split, slice(start, min(start + step, source.neurons)), settings.device)
         sums = first_pass(reader, found)
         best = best_explanations(sums, found, settings.minimum_tokens)
+        sums.to_host()
         explained = second_pass(reader, found, best, sums, text.roles)
         table = explanation_table(
             best, explained, found, sums.letter_response(found[0], _letters(best, found))

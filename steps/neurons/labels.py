@@ -113,8 +113,8 @@ def squared_correlations(
     """
     import torch
 
-    indicator = torch.from_numpy(matrix.T.astype("float64"))
-    number = torch.from_numpy(counts).double()
+    indicator = torch.from_numpy(matrix.T.astype("float64")).to(sums.device)
+    number = torch.from_numpy(counts).double().to(sums.device)
     tokens = number.sum()
     holds = (indicator @ number)[:, None]
     both = indicator @ sums

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from steps.neurons.activations import Activations, PostActivations
 from steps.neurons.labels import Labelling, add_by_code, squared_correlations
@@ -50,15 +50,40 @@ class Split:
 class Reader:
     """Post-activations of all tokens, for some neurons; see :class:`PostActivations`."""
 
-    def __init__(self, split: Split, neurons: slice) -> None:
+    def __init__(self, split: Split, neurons: slice, device: str = "cpu") -> None:
         self.split = split
         self.context = split.source.context
         self.count = neurons.stop - neurons.start
-        self.post = PostActivations(split.source, "float32", neurons)
+        split.source.depth = (neurons.stop - 1) // split.source.width + 1
+        self.post = PostActivations(split.source, "float32", neurons, device=device)
+        self.device = self.post.device
+
+    @property
+    def on_host(self) -> bool:
+        """Whether values are numpy's too."""
+        return self.device.type == "cpu"
 
     def codes(self, labelling: Labelling, block: int) -> np.ndarray:
         """The codes of a block's tokens."""
         return labelling.codes[self.split.source.block_slice(block)]
+
+    def numbers(self, values: np.ndarray) -> torch.Tensor:
+        """Whole numbers of a block's tokens, on the device."""
+        import numpy as np
+        import torch
+
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+
+    def add_by_code(self, total: torch.Tensor, values: torch.Tensor, codes: np.ndarray) -> None:
+        """Add values ``[tokens, neurons]`` to the row of their code in ``total [codes, neurons]`` (float64).
+
+        An accelerator adds in float64, token by token as sorted by code: ``index_add_`` would add in any
+        order there.
+        """
+        if self.on_host:
+            add_by_code(total, values, codes)
+        else:
+            total.index_put_((self.numbers(codes),), values.double(), accumulate=True)
 
     def by_row(self, values: torch.Tensor) -> torch.Tensor:
         """``[tokens, ...]`` as ``[rows, context, ...]``."""
@@ -66,7 +91,9 @@ class Reader:
 
 
 class Sums:
-    """What the first reading sums; shifted by the pilot values of the reader.
+    """What the first reading sums, on the reader's device; shifted by the pilot values of the reader.
+
+    Sums over the rows of a block, or over the tokens of one code in it, are float32, totals float64.
 
     Attributes:
         tables: of each labelling ``[codes, neurons]``, in-sample.
@@ -81,36 +108,45 @@ class Sums:
         import torch
 
         count, context = reader.count, reader.context
+        wide: Any = {"dtype": torch.float64, "device": reader.device}
         self.pilot = torch.from_numpy(reader.post.pilot)
-        self.tables = [torch.zeros((labelling.size, count), dtype=torch.float64) for labelling in found]
+        self.tables = [torch.zeros((labelling.size, count), **wide) for labelling in found]
         self.counts = [np.zeros(labelling.size, np.int64) for labelling in found]
         self.held_table = torch.zeros_like(self.tables[0])
         self.held_counts = np.zeros_like(self.counts[0])
-        self.maxima = torch.full((found[0].size, count), -torch.inf)
+        self.maxima = torch.full((found[0].size, count), -torch.inf, device=reader.device)
         self.tokens = [0, 0]
-        self.total, self.squares = torch.zeros((2, 2, count), dtype=torch.float64)
-        self.by_position = torch.zeros((2, context, count), dtype=torch.float64)
-        self.position_squares = torch.zeros((context, count), dtype=torch.float64)
-        self.fired = torch.zeros((context, count), dtype=torch.int64)
+        self.total, self.squares = torch.zeros((2, 2, count), **wide)
+        self.by_position = torch.zeros((2, context, count), **wide)
+        self.position_squares = torch.zeros((context, count), **wide)
+        self.fired = torch.zeros((context, count), dtype=torch.int64, device=reader.device)
         longest = reader.split.source.block_tokens
-        self._squares = torch.empty((longest, count))  # made once: new memory costs more than the product
-        self._fires = np.empty((longest, count), bool)
+        # Made once: new memory costs more than the product.
+        self._squares = torch.empty((longest, count), device=reader.device)
+        self._fires = torch.empty((longest, count), dtype=torch.bool, device=reader.device)
 
     def add(self, reader: Reader, found: list[Labelling], block: int) -> None:
         """Add a block."""
         import numpy as np
         import torch
 
-        def see(columns: slice, rows: slice, pre: np.ndarray, post: np.ndarray) -> None:
-            # Floats above 0 are those whose bits, as a whole number, are above 0: a faster comparison.
-            np.greater(pre.view(f"int{8 * pre.itemsize}"), 0, out=self._fires[rows, columns])
+        def see(columns: slice, rows: slice, pre: Any, post: Any) -> None:
+            if reader.on_host:
+                # Floats above 0 are those whose bits, as a whole number, are above 0: a faster comparison.
+                bits = pre.view(f"int{8 * pre.itemsize}")
+                np.greater(bits, 0, out=self._fires.numpy()[rows, columns])
+            else:
+                torch.gt(pre, 0, out=self._fires[rows, columns])
 
         values = reader.post.block(block, see)
-        fires = self._fires[: len(values)].view(np.uint8).reshape(-1, reader.context, reader.count)
-        self.fired += torch.from_numpy(fires.sum(0, dtype=np.int32))
+        fires = reader.by_row(self._fires[: len(values)].view(torch.uint8))
+        if reader.on_host:
+            self.fired += torch.from_numpy(fires.numpy().sum(0, dtype=np.int32))
+        else:
+            self.fired += fires.sum(0)
         squares = torch.mul(values, values, out=self._squares[: len(values)])
         self.position_squares += reader.by_row(squares).sum(0)
-        ids = torch.from_numpy(np.ascontiguousarray(reader.codes(found[0], block)))
+        ids = reader.numbers(reader.codes(found[0], block))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "index_reduce.* is in beta")
             self.maxima.index_reduce_(0, ids, values, "amax")
@@ -124,11 +160,20 @@ class Sums:
         inside, outside = reader.split.parts(block)
         for labelling, table, counts in zip(found, self.tables, self.counts, strict=True):
             codes = reader.codes(labelling, block)[inside]
-            add_by_code(table, values[inside], codes)
+            reader.add_by_code(table, values[inside], codes)
             counts += np.bincount(codes, minlength=labelling.size)
         codes = reader.codes(found[0], block)[outside]
-        add_by_code(self.held_table, values[outside], codes)
+        reader.add_by_code(self.held_table, values[outside], codes)
         self.held_counts += np.bincount(codes, minlength=found[0].size)
+
+    def to_host(self) -> None:
+        """Bring all sums to the host, for what comes after the first reading."""
+        self.tables = [table.cpu() for table in self.tables]
+        self.held_table, self.maxima, self.fired = (
+            x.cpu() for x in (self.held_table, self.maxima, self.fired)
+        )
+        self.total, self.squares = self.total.cpu(), self.squares.cpu()
+        self.by_position, self.position_squares = self.by_position.cpu(), self.position_squares.cpu()
 
     @property
     def centred(self) -> torch.Tensor:
@@ -298,15 +343,16 @@ def best_explanations(sums: Sums, found: list[Labelling], minimum_tokens: int) -
     import torch
 
     centred, count = sums.centred, len(sums.centred)
-    value, difference = torch.zeros((2, count), dtype=torch.float64)
-    feature = torch.full((count,), sum(len(labelling.features.names) for labelling in found) + 1)
+    value, difference = torch.zeros((2, count), dtype=torch.float64, device=centred.device)
+    none = sum(len(labelling.features.names) for labelling in found) + 1
+    feature = torch.full((count,), none, device=centred.device)
     start = 0
     for labelling, table, counts in zip(found, sums.tables, sums.counts, strict=True):
         matrix = labelling.features.matrix
         squares, differences = squared_correlations(table, counts, matrix, sums.total[0], centred)
         holds = torch.from_numpy(counts @ matrix)
         rare = (holds < minimum_tokens) | (sums.tokens[0] - holds < minimum_tokens)
-        squares[rare] = 0
+        squares[rare.to(squares.device)] = 0
         if len(squares):
             largest, place = torch.round(squares, decimals=9).max(0)
             better = largest > value + TIE
@@ -317,4 +363,4 @@ def best_explanations(sums: Sums, found: list[Labelling], minimum_tokens: int) -
     better = sums.position_correlation() > value + TIE
     feature = torch.where(better, start, feature)
     difference = torch.where(better, 0.0, difference)
-    return Best(feature.numpy(), difference.numpy())
+    return Best(feature.cpu().numpy(), difference.cpu().numpy())

@@ -111,6 +111,26 @@ def test_activations_are_what_the_mlps_compute(text: Path, tmp_path: Path, shape
             np.testing.assert_allclose(stored, pre, rtol=1e-3, atol=atol)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_model_stops_after_the_layers_that_are_read(text: Path, tmp_path: Path, shape: str) -> None:
+    ledger = keep(tmp_path / "model", tiny_model(shape, vocabulary=VOCABULARY), TOKENIZER)
+    made = write_dump(tmp_path, text, ledger, "a", source="model", batch_tokens=8 * CONTEXT)
+    whole, first = Activations(made), Activations(made)
+    first.depth = 2
+    ran: list[str] = []
+    for name, module in first._network().model.named_modules():
+        if name.endswith(MODULES[SHAPES[shape][0]][0]):
+            module.register_forward_hook(lambda m, inputs, output, name=name: ran.append(name))
+    block = whole.block_slice(1)
+    for layer in (1, 0):
+        for values, expected in zip(first.stored(layer, block), whole.stored(layer, block), strict=True):
+            assert values.tobytes() == expected.tobytes()
+    assert len(ran) == 3 * 2  # three batches, two layers, once
+    for values, expected in zip(first.stored(2, block), whole.stored(2, block), strict=True):
+        assert values.tobytes() == expected.tobytes()
+    assert len(ran) == 3 * 2 + 3 * 3
+
+
 @pytest.mark.parametrize("shape", ["gpt_neox", "llama", "qwen2"])
 def test_the_chapters_steps_agree_with_hooks_on_the_model(text: Path, tmp_path: Path, shape: str) -> None:
     """A parallel and gated models, from the dump to interventions; two seeds, for what compares models."""

@@ -275,6 +275,27 @@ def test_profiles_and_top_tokens(studies: list[tuple[Inputs, pd.DataFrame]]) -> 
             assert mine["count"].tolist() == [(flat == t).sum() for t in order]
 
 
+def test_accelerators_find_the_same(
+    studies: list[tuple[Inputs, pd.DataFrame]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their path, on the CPU."""
+    from steps.neurons.activations import PostActivations
+    from steps.neurons.passes import Reader
+
+    inputs, table = studies[3]
+    _, top, profiles = inputs.explain()
+    monkeypatch.setattr(PostActivations, "block", PostActivations._block_on_device)
+    monkeypatch.setattr(Reader, "on_host", False)
+    found, other_top, other_profiles = inputs.explain()
+    words = ["evidence", "p", "p_adjusted"]  # p is tiny: its logarithm moves with the last digits of z
+    pd.testing.assert_frame_equal(found.drop(columns=words), table.drop(columns=words), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found["p"], table["p"], rtol=1e-2, atol=1e-9)
+    pd.testing.assert_frame_equal(other_top, top, rtol=1e-5)
+    for name, values in profiles.items():
+        np.testing.assert_allclose(other_profiles[name], values, atol=1e-4)
+    np.testing.assert_array_equal(other_profiles["a.bins_on"], profiles["a.bins_on"])
+
+
 def test_constant_neurons_and_few_tokens(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     tokens, sources = draw_tokens(rng)
