@@ -84,6 +84,7 @@ rule neurons_histograms:
     input:
         activations=chapters.activation_ledgers(settings),
         rows=chapters.rows_ledger(settings),
+        parts=chapters.parts_of_models(settings, "histograms.safetensors"),
     output:
         "results/neurons/{study}/histograms/ledger.json",
     log:
@@ -92,12 +93,38 @@ rule neurons_histograms:
         "logs/neurons/histograms/{study}/histograms.tsv"
     threads: settings.neurons.histograms.threads
     resources:
-        **chapters.neuron_resources(settings, "histograms"),
+        **chapters.neuron_resources(
+            settings, "histograms" if settings.neurons.parts == 1 else "table"
+        ),
     params:
         **step("neurons.histograms"),
     shell:
         "python -m steps.neurons.histograms --activations {input.activations:q} --rows {input.rows:q}"
-        " --settings {params.settings:q} --out {output:q} --log {log:q}"
+        " --parts {input.parts:q} --settings {params.settings:q} --out {output:q} --log {log:q}"
+
+
+rule neurons_histograms_part:
+    """Count the pre-activations of some layers of a model."""
+    input:
+        activations="results/neurons/{study}/activations/{model}/ledger.json",
+        rows=chapters.rows_ledger(settings),
+    output:
+        temp("results/neurons/{study}/parts/{model}/part-{part}/histograms.safetensors"),
+    log:
+        "logs/neurons/histograms_part/{study}/{model}/part-{part}.log",
+    benchmark:
+        "logs/neurons/histograms_part/{study}/{model}/part-{part}.tsv"
+    threads: settings.neurons.histograms.threads
+    resources:
+        **chapters.neuron_resources(settings, "histograms"),
+    params:
+        code=step("neurons.histograms_part")["code"],
+        settings=step("neurons.histograms")["settings"],
+        parts=settings.neurons.parts,
+    shell:
+        "python -m steps.neurons.histograms_part --activations {input.activations:q} --rows {input.rows:q}"
+        " --parts {params.parts} --part {wildcards.part} --settings {params.settings:q}"
+        " --out {output:q} --log {log:q}"
 
 
 rule neurons_products:
@@ -477,6 +504,9 @@ rule neurons_explain:
         rows=chapters.rows_ledger(settings),
         tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
         topics=chapters.topic_files(settings),
+        parts=chapters.parts_of_models(
+            settings, "explanations.parquet", "tokens.parquet", "profiles.safetensors"
+        ),
     output:
         explanations="results/neurons/{study}/explanations.parquet",
         tokens="results/neurons/{study}/tokens.parquet",
@@ -487,12 +517,54 @@ rule neurons_explain:
         "logs/neurons/explain/{study}/explain.tsv"
     threads: settings.neurons.explain.threads
     resources:
-        **chapters.neuron_resources(settings, "explain"),
+        **chapters.neuron_resources(
+            settings, "explain" if settings.neurons.parts == 1 else "table"
+        ),
     params:
         **step("neurons.explain"),
     shell:
         "python -m steps.neurons.explain --activations {input.activations:q} --moments {input.moments:q}"
         " --models {input.models:q} --rows {input.rows:q} --tokenizer {input.tokenizer:q}"
+        " --parts {input.parts:q} --settings {params.settings:q} --explanations {output.explanations:q}"
+        " --tokens {output.tokens:q} --profiles {output.profiles:q} --log {log:q}"
+
+
+rule neurons_explain_part:
+    """Explain some neurons of a model."""
+    input:
+        activations="results/neurons/{study}/activations/{model}/ledger.json",
+        moments=expand(
+            "results/neurons/{study}/moments/{model}/range-{range}.safetensors",
+            range=chapters.ranges(settings),
+            allow_missing=True,
+        ),
+        model=f"data/models/{settings.language_models.study}/{{model}}/ledger.json",
+        rows=chapters.rows_ledger(settings),
+        tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
+        topics=chapters.topic_files(settings),
+    output:
+        explanations=temp(
+            "results/neurons/{study}/parts/{model}/part-{part}/explanations.parquet"
+        ),
+        tokens=temp("results/neurons/{study}/parts/{model}/part-{part}/tokens.parquet"),
+        profiles=temp(
+            "results/neurons/{study}/parts/{model}/part-{part}/profiles.safetensors"
+        ),
+    log:
+        "logs/neurons/explain_part/{study}/{model}/part-{part}.log",
+    benchmark:
+        "logs/neurons/explain_part/{study}/{model}/part-{part}.tsv"
+    threads: settings.neurons.explain.threads
+    resources:
+        **chapters.neuron_resources(settings, "explain"),
+    params:
+        code=step("neurons.explain_part")["code"],
+        settings=step("neurons.explain")["settings"],
+        parts=settings.neurons.parts,
+    shell:
+        "python -m steps.neurons.explain_part --activations {input.activations:q}"
+        " --moments {input.moments:q} --model {input.model:q} --rows {input.rows:q}"
+        " --tokenizer {input.tokenizer:q} --parts {params.parts} --part {wildcards.part}"
         " --settings {params.settings:q} --explanations {output.explanations:q}"
         " --tokens {output.tokens:q} --profiles {output.profiles:q} --log {log:q}"
 

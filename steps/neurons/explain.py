@@ -54,8 +54,8 @@ from steps.core.digest import code_digest
 from steps.core.errors import UserError
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
-from steps.core.stores import Folder
-from steps.core.tensors import write_tensors
+from steps.core.stores import Folder, read_table
+from steps.core.tensors import read_tensors, write_tensors
 from steps.neurons import features as token_level
 from steps.neurons import syntax
 from steps.neurons.activations import Activations
@@ -226,19 +226,47 @@ def embedding_matrix(model: Path, vocabulary: int) -> np.ndarray:
     return weight[:vocabulary]
 
 
-def explain_model(
-    source: Activations, found: list[Labelling], text: Text, kurtosis: np.ndarray, settings: Settings
-) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, np.ndarray]]:
-    """The rows of one model: explanations, top tokens, profiles."""
+def slices(neurons: int, at_once: int | None, parts: int, part: int) -> list[slice]:
+    """The neurons whose sums are held at once, in part ``part`` of ``parts`` of a model.
+
+    Parts are whole slices, as equal in number as can be: so results do not depend on how many there are.
+
+    Raises:
+        UserError: no such part, or fewer slices than parts.
+    """
+    step = at_once or neurons
+    every = [slice(start, min(start + step, neurons)) for start in range(0, neurons, step)]
+    if parts > len(every):
+        raise UserError(
+            f"neurons.parts: found {parts}, expected at most {len(every)}: so many times"
+            f" neurons.explain.neurons_at_once are in the {neurons} neurons of a model; lower either"
+        )
+    if not 0 <= part < parts:
+        raise UserError(f"--part {part} of --parts {parts}: expected a part from 0 to --parts minus 1")
+    return every[len(every) * part // parts : len(every) * (part + 1) // parts]
+
+
+Explanations = tuple["pd.DataFrame", "pd.DataFrame", dict[str, "np.ndarray"]]
+"""Explanations (before :func:`finish`), top tokens, and profiles by name, of neurons of one model."""
+
+
+def explain_neurons(
+    source: Activations,
+    found: list[Labelling],
+    text: Text,
+    kurtosis: np.ndarray,
+    settings: Settings,
+    chosen: list[slice],
+) -> Explanations:
+    """Explain the neurons of ``chosen``, which follow one another; ``kurtosis`` is that of all neurons."""
     import numpy as np
     import pandas as pd
 
     split = Split(source, len(text.tokens), settings.held_out)
-    step = settings.neurons_at_once or source.neurons
     explanations, tokens, profiles = [], [], []
-    starts = range(0, source.neurons, step)
-    for start in progress(starts, len(starts), f"{source.name}: parts of the neurons explained"):
-        reader = Reader(split, slice(start, min(start + step, source.neurons)), settings.device)
+    for neurons in progress(chosen, len(chosen), f"{source.name}: parts of the neurons explained"):
+        start = neurons.start
+        reader = Reader(split, neurons, settings.device)
         sums = first_pass(reader, found)
         best = best_explanations(sums, found, settings.minimum_tokens)
         sums.to_host()
@@ -253,10 +281,7 @@ def explain_model(
         mean, std = sums.position_profile()
         profiles.append({"position_mean": mean, "position_std": std, "bins_on": explained.bins_on})
     table = pd.concat(explanations, ignore_index=True)
-    table["position_candidate"] = kurtosis < 2
-    for name in ("p", "position_p"):
-        table[f"{name}_adjusted"] = benjamini_hochberg(table[name].to_numpy())
-    label_families(table, settings)
+    table["position_candidate"] = kurtosis[chosen[0].start : chosen[-1].stop] < 2
     top = pd.concat(tokens, ignore_index=True)
     top.insert(0, "number", top.pop("neuron") + top.pop("start"))
     top["text"] = [text.texts[token] for token in top["token"]]
@@ -318,6 +343,15 @@ def explanation_table(
     return table
 
 
+def finish(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """The explanations of all neurons of a model, with what follows from them together."""
+    table = table.assign(
+        **{f"{name}_adjusted": benjamini_hochberg(table[name].to_numpy()) for name in ("p", "position_p")}
+    )
+    label_families(table, settings)
+    return table
+
+
 def label_families(table: pd.DataFrame, settings: Settings) -> None:
     """Add the columns ``family`` and ``evidence``."""
     strong = (table["p_adjusted"] <= settings.q) & (
@@ -350,48 +384,115 @@ def _evidence(row: Any) -> str:
     )
 
 
+def explain(
+    source: Activations,
+    moments: list[Path],
+    model: Path,
+    text: Text,
+    shared: Features,
+    settings: Settings,
+    parts: int = 1,
+    part: int = 0,
+) -> Explanations:
+    """Explain part ``part`` of ``parts`` of the neurons of ``source``.
+
+    Args:
+        source: activations of the model.
+        moments: its moments, a file per token range.
+        model: its ledger.
+        text: the tokens and their labels.
+        shared: see :func:`shared_features`.
+        settings: what neurons are tested against.
+        parts: see :func:`slices`.
+        part: the same.
+    """
+    chosen = slices(source.neurons, settings.neurons_at_once, parts, part)
+    own = Moments(moments, source)
+    kurtosis = power_moments(own.arrays["pre_powers"], int(own.arrays["count"][1]))["kurt"]
+    needs_embedding = settings.small_norm or (settings.topics is None and settings.topic_sets > 0)
+    of_model = (
+        model_features(text, embedding_matrix(model, len(text.texts)), settings) if needs_embedding else []
+    )
+    found = labellings(text, token_level.join([shared, *of_model]))
+    return explain_neurons(source, found, text, kurtosis, settings, chosen)
+
+
+def read_parts(files: list[Path], source: Activations) -> Explanations:
+    """Put together what ``neurons.explain_part`` wrote of a model, three files of each part.
+
+    Raises:
+        UserError: a part is missing, there twice or of other activations.
+    """
+    import numpy as np
+    import pandas as pd
+
+    found, end = [], 0
+    for path in files[2::3]:
+        arrays, facts = read_tensors(path, kind="explained")
+        source.require_origin(path, facts["activations"])
+        start, stop = facts["neurons"]
+        if start != end:
+            raise UserError(
+                f"{path}: begins at neuron {start}, expected {end}; give every part once, in order"
+            )
+        found.append(arrays)
+        end = stop
+    if end != source.neurons:
+        raise UserError(
+            f"--parts: end at neuron {end} of {source.name!r}, expected {source.neurons}; give all"
+        )
+    tables = [
+        pd.concat([read_table(path).to_pandas() for path in files[kind::3]], ignore_index=True)
+        for kind in (0, 1)
+    ]
+    return *tables, {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+
 def main(
     activations: list[Path],
     moments: list[Path],
     models: list[Path],
     rows: Path,
     tokenizer: Path,
+    parts: list[Path],
     settings: Settings,
     explanations: Output,
     tokens: Output,
     profiles: Output,
 ) -> None:
-    """Explain all models; ``moments`` lists the files of all ranges model by model, as ``activations``."""
+    """Explain all models, or put together what was explained part by part.
+
+    ``moments`` lists the files of all ranges model by model, as ``activations``; ``parts`` those of
+    ``neurons.explain_part``, if any, model by model and part by part.
+    """
     import pandas as pd
 
     sources = [Activations(path) for path in activations]
-    text = read_text(sources[0], rows, tokenizer, settings)
-    shared = shared_features(text, settings)
-    needs_embedding = settings.small_norm or (settings.topics is None and settings.topic_sets > 0)
-    ranges = len(moments) // len(sources)
-    tables, tops = [], []
-    arrays: dict[str, np.ndarray] = {}
-    for place, (source, model) in enumerate(zip(sources, models, strict=True)):
+    for source in sources:
         if source.store.made_from["tokens"] != sources[0].store.made_from["tokens"]:
             raise UserError(f"{source.store.path}: holds other tokens than {sources[0].store.path}")
-        own = Moments(moments[place * ranges : (place + 1) * ranges], source)
-        count = int(own.arrays["count"][1])
-        kurtosis = power_moments(own.arrays["pre_powers"], count)["kurt"]
-        own_features = (
-            model_features(text, embedding_matrix(model, len(text.texts)), settings)
-            if needs_embedding
-            else []
-        )
-        found = labellings(text, token_level.join([shared, *own_features]))
-        table, top, profile = explain_model(source, found, text, kurtosis, settings)
-        tables.append(table)
-        tops.append(top)
-        arrays |= {f"{source.name}.{name}": values for name, values in profile.items()}
-    pd.concat(tables, ignore_index=True).to_parquet(explanations, index=False)
-    pd.concat(tops, ignore_index=True).to_parquet(tokens, index=False)
+    if parts:
+        each = len(parts) // len(sources)
+        found = [read_parts(parts[n * each : (n + 1) * each], source) for n, source in enumerate(sources)]
+    else:
+        text = read_text(sources[0], rows, tokenizer, settings)
+        shared = shared_features(text, settings)
+        ranges = len(moments) // len(sources)
+        found = [
+            explain(source, moments[n * ranges : (n + 1) * ranges], model, text, shared, settings)
+            for n, (source, model) in enumerate(zip(sources, models, strict=True))
+        ]
+    table = pd.concat([finish(table, settings) for table, _, _ in found], ignore_index=True)
+    table.to_parquet(explanations, index=False)
+    pd.concat([top for _, top, _ in found], ignore_index=True).to_parquet(tokens, index=False)
     facts = {
         "activations": [source.store.fingerprint for source in sources],
         "code": code_digest("neurons.explain"),
+    }
+    arrays = {
+        f"{source.name}.{name}": values
+        for source, (_, _, own) in zip(sources, found, strict=True)
+        for name, values in own.items()
     }
     write_tensors(profiles, arrays, facts)
 

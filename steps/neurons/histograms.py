@@ -27,6 +27,7 @@ from steps.core.errors import UserError
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import ArrayReader, ArrayWriter, Folder, Ledger, read_array
+from steps.core.tensors import read_tensors
 from steps.neurons.activations import Activations
 
 if TYPE_CHECKING:
@@ -136,19 +137,43 @@ def block_sources(source: Activations, rows: Folder) -> np.ndarray:
     return np.repeat(labels, source.context)
 
 
-def model_counts(source: Activations, labels: np.ndarray, sources: int, blocks: int) -> np.ndarray:
-    """Counts ``uint32 [sources, neurons, 257]`` over the first ``blocks`` blocks."""
+def part_layers(layers: int, parts: int, part: int) -> range:
+    """The layers of part ``part`` of ``parts`` of a model: consecutive, as equal in number as can be.
+
+    Raises:
+        UserError: no such part, or fewer layers than parts.
+    """
+    if parts > layers:
+        raise UserError(
+            f"neurons.parts: found {parts}, expected at most {layers}, the number of layers; lower it"
+        )
+    if not 0 <= part < parts:
+        raise UserError(f"--part {part} of --parts {parts}: expected a part from 0 to --parts minus 1")
+    return range(layers * part // parts, layers * (part + 1) // parts)
+
+
+def counted_blocks(source: Activations, tokens: int | None) -> int:
+    """How many blocks are counted where ``tokens`` are asked for."""
+    wanted = min(tokens or len(source.tokens), len(source.tokens))
+    return -(-wanted // source.block_tokens)
+
+
+def model_counts(
+    source: Activations, labels: np.ndarray, sources: int, blocks: int, layers: range
+) -> np.ndarray:
+    """Counts ``uint32 [sources, neurons of layers, 257]`` over the first ``blocks`` blocks."""
     import numpy as np
 
-    counts = np.zeros((sources, source.neurons, BINS), np.uint32)
+    counts = np.zeros((sources, len(layers) * source.width, BINS), np.uint32)
+    source.depth = layers.stop
     table = None
     if source.dtype == "float16":
         # only 65,536 numbers: their bins are looked up, nan, which no dump holds, in the last
         with np.errstate(invalid="ignore"):
             table = bin_numbers(np.arange(2**16, dtype=np.uint16).view(np.float16))
     for k in progress(range(blocks), blocks, f"{source.name}: blocks counted"):
-        for layer in range(source.layers):
-            columns = slice(layer * source.width, (layer + 1) * source.width)
+        for place, layer in enumerate(layers):
+            columns = slice(place * source.width, (place + 1) * source.width)
             for tokens, (pre, *_) in source.pieces(layer, k):
                 numbers = bin_numbers(pre) if table is None else table[pre.view(np.uint16)]
                 here = labels[tokens]
@@ -158,8 +183,40 @@ def model_counts(source: Activations, labels: np.ndarray, sources: int, blocks: 
     return counts
 
 
-def main(activations: list[Path], rows: Path, settings: Settings, out: Output) -> None:
-    """Count every model's pre-activations, model by model; models that are done are kept."""
+def read_parts(files: list[Path], source: Activations, rows: Folder, blocks: int) -> np.ndarray:
+    """Put together what ``neurons.histograms_part`` counted of a model, in the order of its layers.
+
+    Raises:
+        UserError: a part is missing, there twice, of other activations or rows, or of another number of
+            blocks.
+    """
+    import numpy as np
+
+    found, end = [], 0
+    for path in files:
+        arrays, facts = read_tensors(path, kind="histograms part")
+        source.require_origin(path, facts["activations"])
+        if (facts["rows"], facts["blocks"]) != (rows.fingerprint, blocks):
+            raise UserError(
+                f"{path}: of other tokens than are counted now; delete it and run snakemake again"
+            )
+        start, stop = facts["layers"]
+        if start != end:
+            raise UserError(
+                f"{path}: begins at layer {start}, expected {end}; give every part once, in order"
+            )
+        found.append(arrays["counts"])
+        end = stop
+    if end != source.layers:
+        raise UserError(f"--parts: end at layer {end} of {source.name!r}, expected {source.layers}; give all")
+    return np.concatenate(found, axis=1)
+
+
+def main(activations: list[Path], rows: Path, parts: list[Path], settings: Settings, out: Output) -> None:
+    """Count every model's pre-activations, model by model; models that are done are kept.
+
+    ``parts`` are what ``neurons.histograms_part`` counted, if anything, model by model and part by part.
+    """
     import numpy as np
 
     packed = Folder(rows, "rows")
@@ -173,21 +230,24 @@ def main(activations: list[Path], rows: Path, settings: Settings, out: Output) -
     }
     ledger = Ledger(out, "histograms", made_from)
     spread = np.zeros(len(names), int)
-    for source in sources:
+    each = len(parts) // len(sources)
+    for number, source in enumerate(sources):
         shape = (len(names), source.neurons, BINS)
         block = (1, source.width, BINS)
         array = ArrayWriter(ledger, f"counts/{source.name}", shape, block, "uint32")
-        wanted = min(settings.tokens or len(source.tokens), len(source.tokens))
-        blocks = -(-wanted // source.block_tokens)
+        blocks = counted_blocks(source, settings.tokens)
         labels = block_sources(source, packed)
         spread = np.bincount(labels[: source.block_slice(blocks - 1).stop], minlength=len(names))
-        parts = [(label, layer, 0) for label in range(len(names)) for layer in range(source.layers)]
-        if all(part in array for part in parts):
+        places = [(label, layer, 0) for label in range(len(names)) for layer in range(source.layers)]
+        if all(place in array for place in places):
             continue
-        counts = model_counts(source, labels, len(names), blocks)
-        for label, layer, _ in parts:
-            part = counts[label : label + 1, layer * source.width : (layer + 1) * source.width]
-            array.write((label, layer, 0), part)
+        if parts:
+            counts = read_parts(parts[number * each : (number + 1) * each], source, packed, blocks)
+        else:
+            counts = model_counts(source, labels, len(names), blocks, range(source.layers))
+        for label, layer, _ in places:
+            here = counts[label : label + 1, layer * source.width : (layer + 1) * source.width]
+            array.write((label, layer, 0), here)
     ledger.finish(
         {"models": [source.name for source in sources], "sources": names, "tokens": spread.tolist()}
     )

@@ -74,6 +74,7 @@ from steps.workflow.neurons import (  # noqa: F401 (for the rules)
     neuron_model,
     neuron_resources,
     neuron_study,
+    parts_of_models,
     product_ranges,
     published_table,
     ranges,
@@ -167,6 +168,9 @@ class Neurons(UniversalSettings):
     pairs: Literal["reference", "all"] = pydantic.Field("all", description="which models are correlated")
     tiles: int = pydantic.Field(1, ge=1, le=1000, description="row tiles of each pair, one job each")
     ranges: int = pydantic.Field(1, ge=1, le=1000, description="token ranges of each tile, one job each")
+    parts: int = pydantic.Field(
+        1, ge=1, le=1000, description="parts of each model that are counted and explained, one job each"
+    )
     precision: Precision = pydantic.Field("float32", description="of products; totals are float64")
     allow_self: bool = pydantic.Field(False, description="let a model be compared with itself")
     q: float = pydantic.Field(0.05, gt=0, lt=1, description="false discovery rate")

@@ -91,6 +91,17 @@ def correlation_files(config: Config, reference: bool = False) -> list[str]:
     ]
 
 
+def parts_of_models(config: Config, *files: str) -> list[str]:
+    """``files`` of every part of every model's neurons, model by model; none where one job does all."""
+    parts = config.neurons.parts if config.neurons.parts > 1 else 0
+    return [
+        f"{NEURONS}/parts/{name}/part-{part}/{file}"
+        for name in compared_models(config)
+        for part in range(parts)
+        for file in files
+    ]
+
+
 def neuron_model(config: Config, name: str) -> neurons_plan.Model:
     """The size of a model: as it is trained, as its config.json says where that is here, else as planned."""
     chapter, planned = config.language_models, config.neurons.plan

@@ -70,7 +70,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Study:
     labels = np.arange(tokens // 16) % 2 * 2  # the second source, names, has no rows
     rows = write_labelled_rows(folder / "rows", Activations(ledgers[0]).tokens, 16, labels)
     study = Study(folder, ledgers, own, files, rows)
-    histograms.main(ledgers, rows, histograms.Settings(), Output(folder / "histograms" / "ledger.json"))
+    histograms.main(ledgers, rows, [], histograms.Settings(), Output(folder / "histograms" / "ledger.json"))
     baseline.main(study.reference, baseline.Settings(), Output(folder / "excess.parquet"))
     clusters.main(
         files,

@@ -29,7 +29,6 @@ from steps.neurons import (
     weights,
 )
 from steps.neurons.activations import Activations, PostActivations
-from steps.neurons.features import WORD_LISTS
 from tests.language_models.tiny_models import SHAPES, keep, tiny_model
 from tests.neurons.planted import CONTEXT, TOKENIZER, VOCABULARY, rows_of, stored_pre, write_tokenizer
 
@@ -154,9 +153,7 @@ def test_the_chapters_steps_agree_with_hooks_on_the_model(text: Path, tmp_path: 
     words = text / "tokenizer" / "ledger.json"
     labelled = text / "rows" / "ledger.json"
     files = [out(name) for name in ("explanations", "tokens", "profiles")]
-    explain.main(
-        ledgers, list(map(Path, sums)), saved, labelled, words, WORD_LISTS, explain.Settings(), *files
-    )
+    explain.main(ledgers, list(map(Path, sums)), saved, labelled, words, [], explain.Settings(), *files)
     profiles = read_tensors(tmp_path / "profiles")[0]
     by_position = post.reshape(ROWS, CONTEXT, -1)
     np.testing.assert_allclose(profiles["a.position_mean"], by_position.mean(0).T, atol=1e-4)
@@ -164,11 +161,11 @@ def test_the_chapters_steps_agree_with_hooks_on_the_model(text: Path, tmp_path: 
         profiles["a.position_std"], by_position.std(0).T, atol=5e-3
     )  # of float32 squares
 
-    histograms.main(ledgers, labelled, histograms.Settings(), out("histograms/ledger.json"))
+    histograms.main(ledgers, labelled, [], histograms.Settings(), out("histograms/ledger.json"))
     correlate.main(*ledgers, [sums[0]], [sums[1]], [], 1, 0, correlate.Settings(draws=19), out("ab"))
     baseline.main([out("ab")], baseline.Settings(), out("excess"))
     clusters.main([out("ab")], ledgers, clusters.Settings(bootstraps=2), out("clusters"), out("edges"))
-    weights.main(saved, words, WORD_LISTS, weights.Settings(), out("weights"), out("effects"))
+    weights.main(saved, words, weights.Settings(), out("weights"), out("effects"))
     tables = [out("excess"), out("clusters"), out("neurons"), out("examples"), [out("weights")]]
     table.main(ledgers, sums, out("histograms/ledger.json"), [out("ab")], *tables)
     of_roles = [out(f"roles-{number}") for number in range(4)]

@@ -16,7 +16,7 @@ from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.core.stores import Ledger, write_array
 from steps.core.tensors import read_tensors
-from steps.neurons import explain, features, labels, moments
+from steps.neurons import explain, explain_part, features, labels, moments
 from steps.neurons.families import letter
 from steps.neurons.features import WORD_LISTS, Features
 from steps.neurons.passes import information_p
@@ -95,7 +95,8 @@ class Inputs:
         out = [Output(self.folder / name) for name in ("explanations", "tokens", "profiles")]
         chosen = explain.Settings.model_validate({"topic_sets": 0, "code_sources": [], **settings})
         models = [model or self.activations]  # opened only where topics are learned
-        explain.main([self.activations], [self.moments], models, self.rows, self.tokenizer, chosen, *out)
+        inputs = [self.activations], [self.moments], models, self.rows, self.tokenizer
+        explain.main(*inputs, [], chosen, *out)
         return pd.read_parquet(out[0]), pd.read_parquet(out[1]), read_tensors(out[2])[0]
 
 
@@ -275,6 +276,62 @@ def test_profiles_and_top_tokens(studies: list[tuple[Inputs, pd.DataFrame]]) -> 
             assert mine["count"].tolist() == [(flat == t).sum() for t in order]
 
 
+def test_parts_put_together_are_the_same_bytes(tmp_path: Path) -> None:
+    """For two models whose slices are of unequal width, in one part after the other and all at once."""
+    rng = np.random.default_rng(5)
+    tokens, sources = draw_tokens(rng)
+    pre = [plant(rng, tokens, sources) for _ in "ab"]
+    inputs = [
+        write_inputs(tmp_path / name, tokens, sources, values, name=name, activation="gelu_new")
+        for name, values in zip("ab", pre, strict=True)
+    ]
+    first = inputs[0]
+    usual = {"topic_sets": 0, "code_sources": [], "neurons_at_once": 10}
+    settings = explain.Settings.model_validate(usual)
+    ledgers, sums = [one.activations for one in inputs], [one.moments for one in inputs]
+
+    def put_together(parts: list[Path]) -> list[bytes]:
+        out = [Output(tmp_path / name) for name in ("explanations", "tokens", "profiles")]
+        explain.main(ledgers, sums, ledgers, first.rows, first.tokenizer, parts, settings, *out)
+        return [Path(path).read_bytes() for path in out]
+
+    whole = put_together([])
+    for parts in (2, 5):
+        files: list[Path] = []
+        for one in inputs:
+            for part in range(parts):
+                out = [Output(tmp_path / f"{one.folder.name}-{part}-{kind}") for kind in range(3)]
+                explain_part.main(
+                    one.activations,
+                    [one.moments],
+                    one.activations,
+                    first.rows,
+                    first.tokenizer,
+                    parts,
+                    part,
+                    settings,
+                    *out,
+                )
+                files += map(Path, out)
+        assert put_together(files) == whole
+    with pytest.raises(UserError, match=r"a-1-2: begins at neuron 10, expected 0; give every part once"):
+        put_together([*files[3:6], *files[:3], *files[6:]])
+    with pytest.raises(UserError, match=r"end at neuron 40 of 'a', expected 48"):
+        put_together([*files[:12], *files[15:27]])
+    with pytest.raises(UserError, match=r"not made from .*a/a/ledger.json"):
+        put_together([*files[15:], *files[:15]])
+
+
+def test_parts_are_whole_slices() -> None:
+    assert explain.slices(10, None, 1, 0) == [slice(0, 10)]
+    found = [explain.slices(10, 3, 3, part) for part in range(3)]
+    assert found == [[slice(0, 3)], [slice(3, 6)], [slice(6, 9), slice(9, 10)]]
+    with pytest.raises(UserError, match=r"neurons.parts: found 5, expected at most 4: .* in the 10 neurons"):
+        explain.slices(10, 3, 5, 0)
+    with pytest.raises(UserError, match="--part 2 of --parts 2: expected a part from 0"):
+        explain.slices(10, 3, 2, 2)
+
+
 def test_accelerators_find_the_same(
     studies: list[tuple[Inputs, pd.DataFrame]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -397,6 +454,7 @@ def test_other_rows_and_other_tokens_are_refused(
             both,
             inputs.rows,
             inputs.tokenizer,
+            [],
             settings,
             *out,
         )

@@ -95,11 +95,13 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
         "neurons": {
             "ranges": 2,
+            "parts": 2,
             "plan": {"width": 64, "layers": 2},
             "dump": {"tokens": 8_192, "block_tokens": 1024},
             "correlate": {"draws": 19},
             "clusters": {"bootstraps": 5},
             "intervene": {"named": []},
+            "explain": {"neurons_at_once": 64},
         },
     }
     (directory / "stand-in.yaml").write_text(yaml.safe_dump(stand_in))
@@ -127,6 +129,15 @@ def test_no_activations_and_no_products_are_kept(paper: Path) -> None:
     assert not list((paper / "results/neurons/paper_small").rglob("products/**/*.safetensors"))
 
 
+def test_parts_of_models_are_put_together_and_not_kept(paper: Path) -> None:
+    table = pd.read_parquet(paper / "results/neurons/paper_small/explanations.parquet")
+    assert table.groupby(["model", "layer"]).size().tolist() == [64] * 4
+    assert {"p_adjusted", "family", "evidence"} <= set(table)
+    logs = sorted((paper / "logs/neurons").glob("*_part/paper_small/*/part-?.log"))
+    assert len(logs) == 2 * 2 * 2
+    assert not list((paper / "results/neurons/paper_small/parts").rglob("*.*"))
+
+
 def test_both_tiles_of_the_pair_are_there(paper: Path) -> None:
     files = (paper / "results/neurons/paper_small/correlations").rglob("*.safetensors")
     assert sorted(f"{f.parent.parent.name}{f.parent.name}{f.stem}" for f in files) == ["abtile-0", "abtile-1"]
@@ -138,7 +149,13 @@ def test_both_tiles_of_the_pair_are_there(paper: Path) -> None:
         (
             "paper",
             ["neurons"],
-            {"language_models_import": 5, "neurons_products": 4 * 2 * 16, "neurons_correlate": 4 * 2},
+            {
+                "language_models_import": 5,
+                "neurons_products": 4 * 2 * 16,
+                "neurons_correlate": 4 * 2,
+                "neurons_histograms_part": 5 * 12,
+                "neurons_explain_part": 5 * 12,
+            },
         ),
         (
             "paper paper_medium",
