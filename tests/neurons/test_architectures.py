@@ -63,20 +63,22 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def heard(model: Any, shape: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
     """What hooks hear in one pass: neurons' inputs and values ``[tokens, neurons]``, and the logits."""
-    pres: list[torch.Tensor] = []
-    posts: list[torch.Tensor] = []
+    inputs_of: list[torch.Tensor] = []
+    values_of: list[torch.Tensor] = []
     before, after = MODULES[SHAPES[shape][0]]
     handles = []
     for name, module in model.named_modules():
         if name.endswith(before):
-            handles.append(module.register_forward_hook(lambda m, inputs, output: pres.append(output)))
+            handles.append(module.register_forward_hook(lambda m, inputs, output: inputs_of.append(output)))
         if name.endswith(after):
-            handles.append(module.register_forward_pre_hook(lambda m, inputs: posts.append(inputs[0])))
+            handles.append(module.register_forward_pre_hook(lambda m, inputs: values_of.append(inputs[0])))
     with torch.inference_mode():
         logits = model(torch.from_numpy(rows).long(), use_cache=False).logits
     for handle in handles:
         handle.remove()
-    pre, post = (torch.cat([part.flatten(0, 1) for part in parts], 1).numpy() for parts in (pres, posts))
+    pre, post = (
+        torch.cat([part.flatten(0, 1) for part in found], 1).numpy() for found in (inputs_of, values_of)
+    )
     return pre, post, logits
 
 
