@@ -93,9 +93,7 @@ rule neurons_histograms:
         "logs/neurons/histograms/{study}/histograms.tsv"
     threads: settings.neurons.histograms.threads
     resources:
-        **chapters.neuron_resources(
-            settings, "histograms" if settings.neurons.parts == 1 else "table"
-        ),
+        **chapters.neuron_resources(settings, "histograms"),
     params:
         **step("neurons.histograms"),
     shell:
@@ -116,7 +114,7 @@ rule neurons_histograms_part:
         "logs/neurons/histograms_part/{study}/{model}/part-{part}.tsv"
     threads: settings.neurons.histograms.threads
     resources:
-        **chapters.neuron_resources(settings, "histograms"),
+        **chapters.neuron_resources(settings, "histograms_part"),
     params:
         code=step("neurons.histograms_part")["code"],
         settings=step("neurons.histograms")["settings"],
@@ -517,9 +515,7 @@ rule neurons_explain:
         "logs/neurons/explain/{study}/explain.tsv"
     threads: settings.neurons.explain.threads
     resources:
-        **chapters.neuron_resources(
-            settings, "explain" if settings.neurons.parts == 1 else "table"
-        ),
+        **chapters.neuron_resources(settings, "explain"),
     params:
         **step("neurons.explain"),
     shell:
@@ -556,7 +552,7 @@ rule neurons_explain_part:
         "logs/neurons/explain_part/{study}/{model}/part-{part}.tsv"
     threads: settings.neurons.explain.threads
     resources:
-        **chapters.neuron_resources(settings, "explain"),
+        **chapters.neuron_resources(settings, "explain_part"),
     params:
         code=step("neurons.explain_part")["code"],
         settings=step("neurons.explain")["settings"],

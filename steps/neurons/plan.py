@@ -8,9 +8,10 @@ products of matrices: forward passes without the unembedding (attention in full,
 interventions with it), products within layers (their upper triangle and what lies beside its diagonal),
 products of pairs, rotations, products of weights. With ``dump.source: model`` every job that reads
 activations runs the models again. Hours are FLOPs over the share of the peak that is reached, plus bytes over
-the bandwidth of the disk. Whatever computes the activations, one core of the host forms the sums of
-``neurons.explain``, the bins of ``neurons.histograms`` and the products of ``neurons.similarity``. Start-up,
-scheduling and whatever else is no product are left out, and so are language models.
+the bandwidth of the disk. Whatever computes the activations, one core of the host counts the bins of
+``neurons.histograms`` and forms the products of ``neurons.similarity`` and, where its device is the host, the
+sums of ``neurons.explain``. Start-up, scheduling and whatever else is no product are left out, and so are
+language models.
 """
 
 from __future__ import annotations
@@ -133,6 +134,7 @@ class Study(BaseSettings):
     pairs: list[tuple[int, int]] = Field(description="which of them are correlated")
     tiles: int
     ranges: int
+    parts: int = Field(1, description="of each model, for histograms and explanations")
     tokens: int
     context: int
     block_tokens: int
@@ -210,9 +212,9 @@ KINDS = ("forward", "within", "products", "rotations", "weights")
 """Of FLOPs."""
 
 RULES = (
-    *("dump", "moments", "histograms", "products", "correlate", "baseline", "clusters", "weights", "table"),
-    *("explain", "roles", "logit_histograms", "attention", "intervene", "gallery"),
-    *("figure", "page", "report"),
+    *("dump", "moments", "histograms_part", "histograms", "products", "correlate", "baseline", "clusters"),
+    *("weights", "table", "explain_part", "explain", "roles", "logit_histograms", "attention", "intervene"),
+    *("gallery", "figure", "page", "report"),
 )
 """Of the chapter's target, whose totals are given; those of single models and pairs cut into jobs."""
 
@@ -221,7 +223,7 @@ ON_REQUEST = ("similarity", "checkpoints", "composition", "cosines", "published"
 
 IN_HOST_MEMORY = (
     *("histograms", "baseline", "table", "explain", "roles", "logit_histograms", "gallery", "figure", "page"),
-    *("report", "similarity", "published"),
+    *("report", "similarity", "published", "histograms_part", "explain_part"),
 )
 """Rules that hold what takes memory on the host, whatever the device."""
 
@@ -293,14 +295,18 @@ def jobs(study: Study, rule: str) -> list[Job]:
         make = _products if rule == "products" else _correlate
         each = study.tiles * (1 if rule == "correlate" else study.ranges if study.ranges > 1 else 0)
         return [make(study, models[a], models[b]) for a, b in study.pairs for _ in range(each)]
+    if rule.removesuffix("_part") in ("histograms", "explain"):
+        count = _histograms if rule.startswith("histograms") else _explain
+        if not rule.endswith("_part"):
+            return [count(study, models) if study.parts == 1 else _put_together(study, rule)]
+        parts = range(study.parts if study.parts > 1 else 0)
+        return [count(study, [model], part) for model in models for part in parts]
     if rule == "checkpoints" and not study.checkpoints:
         return []
     single = {
-        "histograms": _histograms,
         "clusters": _clusters,
         "similarity": _similarity,
         "checkpoints": _checkpoints,
-        "explain": _explain,
         "weights": _weights,
         "logit_histograms": _logit_histograms,
         "attention": _attention,
@@ -379,18 +385,46 @@ def _moments(study: Study, model: Model) -> Job:
     )
 
 
-def _histograms(study: Study) -> Job:
+def _histograms(study: Study, models: list[Model], part: int = 0) -> Job:
+    """All layers of ``models``, or those of a part; a model that computes them stops after the last."""
     tokens = min(study.histogram_tokens, study.tokens)
-    largest = max(study.models, key=lambda model: model.neurons)
     counts = 4.0 * MANY_SOURCES * HISTOGRAM_BINS
-    return Job(
-        "histograms",
-        held=2 * counts * largest.neurons
-        + sum(_reading(study, model) + OPENED * study.tokens for model in study.models),
-        host=BINNED * tokens * sum(model.neurons for model in study.models),
-        written=sum(counts * model.neurons for model in study.models),
-        **_read(study, tokens, *study.models),
+    cost = Job("histograms" if study.parts == 1 else "histograms_part")
+    shares = []
+    for model in models:
+        layers = range(model.layers * part // study.parts, model.layers * (part + 1) // study.parts)
+        shares.append(len(layers) * model.width)
+        _add(cost, _reading_layers(study, tokens, model, layers))
+    cost.held = 2 * counts * max(shares) + sum(
+        _reading(study, model) + OPENED * study.tokens for model in models
     )
+    cost.host = BINNED * tokens * sum(shares)
+    if study.parts == 1:
+        cost.written = counts * sum(shares)
+    else:
+        cost.temporary = counts * sum(shares)
+    return cost
+
+
+def _reading_layers(study: Study, tokens: float, model: Model, layers: range) -> dict[str, float]:
+    """What reading some layers costs: their bytes, or forward passes that stop after the last."""
+    share = (len(layers) if study.source == "dump" else layers.stop) / model.layers
+    return {kind: share * cost for kind, cost in _read(study, tokens, model).items()}
+
+
+def _put_together(study: Study, rule: str) -> Job:
+    """What the parts of models left: histograms of one model at a time, tables and profiles of all."""
+    neurons = [model.neurons for model in study.models]
+    if rule == "histograms":
+        each = 4.0 * MANY_SOURCES * HISTOGRAM_BINS
+        held, read = 3 * each * max(neurons), each * sum(neurons)
+        written = read
+    else:
+        profiles = sum(profile_bytes(study, model) for model in study.models)
+        written = read = profiles + (300.0 + 30 * 2 * study.explain.top_tokens) * sum(neurons)
+        held = 3 * profiles + (COLUMNS + 2 * TOP_TOKEN * study.explain.top_tokens) * sum(neurons)
+    opened = OPENED * study.tokens * len(study.models)
+    return Job(rule, held=held + opened, read=read, written=written)
 
 
 def _products(study: Study, a: Model, b: Model) -> Job:
@@ -498,35 +532,45 @@ def _add(job: Job, cost: dict[str, float]) -> None:
     job.read += cost.get("read", 0.0)
 
 
-def _explain(study: Study) -> Job:
-    """Sums by token id of some neurons at a time, all of which the host forms.
+def _explain(study: Study, models: list[Model], part: int = 0) -> Job:
+    """Sums by token id of some neurons at a time, of ``models`` or of a part of one.
 
     Bytes, per token id and neuron: three sums in float64 and a maximum in float32 (``neurons.passes``), and
     four more arrays in float64 while the best tokens are ranked. A block is there as values, squares, labels
-    and what is made of them; the text as labels and codes. Tables and profiles of all models are kept.
+    and what is made of them; the text as labels and codes. Tables and profiles are kept. A model that
+    computes activations stops after the last layer that is read.
     """
     of = study.explain
     tokens = min(of.tokens or study.tokens, study.tokens)
-    held, cost = [], Job("explain")
-    for model in study.models:
+    held, cost, explained, profiles = [], Job("explain" if study.parts == 1 else "explain_part"), 0, 0.0
+    for model in models:
         count = min(of.neurons_at_once or model.neurons, model.neurons)
         held.append(
             (28.0 + 32.0) * model.vocabulary * count
             + (40.0 * _block_tokens(study) + 64.0 * study.context + 48.0 * MANY_FEATURES) * count
             + 12.0 * model.vocabulary * MANY_FEATURES
         )
-        readings = 2 * math.ceil(model.neurons / count)
-        _add(cost, _read(study, readings * tokens, model))
-        cost.written += profile_bytes(study, model) + (300.0 + 30 * 2 * of.top_tokens) * model.neurons
-    neurons = sum(model.neurons for model in study.models)
+        runs = math.ceil(model.neurons / count)
+        for number in range(runs * part // study.parts, runs * (part + 1) // study.parts):
+            start, stop = number * count, min((number + 1) * count, model.neurons)
+            layers = range(start // model.width, (stop - 1) // model.width + 1)
+            _add(cost, _reading_layers(study, 2 * tokens, model, layers))
+            explained += stop - start
+            profiles += profile_bytes(study, model) * (stop - start) / model.neurons
+    written = profiles + (300.0 + 30 * 2 * of.top_tokens) * explained
+    if study.parts == 1:
+        cost.written = written
+    else:
+        cost.temporary = written
     cost.held = (
         max(held)
         + 400.0 * tokens
-        + (COLUMNS + 2 * TOP_TOKEN * of.top_tokens) * neurons
-        + 2 * sum(profile_bytes(study, model) for model in study.models)
-        + sum(_computed(study, model) + OPENED * study.tokens for model in study.models)
+        + (COLUMNS + 2 * TOP_TOKEN * of.top_tokens) * explained
+        + 2 * profiles
+        + sum(_computed(study, model) + OPENED * study.tokens for model in models)
     )
-    cost.host = EXPLAINED * tokens * neurons
+    if of.device == "cpu":  # an accelerator forms these sums in a fraction of its forward passes' time
+        cost.host = EXPLAINED * tokens * explained
     return cost
 
 

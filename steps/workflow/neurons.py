@@ -23,7 +23,7 @@ GALLERIES = list(neurons_gallery.GALLERIES)
 
 COMPUTING = (
     *("moments", "histograms", "explain", "products", "correlate", "clusters", "page", "report"),
-    *("similarity", "checkpoints"),
+    *("similarity", "checkpoints", "histograms_part", "explain_part"),
 )
 """The steps of the neurons chapter that run models where no activations are kept."""
 
@@ -149,6 +149,7 @@ def neuron_study(config: Config) -> neurons_plan.Study:
         pairs=[(names.index(a), names.index(b)) for a, b in compared_pairs(config)],
         tiles=neurons.tiles,
         ranges=neurons.ranges,
+        parts=neurons.parts,
         tokens=neurons.dump.tokens,
         context=chapter.rows.context,
         block_tokens=neurons.dump.block_tokens,
@@ -217,10 +218,12 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
     host does takes its threads.
     """
     jobs = neurons_plan.jobs(neuron_study(config), step)
-    section, dump = getattr(config.neurons, step, None), config.neurons.dump
+    section, dump = getattr(config.neurons, step.removesuffix("_part"), None), config.neurons.dump
     devices = {getattr(section, "device", "cpu")} if step != "dump" else set()
     if step in (COMPUTING if dump.source == "model" else ("dump", "checkpoints")):
         devices.add(dump.device)
+    if config.neurons.parts > 1 and step in ("histograms", "explain"):  # put together, computed elsewhere
+        devices = set()
     accelerated = bool(devices - {"cpu"})
     threads = getattr(section, "threads", 1)
 

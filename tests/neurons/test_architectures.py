@@ -159,9 +159,7 @@ def test_the_chapters_steps_agree_with_hooks_on_the_model(text: Path, tmp_path: 
     profiles = read_tensors(tmp_path / "profiles")[0]
     by_position = post.reshape(ROWS, CONTEXT, -1)
     np.testing.assert_allclose(profiles["a.position_mean"], by_position.mean(0).T, atol=1e-4)
-    np.testing.assert_allclose(
-        profiles["a.position_std"], by_position.std(0).T, atol=5e-3
-    )  # of float32 squares
+    np.testing.assert_allclose(profiles["a.position_std"], by_position.std(0).T, atol=5e-3)
 
     histograms.main(ledgers, labelled, [], histograms.Settings(), out("histograms/ledger.json"))
     correlate.main(*ledgers, [sums[0]], [sums[1]], [], 1, 0, correlate.Settings(draws=19), out("ab"))
@@ -171,7 +169,7 @@ def test_the_chapters_steps_agree_with_hooks_on_the_model(text: Path, tmp_path: 
     tables = [out("excess"), out("clusters"), out("neurons"), out("examples"), [out("weights")]]
     table.main(ledgers, sums, out("histograms/ledger.json"), [out("ab")], *tables)
     of_roles = [out(f"roles-{number}") for number in range(4)]
-    figures = [out(f"figure-{number}.svg") for number in range(4)]
+    figures = [out(f"figure-{number}.svg") for number in range(5)]
     roles.main(
         out("weights"), [out("neurons")], roles.Settings(), *of_roles[:2], figures[0], of_roles[2],
         figures[1], of_roles[3],
@@ -179,7 +177,7 @@ def test_the_chapters_steps_agree_with_hooks_on_the_model(text: Path, tmp_path: 
 
     named = [(0, 5, 2, 1)]
     settings = attention.Settings(rows=ROWS, destinations=10**6, random=10, named=named, strongest=2)
-    heads = [out(name) for name in ("heads", "pairs")]
+    heads = [out(name) for name in ("heads", "steering", "pairs")]
     attention.main(saved[0], ledgers[0], settings, *heads, figures[2], out("seen"), out("numbers"))
     first = json.loads((tmp_path / "seen").read_text())["pairs"][0]
     assert first["pair"] == list(named[0])
@@ -188,8 +186,9 @@ def test_the_chapters_steps_agree_with_hooks_on_the_model(text: Path, tmp_path: 
 
     changed = [out(name) for name in ("interventions", "reversals", "suppression")]
     chosen = intervene.Settings(rows=ROWS, values=[0, 3], named=[(1, 7)], controls=2, ablated=2)
-    inputs = saved[0], ledgers[0], out("neurons"), of_roles[0]
-    intervene.main(*inputs, chosen, *changed, figures[3], out("shown"))
+    inputs = saved[0], ledgers[0], out("neurons"), of_roles[0], words
+    drawn = figures[3], out("shown"), figures[4], out("suppressed")
+    intervene.main(*inputs, chosen, *changed, *drawn)
     found = pd.read_parquet(changed[0])
     log_p = logits.log_softmax(-1)[:, 1:-1].reshape(-1, VOCABULARY)
     loss = -log_p.gather(1, torch.from_numpy(rows[:, 2:]).reshape(-1, 1).long()).mean()

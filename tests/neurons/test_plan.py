@@ -118,13 +118,13 @@ def test_cutting_moves_work_and_takes_none_away(cut: tuple[int, int], source: st
 
 
 def test_jobs_of_every_rule() -> None:
-    of = study(models=5, tiles=2, ranges=16)
+    of = study(models=5, tiles=2, ranges=16, parts=3)
     counts = {rule: row["jobs"] for rule, row in planned(of)["rules"].items()}
     cut = {"dump": 5, "moments": 5 * 16, "products": 4 * 2 * 16, "correlate": 4 * 2}
-    cut |= {"composition": 5, "cosines": 5}
+    cut |= {"composition": 5, "cosines": 5, "histograms_part": 5 * 3, "explain_part": 5 * 3}
     single = {*plan.RULES, *plan.ON_REQUEST} - cut.keys() - {"checkpoints"}
     assert counts == cut | dict.fromkeys(single, 1)
-    assert "products" not in planned(study())["rules"]
+    assert not {"products", "histograms_part", "explain_part"} & planned(study())["rules"].keys()
     assert planned(study(checkpoints=7))["rules"]["checkpoints"]["jobs"] == 1
 
 
@@ -281,7 +281,30 @@ def test_explaining_all_neurons_of_gpt2_medium_at_once() -> None:
         plan.jobs(study(MEDIUM, source="model", explain=settings), "explain")[0].forward
         for settings in ({}, {"neurons_at_once": 4096})
     ]
-    assert anew[1] == 24 * anew[0]
+    # Layer by layer, and the model stops after each.
+    assert anew[1] == pytest.approx(24 * 25 / 2 * anew[0] / 24)
+
+
+@pytest.mark.parametrize("source", ["dump", "model"])
+def test_parts_of_models_share_the_work(source: str) -> None:
+    usual: dict[str, Any] = {"source": source, "models": 3, "explain": {"neurons_at_once": 3072}}
+    whole, cut = study(**usual), study(**usual, parts=12)
+    for rule in ("explain", "histograms"):
+        (one,) = plan.jobs(whole, rule)
+        parts, (last,) = plan.jobs(cut, f"{rule}_part"), plan.jobs(cut, rule)
+        assert len(parts) == 3 * 12
+        assert sum(part.host for part in parts) == pytest.approx(one.host)
+        assert max(part.held for part in parts) < one.held
+        assert last.flops == last.host == 0
+        assert last.read == pytest.approx(sum(part.temporary for part in parts))
+        assert last.written == pytest.approx(one.written)
+        # Histograms of a layer need the layers before it where a model computes them.
+        again = 6.5 if (rule, source) == ("histograms", "model") else 1
+        assert sum(part.forward for part in parts) == pytest.approx(again * one.forward)
+        assert sum(part.read for part in parts) == pytest.approx(one.read)
+        if source == "model":
+            assert parts[11].forward == pytest.approx(12 * parts[0].forward)
+    assert plan.jobs(study(explain={"device": "cuda"}), "explain")[0].host == 0
 
 
 def test_comparing_all_neurons_of_a_large_model_is_most_of_its_weights() -> None:

@@ -71,7 +71,7 @@ def test_figures_that_the_docs_quote_are_those_of_the_plan() -> None:
         _, jobs, memory, flops, *_, hours = rows[rule]
         assert figures == [jobs, memory.removesuffix(" (!)"), flops, hours], rule
     *_, flops, _, written, temporary, hours = rows["all but "]
-    whole = f"{hours} hours, {flops} FLOPs, {temporary} of product tiles and {written} that stay"
+    whole = f"{hours} hours, {flops} FLOPs, {temporary} of temporary files and {written} that stay"
     assert whole in " ".join(docs.split())
 
 
@@ -120,13 +120,17 @@ def test_a_gpu_is_asked_for_where_the_device_is_one() -> None:
 def test_a_gpu_does_not_shorten_what_the_host_does() -> None:
     paper = ROOT / "config" / "paper.yaml"
     threads = 8
-    for step in ("explain", "histograms", "similarity"):
+    for step, least in (("explain_part", 3), ("histograms_part", 0.5), ("similarity", 30)):
         config = configured(paper, dump={"device": "cuda"})
-        (job,) = plan.jobs(workflow.neuron_study(config), step)
+        job = plan.jobs(workflow.neuron_study(config), step)[-1]
         host = (job.host + job.host_flops / 20e9) / threads / 60
         asked = workflow.neuron_resources(config, step)["runtime"](None, 1)
         assert 2 * host < asked < workflow.neuron_resources(configured(paper), step)["runtime"](None, 1)
-        assert host > 30
+        assert host > least
+    config = configured(paper, dump={"device": "cuda"}, explain={"device": "cuda"})
+    for step in ("explain", "histograms"):  # put together what parts computed
+        assert "gpu" not in workflow.neuron_resources(config, step)
+        assert "gpu" in workflow.neuron_resources(config, f"{step}_part")
 
 
 def test_threads_shorten_the_job_that_has_them() -> None:
