@@ -332,18 +332,22 @@ def test_parts_are_whole_slices() -> None:
         explain.slices(10, 3, 2, 2)
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_accelerators_find_the_same(
-    studies: list[tuple[Inputs, pd.DataFrame]], monkeypatch: pytest.MonkeyPatch
+    studies: list[tuple[Inputs, pd.DataFrame]], monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
-    """Their path, on the CPU."""
+    """Their path, on the CPU and where there is one on an accelerator."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no accelerator here")
     from steps.neurons.activations import PostActivations
     from steps.neurons.passes import Reader
 
     inputs, table = studies[3]
     _, top, profiles = inputs.explain()
-    monkeypatch.setattr(PostActivations, "block", PostActivations._block_on_device)
-    monkeypatch.setattr(Reader, "on_host", False)
-    found, other_top, other_profiles = inputs.explain()
+    if device == "cpu":
+        monkeypatch.setattr(PostActivations, "block", PostActivations._block_on_device)
+        monkeypatch.setattr(Reader, "on_host", False)
+    found, other_top, other_profiles = inputs.explain(device=device)
     words = ["evidence", "p", "p_adjusted"]  # p is tiny: its logarithm moves with the last digits of z
     pd.testing.assert_frame_equal(found.drop(columns=words), table.drop(columns=words), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found["p"], table["p"], rtol=1e-2, atol=1e-9)
