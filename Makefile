@@ -36,9 +36,8 @@ pull: $(READY) ## fetch the published results with DVC; Snakemake then has nothi
 unlock: $(READY) ## release a folder that a killed snakemake left locked
 	@$(SNAKEMAKE) --unlock
 
-# What snakemake --lint may say: one environment serves all rules; settings without influence on results reach
-# steps beside the parameters, which Snakemake would compare.
-ACCEPTED = Specify a conda environment or container for each rule\|directly uses variable aside from outside
+# What snakemake --lint may say: one environment serves all rules.
+ACCEPTED = Specify a conda environment or container for each rule
 lint: $(READY) ## check style, types, spelling, rules and who imports whom
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m ruff format --check .

@@ -57,9 +57,10 @@ rule corpus_documents:
     threads: settings.corpus.documents.threads
     resources:
         **chapters.corpus_resources(settings),
+        aside=aside["corpus.documents"],
     params:
         **step("corpus.documents"),
         odd_files=lambda wildcards: user_files.odd_corpus,
     shell:
-        "python -m steps.corpus.documents --settings {params.settings:q} {aside[corpus.documents]:q}"
+        "python -m steps.corpus.documents --settings {params.settings:q} {resources.aside:q}"
         " --snapshot {input.snapshot:q} --out {output.table:q} --manifest {output.manifest:q} --log {log:q}"

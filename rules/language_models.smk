@@ -63,12 +63,13 @@ rule language_models_tokenizer:
     threads: settings.language_models.tokenizer.threads
     resources:
         **chapters.language_model_resources(settings, "tokenizer"),
+        aside=aside["language_models.tokenizer"],
     params:
         code=step("language_models.tokenizer")["code"],
         settings=chapters.tracked(settings.language_models.shared_tokenizer()),
     shell:
         "python -m steps.language_models.tokenizer --settings {params.settings:q}"
-        " {aside[language_models.tokenizer]:q} --corpus {input.corpus:q} --out {output:q} --log {log:q}"
+        " {resources.aside:q} --corpus {input.corpus:q} --out {output:q} --log {log:q}"
 
 
 rule language_models_rows:
@@ -88,11 +89,12 @@ rule language_models_rows:
     threads: settings.language_models.rows.threads
     resources:
         **chapters.language_model_resources(settings, "rows"),
+        aside=aside["language_models.rows"],
     params:
         **step("language_models.rows"),
     shell:
         "python -m steps.language_models.rows --corpus {input.corpus:q} --tokenizer {input.tokenizer:q}"
-        " --settings {params.settings:q} {aside[language_models.rows]:q} --out {output:q} --log {log:q}"
+        " --settings {params.settings:q} {resources.aside:q} --out {output:q} --log {log:q}"
 
 
 if settings.language_models.models:
@@ -144,11 +146,12 @@ else:
         threads: settings.language_models.train.threads
         resources:
             **chapters.language_model_resources(settings, "train"),
+            aside=aside["language_models.train"],
         params:
             **step("language_models.train"),
         shell:
             "python -m steps.language_models.train --rows {input.rows:q} --tokenizer {input.tokenizer:q}"
-            " --seed {wildcards.seed} --settings {params.settings:q} {aside[language_models.train]:q}"
+            " --seed {wildcards.seed} --settings {params.settings:q} {resources.aside:q}"
             " --out {output:q} --log {log:q}"
 
 

@@ -465,7 +465,7 @@ def tracked(settings: Settings) -> Callable[[Any], str]:
 def settings_aside(config: Config) -> dict[str, str]:
     """Of each step, by name, the settings without influence on the result, as JSON.
 
-    Rules format them into the command, ``{aside[corpus.documents]:q}``, where no change makes anything anew.
+    Rules pass them as a resource (``{resources.aside:q}``): a change of parameters makes results anew.
     """
     return {
         f"{section}.{step}": json.dumps(without_influence(settings))
