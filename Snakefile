@@ -29,6 +29,9 @@ aside = chapters.settings_aside(settings)
 wildcard_constraints:
     study=chapters.NAME,
     model=chapters.NAME,
+    part=r"\d+",
+    range=r"\d+",
+    tile=r"\d+",
 
 
 include: "rules/corpus.smk"

@@ -151,7 +151,7 @@ else:
             **step("language_models.train"),
         shell:
             "python -m steps.language_models.train --rows {input.rows:q} --tokenizer {input.tokenizer:q}"
-            " --seed {wildcards.seed} --settings {params.settings:q} {resources.aside:q}"
+            " --seed {wildcards.seed:q} --settings {params.settings:q} {resources.aside:q}"
             " --out {output:q} --log {log:q}"
 
 

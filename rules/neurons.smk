@@ -76,7 +76,7 @@ rule neurons_moments:
         ranges=settings.neurons.ranges,
     shell:
         "python -m steps.neurons.moments --activations {input:q} --ranges {params.ranges}"
-        " --index {wildcards.range} --settings {params.settings:q} --out {output:q} --log {log:q}"
+        " --index {wildcards.range:q} --settings {params.settings:q} --out {output:q} --log {log:q}"
 
 
 rule neurons_histograms:
@@ -121,7 +121,7 @@ rule neurons_histograms_part:
         parts=settings.neurons.parts,
     shell:
         "python -m steps.neurons.histograms_part --activations {input.activations:q} --rows {input.rows:q}"
-        " --parts {params.parts} --part {wildcards.part} --settings {params.settings:q}"
+        " --parts {params.parts} --part {wildcards.part:q} --settings {params.settings:q}"
         " --out {output:q} --log {log:q}"
 
 
@@ -147,7 +147,7 @@ rule neurons_products:
         ranges=settings.neurons.ranges,
     shell:
         "python -m steps.neurons.products --a {input.a:q} --b {input.b:q} --tiles {params.tiles}"
-        " --tile {wildcards.tile} --ranges {params.ranges} --index {wildcards.range}"
+        " --tile {wildcards.tile:q} --ranges {params.ranges} --index {wildcards.range}"
         " --settings {params.settings:q} --out {output:q} --log {log:q}"
 
 
@@ -186,7 +186,7 @@ rule neurons_correlate:
     shell:
         "python -m steps.neurons.correlate --a {input.a:q} --b {input.b:q}"
         " --a-moments {input.a_moments:q} --b-moments {input.b_moments:q} --products {input.products:q}"
-        " --tiles {params.tiles} --tile {wildcards.tile} --settings {params.settings:q}"
+        " --tiles {params.tiles} --tile {wildcards.tile:q} --settings {params.settings:q}"
         " --out {output:q} --log {log:q}"
 
 
@@ -560,7 +560,7 @@ rule neurons_explain_part:
     shell:
         "python -m steps.neurons.explain_part --activations {input.activations:q}"
         " --moments {input.moments:q} --model {input.model:q} --rows {input.rows:q}"
-        " --tokenizer {input.tokenizer:q} --parts {params.parts} --part {wildcards.part}"
+        " --tokenizer {input.tokenizer:q} --parts {params.parts} --part {wildcards.part:q}"
         " --settings {params.settings:q} --explanations {output.explanations:q}"
         " --tokens {output.tokens:q} --profiles {output.profiles:q} --log {log:q}"
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from steps.core.digest import code_digest, file_digest
 
-LIBRARIES = ("numpy", "torch", "transformers", "tokenizers", "datasets", "safetensors", "zarr", "pyarrow")
+LIBRARIES = (
+    *("datasets", "numpy", "pyarrow", "safetensors", "scipy", "tokenizers", "torch", "transformers", "zarr"),
+)
 """Libraries whose version may change a result."""
 
 

@@ -22,7 +22,7 @@ PR_SET_PDEATHSIG = 1
 
 
 LIBRARIES = (
-    *("datasets", "matplotlib.backends.backend_svg", "matplotlib.figure", "pandas", "pyarrow.parquet"),
+    *("matplotlib.backends.backend_svg", "matplotlib.figure", "pandas", "pyarrow.parquet"),
     *("safetensors.torch", "scipy.stats", "snakemake.cli", "torch", "transformers.activations", "zarr"),
     *("transformers.models.gpt2.modeling_gpt2", "transformers.models.auto.tokenization_auto"),
 )
@@ -54,6 +54,7 @@ def attend(connection: socket.socket) -> None:
     job = json.loads(text.decode("utf-8", "surrogateescape"))
     child = os.fork()
     if not child:
+        os.setpgid(0, 0)  # with all that it starts
         connection.close()
         for number, file in enumerate(files):
             os.dup2(file, number)
@@ -63,12 +64,15 @@ def attend(connection: socket.socket) -> None:
             code = run(job)
         finally:
             os._exit(code)
+    with contextlib.suppress(OSError):
+        os.setpgid(child, child)  # whichever comes first
     for file in files:
         os.close(file)
     ended = os.pidfd_open(child)
     ready, _, _ = select.select([ended, connection], [], [])
     if ended not in ready:
-        os.kill(child, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     with contextlib.suppress(OSError):

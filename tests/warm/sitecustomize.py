@@ -28,4 +28,10 @@ if (
     and sys.orig_argv[1:2] == ["-m"]
     and (sys.orig_argv[2].count(".") == 2 or sys.orig_argv[2] == os.environ.get("REPRISE_WARM_TOO"))
 ):
-    _hand_over(os.environ["REPRISE_WARM"])
+    try:
+        _hand_over(os.environ["REPRISE_WARM"])
+    except BaseException:  # which Python would print, and start the job here
+        import traceback
+
+        traceback.print_exc()
+        os._exit(70)
