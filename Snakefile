@@ -18,6 +18,7 @@ configfile: f"{workflow.basedir}/config/default.yaml"
 try:
     settings = chapters.configure(config)
     user_files = chapters.user_files(settings)
+    chapters.require_parts(settings)
 except chapters.UserError as error:
     raise WorkflowError(str(error)) from None
 

@@ -225,7 +225,7 @@ IN_HOST_MEMORY = (
     *("histograms", "baseline", "table", "explain", "roles", "logit_histograms", "gallery", "figure", "page"),
     *("report", "similarity", "published", "histograms_part", "explain_part"),
 )
-"""Rules that hold what takes memory on the host, whatever the device."""
+"""Rules that hold what takes memory on the host: whatever the device, but for the sums of explanations."""
 
 
 def stored_bytes(study: Study, model: Model, tokens: float) -> float:
@@ -368,7 +368,7 @@ def _dump(study: Study, model: Model) -> Job:
     kept = study.source == "dump"
     return Job(
         "dump",
-        held=3 * _block(study, model) + _loaded(study, model) + 2 * OPENED * study.tokens,
+        held=kept * (3 * _block(study, model) + _loaded(study, model)) + 2 * OPENED * study.tokens,
         forward=study.tokens * model.forward(study.context) if kept else 0.0,
         written=5.0 * study.tokens + (stored_bytes(study, model, study.tokens) if kept else 0.0),
     )
@@ -760,6 +760,9 @@ def plan(study: Study, settings: Settings) -> dict[str, Any]:
     """All of it, as ``plan.json`` holds it; bytes, FLOPs and hours are totals, ``megabytes`` of one job."""
     hardware = HARDWARE[settings.hardware]
     memory = settings.memory_gb or hardware.memory
+    on_host = {*IN_HOST_MEMORY}
+    if study.explain.device != "cpu":  # it holds the sums; parts are put together on the host
+        on_host.remove("explain" if study.parts == 1 else "explain_part")
     rules = {}
     for rule in (*RULES, *ON_REQUEST):
         work = jobs(study, rule)
@@ -774,7 +777,7 @@ def plan(study: Study, settings: Settings) -> dict[str, Any]:
             "bytes_temporary": sum(job.temporary for job in work),
             "hours": sum(seconds(job, study, settings) for job in work) / 3600,
             "hours_longest_job": max(seconds(job, study, settings) for job in work) / 3600,
-            "fits_memory": (settings.hardware != "cpu_core" and rule in IN_HOST_MEMORY)
+            "fits_memory": (settings.hardware != "cpu_core" and rule in on_host)
             or max(job.megabytes for job in work) <= 1000 * memory,
             "on_request": rule in ON_REQUEST,
         }

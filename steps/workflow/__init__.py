@@ -78,6 +78,7 @@ from steps.workflow.neurons import (  # noqa: F401 (for the rules)
     product_ranges,
     published_table,
     ranges,
+    require_parts,
     topic_files,
 )
 
@@ -173,7 +174,13 @@ class Neurons(UniversalSettings):
     )
     precision: Precision = pydantic.Field("float32", description="of products; totals are float64")
     allow_self: bool = pydantic.Field(False, description="let a model be compared with itself")
-    q: float = pydantic.Field(0.05, gt=0, lt=1, description="false discovery rate")
+    q: float = pydantic.Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="false discovery rate of the calibrated threshold, edges, explanations, and position,"
+        " attention and entropy neurons",
+    )
     plan: neurons_plan.Settings = pydantic.Field(
         neurons_plan.Settings(), description="size of the models and hardware, for resources and the planner"
     )

@@ -6,8 +6,10 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from steps.core.errors import UserError
+from steps.neurons import explain as neurons_explain
 from steps.neurons import figure as neurons_figure
 from steps.neurons import gallery as neurons_gallery
+from steps.neurons import histograms as neurons_histograms
 from steps.neurons import plan as neurons_plan
 from steps.neurons.statistic_figures import STATISTICS
 from steps.workflow.common import declarable, growing
@@ -131,6 +133,19 @@ def neuron_model(config: Config, name: str) -> neurons_plan.Model:
     )
 
 
+def require_parts(config: Config) -> None:
+    """Check that ``neurons.parts`` are there; where a model's size is not known yet, its jobs find out.
+
+    Raises:
+        UserError: a model has fewer, or a ``config.json`` says no sizes.
+    """
+    parts, at_once = config.neurons.parts, config.neurons.explain.neurons_at_once
+    for model in [neuron_model(config, name) for name in compared_models(config)]:
+        if parts > 1 and model.read_from != "neurons.plan":
+            neurons_histograms.part_layers(model.layers, parts, 0)
+            neurons_explain.slices(model.neurons, at_once, parts, 0)
+
+
 def local_configurations(config: Config) -> list[str]:
     """The ``config.json`` of listed models in local folders, from which the planner knows their size."""
     paths = [model.path for model in config.language_models.models if model.path is not None]
@@ -214,27 +229,30 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
     """Megabytes and minutes that a step of the neurons chapter asks for, and a GPU where it helps.
 
     Memory and work are those of the planner, of the largest job of the step, and grow with each attempt;
-    minutes assume 20 GFLOP/s per thread, or 5 TFLOP/s of an accelerator, and half of them lost. What only the
-    host does takes its threads.
+    minutes assume 20 GFLOP/s per thread, or 5 TFLOP/s of an accelerator, and half of them lost. Models run on
+    the device of the dump where they stand in for one, and else on the step's own, as all products but those
+    that only the host forms. What the host does that is no product takes one core, whatever the threads.
     """
     jobs = neurons_plan.jobs(neuron_study(config), step)
     section, dump = getattr(config.neurons, step.removesuffix("_part"), None), config.neurons.dump
-    devices = {getattr(section, "device", "cpu")} if step != "dump" else set()
+    own = models = "cpu" if step == "dump" else getattr(section, "device", "cpu")
     if step in (COMPUTING if dump.source == "model" else ("dump", "checkpoints")):
-        devices.add(dump.device)
+        models = dump.device
     if config.neurons.parts > 1 and step in ("histograms", "explain"):  # put together, computed elsewhere
-        devices = set()
-    accelerated = bool(devices - {"cpu"})
+        own = models = "cpu"
     threads = getattr(section, "threads", 1)
 
+    def speed(device: str) -> float:
+        return 20e9 * threads if device == "cpu" else 5e12
+
     def seconds(job: neurons_plan.Job) -> float:
-        speed = 5e12 if accelerated else 20e9 * threads
-        host = job.host + job.host_flops / 20e9
-        return (job.flops - job.host_flops) / speed + host / threads
+        products = job.flops - job.forward - job.host_flops
+        forward = job.forward / speed(models)
+        return forward + products / speed(own) + job.host_flops / speed("cpu") + job.host
 
     minutes = 10 + 2 * max(map(seconds, jobs), default=0.0) / 60
     resources = growing(max((job.megabytes for job in jobs), default=1000), minutes)
-    if accelerated:
+    if {own, models} != {"cpu"}:
         resources["gpu"] = 1
     return resources
 
@@ -257,7 +275,12 @@ def neuron_files(config: Config) -> list[str]:
         "logit_effects",
         "roles",
         "depth",
+        "attention_heads",
         "attention_neurons",
+        "attention_pairs",
+        "interventions",
+        "reversals",
+        "suppression",
     )
     tables = [f"{name}.parquet" for name in (*names, "explanations", "tokens")]
     drawn = [f"figures/{figure}" for figure in NEURON_FIGURES + STEP_FIGURES]

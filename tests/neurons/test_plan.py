@@ -352,7 +352,27 @@ def test_what_the_host_does_takes_its_time_on_any_device() -> None:
         (job,) = plan.jobs(of, rule)
         assert fast[rule]["hours"] > job.host / 3600 > 0
     assert fast["similarity"]["hours"] > 0.9 * slow["similarity"]["hours"]
-    assert fast["products" if of.ranges > 1 else "correlate"]["hours"] < 0.5 * slow["correlate"]["hours"]
+    assert fast["correlate"]["hours"] < 0.5 * slow["correlate"]["hours"]
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_sums_of_explanations_must_fit_the_device_that_holds_them(parts: int) -> None:
+    summing, whole = ("explain", "histograms") if parts == 1 else ("explain_part", "explain")
+    for device, fits in (("cpu", True), ("cuda", False)):
+        of = study(MEDIUM, parts=parts, explain={"device": device, "neurons_at_once": 8 * 4096})
+        rules = planned(of, hardware="v100", memory_gb=2)["rules"]
+        assert rules[summing]["megabytes"] > 2000
+        assert rules[summing]["fits_memory"] is fits
+        assert rules[whole]["fits_memory"]
+
+
+def test_a_dump_that_keeps_nothing_loads_no_model() -> None:
+    kept, computed = (
+        [plan.jobs(study(shape, source=source), "dump")[0].held for shape in (SMALL, MEDIUM)]
+        for source in ("dump", "model")
+    )
+    assert kept[0] < kept[1]
+    assert computed == [2 * plan.OPENED * 100_000_000] * 2
 
 
 @pytest.mark.parametrize(

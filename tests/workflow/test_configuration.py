@@ -287,6 +287,7 @@ def test_a_mistake_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
         (f"corpus={{documents: {{source: files, files: {{folder: {'x' * 300}}}}}}}", "File name too long"),
         ("language_models={models: [{name: a, path: gone}]}", "gone: no such folder; list the folder"),
         ("corpus={documents: {source: files, files: {folder: .}}}", "expected a folder apart from data/raw"),
+        ("neurons={parts: 3}", "neurons.parts: found 3, expected at most 2, the number of layers"),
     ],
 )
 def test_what_is_missing_is_one_line_without_frames_of_ours(tmp_path: Path, setting: str, says: str) -> None:
@@ -335,9 +336,35 @@ def test_one_model_can_be_trained_and_not_compared(tmp_path: Path) -> None:
     assert says in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("at_once", "parts", "most"),
+    [
+        (None, 2, "1: so many times"),
+        (64, 2, None),
+        (64, 3, "2, the number of layers"),
+        (128, 2, "1: so many"),
+    ],
+)
+def test_more_parts_than_a_model_has_are_refused_before_anything_runs(
+    at_once: int | None, parts: int, most: str | None
+) -> None:
+    values = default()
+    values["language_models"]["train"] |= {"layers": 2, "width": 16, "heads": 2}
+    values["neurons"]["parts"] = parts
+    values["neurons"]["explain"]["neurons_at_once"] = at_once
+    config = workflow.configure(values)
+    if most is None:
+        workflow.require_parts(config)
+    else:
+        with pytest.raises(UserError, match=f"neurons.parts: found {parts}, expected at most {most}"):
+            workflow.require_parts(config)
+    values["language_models"]["models"] = [{"name": "a", "path": "a"}, {"name": "b", "path": "b"}]
+    workflow.require_parts(workflow.configure(values))  # their size is not known yet
+
+
 def test_every_table_and_figure_that_is_kept_is_asked_for(tmp_path: Path) -> None:
     files = workflow.neuron_files(workflow.Config())
-    for name in ("neurons", "examples", "excess", "clusters", "edges"):
+    for name in ("neurons", "examples", "excess", "clusters", "edges", "attention_pairs", "reversals"):
         assert f"results/neurons/default/{name}.parquet" in files
     [targets] = re.findall(r"rule all:.*", (ROOT / "Snakefile").read_text(), re.DOTALL)
     assert "rules.corpus.input" in targets

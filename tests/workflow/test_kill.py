@@ -182,7 +182,7 @@ def test_the_remedy_for_a_damaged_shard_is_one(undisturbed: Workspace, tmp_path:
 
 def test_a_result_that_was_deleted_is_made_again(undisturbed: Workspace, tmp_path: Path) -> None:
     folder = undisturbed.finished()
-    for name in ("excess.parquet", "clusters.parquet", "examples.parquet"):
+    for name in ("excess.parquet", "clusters.parquet", "examples.parquet", "interventions.parquet"):
         path = folder / "results/neurons/tiny" / name
         path.rename(tmp_path / name)
         try:
