@@ -93,7 +93,8 @@ class Reader:
 class Sums:
     """What the first reading sums, on the reader's device; shifted by the pilot values of the reader.
 
-    Sums over the rows of a block, or over the tokens of one code in it, are float32, totals float64.
+    Sums over the rows of a block are float32, totals float64. So are sums over the tokens of one code on the
+    CPU; an accelerator adds these in float64 throughout.
 
     Attributes:
         tables: of each labelling ``[codes, neurons]``, in-sample.
