@@ -311,6 +311,10 @@ def _draw_high_kurtosis(depth: pd.DataFrame, axes: Any) -> dict[str, Any]:
     return data
 
 
+COUNTED = ["model", "role", "role_width_free", "entropy", "entropy_rank"]
+"""The columns that :func:`metrics` reads."""
+
+
 def metrics(table: pd.DataFrame) -> dict[str, int]:
     """Counts for the reference model, whose rows come first.
 
