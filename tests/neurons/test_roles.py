@@ -99,8 +99,8 @@ def test_calls_of_entropy_neurons_keep_the_false_discovery_rate(q: float) -> Non
 def test_without_planted_neurons_hardly_a_model_has_an_entropy_neuron() -> None:
     """Where all is random, any call is false: in at most a share q of models.
 
-    Kurtosis over the vocabulary follows from the direction, as where few tokens read the null space: chosen by
-    it, only directions that lie there would be tested.
+    Kurtosis over the vocabulary follows from the direction: a test of those of small kurtosis would here see
+    the directions of a large part in the null space only.
     """
     width, d_model, rng = 100, 64, np.random.default_rng(5)
     models = 400
