@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,23 @@ def say(axes: Any, text: str) -> None:
     axes.grid(visible=False)
     axes.set_xticks([])
     axes.set_yticks([])
+
+
+def plain(values: Any) -> list[Any]:
+    """Values as JSON knows them: what is missing or infinite becomes null."""
+    return [
+        None if value is None or (isinstance(value, float) and not math.isfinite(value)) else value
+        for value in (value.item() if hasattr(value, "item") else value for value in values)
+    ]
+
+
+def plain_ticks(*axes: Any) -> None:
+    """Write the numbers of logarithmic axes out: texts are not typeset as formulas here."""
+    from matplotlib.ticker import NullFormatter
+
+    for axis in axes:
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
 
 
 def check_names(figures: Collection[str], data: Collection[str], known: Sequence[str]) -> None:

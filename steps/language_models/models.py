@@ -54,17 +54,18 @@ def load(
     return model
 
 
-def config(ledger: Path) -> PreTrainedConfig:
-    """The configuration of a model, without its weights."""
-    content = read_json(Folder(ledger, "language_model").check("config.json"))
+def config(ledger: Path, checkpoint: str | None = None) -> PreTrainedConfig:
+    """The configuration of a model, or of one of its checkpoints, without the weights."""
+    name = f"{checkpoint}/config.json" if checkpoint else "config.json"
+    content = read_json(Folder(ledger, "language_model").check(name))
     return config_class(family(content, ledger)).from_dict(content)
 
 
-def skeleton(ledger: Path) -> PreTrainedModel:
+def skeleton(ledger: Path, checkpoint: str | None = None) -> PreTrainedModel:
     """A model without its weights, on torch's ``meta`` device: its parts and sizes, at no cost of memory."""
     import torch
 
-    described = config(ledger)
+    described = config(ledger, checkpoint)
     with torch.device("meta"):
         model: PreTrainedModel = model_class(described.model_type)(described)
     return model

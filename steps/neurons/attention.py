@@ -41,14 +41,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from steps.core.digest import seed as derived_seed
-from steps.core.figures import COLOURS, new_figure, save_figure, say
+from steps.core.figures import COLOURS, new_figure, plain, plain_ticks, save_figure, say
 from steps.core.runner import Output, run
 from steps.core.stores import write_json
 from steps.neurons.activations import Activations
 from steps.neurons.baseline import benjamini_hochberg
 from steps.neurons.forward import ModelSettings, first_rows, open_model, row_batches
 from steps.neurons.heads import HeadNorms, Heads, Scores, all_scores, random_directions
-from steps.neurons.intervention_figure import plain, plain_ticks
 from steps.neurons.steering import Pair, destinations, named_pairs, path_ablation, strongest_pairs
 
 if TYPE_CHECKING:

@@ -192,9 +192,9 @@ def null_space_p(fraction: np.ndarray, k: np.ndarray, chance: np.ndarray) -> np.
 def entropy_test(table: pd.DataFrame, query: EntropyQuery) -> tuple[np.ndarray, np.ndarray]:
     """Test which neurons write into the null space of the unembedding more than random directions do.
 
-    Tested are the neurons within the query's limits on place, norm and kurtosis. Its limit on the variance
-    over the vocabulary is what the test stands in for: it would choose directions by what is tested. Place
-    and norm say nothing of a random direction, so false discoveries are controlled among those tested.
+    Tested are the neurons within the query's limits on layer, norm and activation kurtosis, which say nothing
+    of a random direction, so false discoveries are controlled among those tested. The limits on the variance
+    and the kurtosis over the vocabulary are left out: both follow from the direction that is tested.
 
     Returns:
         p-values of all neurons; and those of the tested ones adjusted within their model
@@ -204,7 +204,7 @@ def entropy_test(table: pd.DataFrame, query: EntropyQuery) -> tuple[np.ndarray, 
 
     names = ("null_space_fraction", "null_space_k", "null_space_chance")
     p = null_space_p(*(table[name].to_numpy(float, na_value=np.nan) for name in names))
-    limits = dataclasses.replace(query, vocab_var=None, vocab_var_times_width=None)
+    limits = dataclasses.replace(query, vocab_var=None, vocab_var_times_width=None, vocab_kurt=None)
     tested = within_limits(table, limits) & ~np.isnan(p)
     adjusted = np.full(len(table), np.nan)
     for model in table["model"].unique():

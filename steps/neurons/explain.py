@@ -20,7 +20,7 @@ column                          meaning
 ``letter_response``             alphabet: difference of means between other tokens that begin with the
                                 letter and the rest
 ``position_mi``                 mutual information of firing and position, nats; of pre-activations
-``position_p`` ``_adjusted``    of the same without the position of BOS, see ``passes.information_p``;
+``position_p`` ``_adjusted``    that firing depends on the position, BOS's left out: ``passes.position_p``;
                                 Benjamini-Hochberg over the model's neurons
 ``position_std``                std over positions of the mean post-activation
 ``within_position_std``         mean over positions of the std within one
@@ -334,7 +334,7 @@ def explanation_table(
             "variance_reduction_held_out": explained.reduction[1],
             "difference": best.difference,
             "p": explained.p,
-            "role": role,
+            "role": pd.array(role, dtype="str"),  # a string column with no string in it, too
             "role_share": explained.role_share,
             "letter_response": letter_response,
         }

@@ -129,11 +129,13 @@ def bos_keys(forward: Forward, heads: list[Heads], bos: int) -> list[torch.Tenso
 
 
 def random_directions(forward: Forward, count: int, seed: int) -> torch.Tensor:
-    """Gaussian directions of unit norm ``[count, d_model]``."""
+    """Gaussian directions of unit norm ``[count, d_model]``, without a mean where norms take it away."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn((count, forward.facts.d_model), generator=generator, dtype=torch.float64)
+    if forward.facts.norm == "layer":
+        drawn -= drawn.mean(1, keepdim=True)  # as output weights are
     return unit(drawn).to(forward.device, forward.dtype)
 
 

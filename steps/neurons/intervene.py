@@ -95,6 +95,12 @@ if TYPE_CHECKING:
 WHOLE = ("named", "entropy", "nearest", "opposite")
 """Roles on which every intervention is tried."""
 
+KEYS = ["model", "layer", "neuron"]
+OF_NEURONS = ["activation_frequency", "post_mean", "universal", "privileged_basis", "excess_corr", "constant"]
+OF_ROLES = ["l2_penalty", "w_out_norm", "vocab_var", "vocab_skew", "vocab_kurt", "role", "entropy"]
+OF_ROLES += ["entropy_rank", "null_space_p", "best_feature", "best_feature_sign"]
+"""The columns read of the neuron table and of that of roles."""
+
 PARTS = ["scale", "entropy", "loss", "rank", "reciprocal_rank", "entropy_change", "loss_change"]
 PARTS += ["entropy_change_abs", "loss_change_abs", "entropy_lowered", "entropy_raised", "rank_changed"]
 
@@ -188,13 +194,13 @@ def read_tables(neurons: Path, roles: Path, source: Activations) -> pd.DataFrame
     """The model's rows of the neuron table with its columns of the table of roles, in the order of neurons.
 
     Raises:
-        UserError: neurons are missing in one of them.
+        UserError: neurons or columns are missing in one of them.
     """
     import pandas as pd
 
     tables = []
-    for flag, path in (("--neurons", neurons), ("--roles", roles)):
-        whole = read_table(path).to_pandas()
+    for flag, path, columns in (("--neurons", neurons, OF_NEURONS), ("--roles", roles, OF_ROLES)):
+        whole = read_table(path, [*KEYS, *columns]).to_pandas()
         own = whole[whole["model"] == source.name].sort_values(["layer", "neuron"], ignore_index=True)
         if len(own) != source.neurons:
             raise UserError(
@@ -203,7 +209,7 @@ def read_tables(neurons: Path, roles: Path, source: Activations) -> pd.DataFrame
             )
         tables.append(own)
     table, known = tables
-    return pd.concat([table, known.drop(columns=table.columns, errors="ignore")], axis=1)
+    return pd.concat([table, known.drop(columns=KEYS)], axis=1)
 
 
 def interventions_on(

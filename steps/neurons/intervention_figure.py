@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
-from steps.core.figures import COLOURS, new_figure, say
+from steps.core.figures import COLOURS, new_figure, plain, plain_ticks, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,23 +23,6 @@ COSINE_BINS = 60
 
 COLUMNS = 4
 """Neurons side by side in the figure of suppression neurons."""
-
-
-def plain(values: Any) -> list[Any]:
-    """Values as JSON knows them: what is missing or infinite becomes null."""
-    return [
-        None if value is None or (isinstance(value, float) and not math.isfinite(value)) else value
-        for value in (value.item() if hasattr(value, "item") else value for value in values)
-    ]
-
-
-def plain_ticks(*axes: Any) -> None:
-    """Write the numbers of logarithmic axes out: texts are not typeset as formulas here."""
-    from matplotlib.ticker import NullFormatter
-
-    for axis in axes:
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter(NullFormatter())
 
 
 def effects(interventions: pd.DataFrame) -> list[dict[str, Any]]:

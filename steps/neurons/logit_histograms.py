@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 BINS = 80
 
+COLUMNS = ["model", "layer", "neuron", "role", "vocab_var", "vocab_skew", "vocab_kurt", "best_feature"]
+"""Those read of the table of roles."""
+
 CAPTIONS = {
     "logit_histograms": "What the clearest prediction, suppression and partition neurons of the reference"
     " add to the logit of each token, per unit of activation, the clearest above; in colour the tokens of the"
@@ -107,7 +110,7 @@ def draw(
 
 def main(model: Path, roles: Path, tokenizer: Path, settings: Settings, out: Output, data: Output) -> None:
     """Draw the figure for ``model``, the reference, whose rows come first in ``roles``."""
-    table = read_table(roles).to_pandas()
+    table = read_table(roles, COLUMNS).to_pandas()
     own = table[table["model"] == model.parent.name].reset_index(drop=True)
     if own.empty:
         raise UserError(f"{roles}: holds no neuron of {model.parent.name!r}; build it again with snakemake")

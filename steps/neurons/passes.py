@@ -93,7 +93,8 @@ class Reader:
 class Sums:
     """What the first reading sums, on the reader's device; shifted by the pilot values of the reader.
 
-    Sums over the rows of a block, or over the tokens of one code in it, are float32, totals float64.
+    Sums over the rows of a block are float32, totals float64. So are sums over the tokens of one code on the
+    CPU; an accelerator adds these in float64 throughout.
 
     Attributes:
         tables: of each labelling ``[codes, neurons]``, in-sample.
@@ -234,7 +235,7 @@ class Sums:
         rest = self.fired[1:]  # without BOS, as the profile
         return {
             "position_mi": information(self.fired),
-            "position_p": information_p(information(rest), rows * len(rest), len(rest)),
+            "position_p": position_p(rest.numpy(), rows),
             "position_std": mean.std(1),
             "within_position_std": std.mean(1),
         }
@@ -293,18 +294,30 @@ class Sums:
         return pd.concat(parts, ignore_index=True)
 
 
-def information_p(information: np.ndarray, tokens: int, positions: int) -> np.ndarray:
-    """Chance of so much mutual information of firing and position where there is none.
+def position_p(fired: np.ndarray, rows: int) -> np.ndarray:
+    """P-values of Pearson's chi-square test that firing does not depend on the position.
 
-    Twice the information (nats) times the number of tokens is then about chi-square distributed, with one
-    degree of freedom less than there are positions. Tokens are taken for independent.
+    The statistic is about twice the number of tokens times the mutual information (nats); but that has no
+    chi-square distribution where neurons fire rarely, a few times at each position. Tokens are taken for
+    independent.
+
+    Args:
+        fired: how often each neuron fires at each position, ``[positions, neurons]``.
+        rows: tokens at each position.
+
+    Returns:
+        p-values ``[neurons]``, 1 where a neuron always or never fires.
     """
     import numpy as np
     from scipy.special import chdtrc
 
-    if positions < 2:
-        return np.ones(len(information))
-    found: np.ndarray = chdtrc(positions - 1, 2 * tokens * information)
+    share = fired / rows
+    whole = share.mean(0) if len(share) else np.zeros(share.shape[1])
+    variance = whole * (1 - whole)
+    varies = (variance > 0) & (len(share) > 1)
+    distance = rows * ((share - whole) ** 2).sum(0)
+    statistic = distance / np.where(varies, variance, 1.0)
+    found: np.ndarray = np.where(varies, chdtrc(max(1, len(share) - 1), statistic), 1.0)
     return found
 
 

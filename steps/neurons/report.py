@@ -323,12 +323,12 @@ def main(
     require_sources(pairs, sources)
     excess_table, cluster_members = read_excess(excess, pairs), read_members(clusters, sources)
     example_table = read_table(examples, [*KEYS, "token"]).to_pandas()
-    explained = read_table(explanations).to_pandas()
+    explained = read_table(explanations, ["model", "family", "variance_reduction_held_out"]).to_pandas()
     numbers = metrics(excess_table, cluster_members, pairs, len(sources)) | explanation_metrics(
         explained[explained["model"] == pairs[0].a],
         chosen(excess_table, settings.universal_set, settings.top_share),
     )
-    numbers |= roles_step.metrics(read_table(roles).to_pandas())
+    numbers |= roles_step.metrics(read_table(roles, roles_step.COUNTED).to_pandas())
     numbers |= read_json(attention)
     tokens = next(iter(sources.values())).tokens
     write_json(metrics_out, numbers)

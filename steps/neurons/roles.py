@@ -15,7 +15,8 @@ column                      definition
 ``entropy_rank[QUERY]``     the same for each query whose columns are there
 ``null_space_p``            how often a random direction has as large a part in the null space as w_out
 ``entropy_p_adjusted``      the same, adjusted among the neurons of the model that the configured query
-                            admits by place, norm and kurtosis (Benjamini-Hochberg); null for others
+                            admits by layer, norm and activation kurtosis (Benjamini-Hochberg); null for
+                            others
 ``entropy``                 whether it is at most ``q``: the calibrated call
 ``partner_layer _neuron``   of the neurons that one of these names: the neuron whose w_out is most opposite
 ``partner_cos``             its cosine; near -1 for an anti-entropy neuron
@@ -308,6 +309,10 @@ def _draw_high_kurtosis(depth: pd.DataFrame, axes: Any) -> dict[str, Any]:
     spread.axhline(0, color=COLOURS[6], linestyle=":", linewidth=1)
     spread.set(xlabel="layer", ylabel="skewness", title=f"Of {first['model'].iloc[0]}, 5 to 95 %")
     return data
+
+
+COUNTED = ["model", "role", "role_width_free", "entropy", "entropy_rank"]
+"""The columns that :func:`metrics` reads."""
 
 
 def metrics(table: pd.DataFrame) -> dict[str, int]:

@@ -19,15 +19,9 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, Literal
 
 from steps.core.devices import torch_dtype
-from steps.core.stores import Folder, read_json
-from steps.language_models.architectures import (
-    Architecture,
-    Block,
-    architecture,
-    config_class,
-    model_class,
-)
-from steps.language_models.models import family
+from steps.core.stores import Folder
+from steps.language_models.architectures import Architecture, Block, architecture
+from steps.language_models.models import skeleton
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -314,18 +308,13 @@ def open_reader(ledger: Path, dtype: str = "float32", checkpoint: str | None = N
     Raises:
         UserError: a file is missing or differs from its hash, or the model is of an unknown family.
     """
-    import torch
     from safetensors import safe_open
 
-    folder = Folder(ledger, "language_model")
-    prefix = f"{checkpoint}/" if checkpoint else ""
-    content = read_json(folder.check(f"{prefix}config.json"))
-    kind = family(content, ledger)
-    with torch.device("meta"):
-        model = model_class(kind)(config_class(kind).from_dict(content))
+    model = skeleton(ledger, checkpoint)
     names = {module: name for name, module in model.named_modules()}
     unembedding = model.get_output_embeddings()
-    file = safe_open(folder.check(f"{prefix}model.safetensors"), framework="pt")
+    weights = f"{checkpoint}/model.safetensors" if checkpoint else "model.safetensors"
+    file = safe_open(Folder(ledger, "language_model").check(weights), framework="pt")
     kept = set(file.keys())
 
     def get(module: nn.Module, name: str) -> torch.Tensor | None:

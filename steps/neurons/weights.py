@@ -49,14 +49,7 @@ from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
 from steps.language_models.models import load_tokenizer
 from steps.neurons.composition import Largest
-from steps.neurons.features import (
-    Features,
-    join,
-    read_word_lists,
-    small_norm,
-    token_features,
-    vocabulary_texts,
-)
+from steps.neurons.features import Features, vocabulary_features, vocabulary_texts
 from steps.neurons.transformer import (
     Ends,
     Facts,
@@ -359,16 +352,13 @@ def main(models: list[Path], tokenizer: Path, settings: Settings, weights: Outpu
     """Write both tables of ``models``."""
     import pandas as pd
 
-    lists, shared = read_word_lists(), load_tokenizer(tokenizer)
+    shared = load_tokenizer(tokenizer)
     tables, tops = [], []
-    texts: list[str] = []
     for ledger in models:
         reader = open_reader(ledger)
         ends = processed_ends(reader.ends(), reader.facts)
-        if len(texts) != reader.facts.vocabulary:
-            texts = vocabulary_texts(shared, reader.facts.vocabulary)
-            of_tokens = token_features(texts, lists)
-        features = join([of_tokens, small_norm(ends.w_e.norm(dim=1).numpy())]).without_empty()
+        features = vocabulary_features(shared, ends.w_e)
+        texts = vocabulary_texts(shared, reader.facts.vocabulary)
         shown = [text or shared.id_to_token(token) or f"[{token}]" for token, text in enumerate(texts)]
         table, top = model_tables(ledger.parent.name, reader, features, shown, settings, ends)
         tables.append(table)

@@ -225,6 +225,14 @@ def called(table: pd.DataFrame) -> set[tuple[int, int]]:
     return set(zip(found["layer"], found["neuron"], strict=True))
 
 
+@pytest.mark.parametrize(("shape", "centred"), [("gpt2", True), ("llama", False)])
+def test_random_directions_are_those_that_output_weights_can_have(shape: str, centred: bool) -> None:
+    forward = Forward(tiny_model(shape))
+    drawn = random_directions(forward, 50, 0)
+    torch.testing.assert_close(drawn.norm(dim=1), torch.ones(50, dtype=drawn.dtype))
+    assert (drawn.mean(1).abs().max() < 1e-6) == centred
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_planted_neuron_that_steers_a_head_is_found_and_its_decoy_is_not(seed: int) -> None:
     sign = 1 if seed % 2 else -1

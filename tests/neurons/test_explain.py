@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import chi2_contingency
 
 from steps.core.errors import UserError
 from steps.core.runner import Output
@@ -19,7 +20,7 @@ from steps.core.tensors import read_tensors
 from steps.neurons import explain, explain_part, features, labels, moments
 from steps.neurons.families import letter
 from steps.neurons.features import WORD_LISTS, Features
-from steps.neurons.passes import information_p
+from steps.neurons.passes import position_p
 from tests.neurons.planted import write_activations
 
 TEXTS = [
@@ -182,21 +183,28 @@ def test_a_neuron_that_always_fires_knows_no_position(studies: list[tuple[Inputs
         assert bos["position_p_adjusted"] > 0.05
 
 
-@pytest.mark.parametrize("rate", [0.5, 0.03])
-def test_the_information_of_chance_is_chi_square(rate: float) -> None:
-    """Firing drawn at one rate, and permuted over positions."""
+@pytest.mark.parametrize("rate", [0.5, 0.03, 0.005, 0.001])
+def test_the_test_of_position_keeps_its_level(rate: float) -> None:
+    """Firing drawn at one rate, and so many firings put anywhere; also where it is rare."""
     rng = np.random.default_rng(0)
-    rows, positions, neurons = 400, 15, 2000
-    fires = rng.random((rows, positions, neurons)) < rate
-    permuted = rng.permuted(np.repeat(fires[..., :1], neurons, axis=2), axis=1)
-    for drawn in (fires, permuted):
-        share, whole = drawn.mean(0), drawn.mean((0, 1))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            terms = share * np.log(share / whole) + (1 - share) * np.log((1 - share) / (1 - whole))
-        p = information_p(np.nan_to_num(terms).mean(0), rows * positions, positions)
+    rows, positions, neurons = 2000, 15, 10_000
+    drawn = rng.binomial(rows, rate, (positions, neurons))
+    total = round(rate * rows * positions)
+    permuted = rng.multivariate_hypergeometric([rows] * positions, total, size=neurons).T
+    for fired in (drawn, permuted):
+        p = position_p(fired, rows)
         for level in (0.5, 0.1, 0.01):
             assert (p <= level).mean() == pytest.approx(level, rel=0.35)
-    assert information_p(np.array([0.1]), 100, 1).tolist() == [1]
+
+
+def test_where_firing_says_nothing_of_the_position_its_p_is_one() -> None:
+    """Always, never, the same everywhere; and a planted one is what scipy says."""
+    fired = np.array([[10, 0, 4, 9], [10, 0, 4, 2], [10, 0, 4, 1]])
+    p = position_p(fired, 10)
+    assert p[:3].tolist() == [1, 1, 1]
+    assert p[3] == pytest.approx(chi2_contingency([fired[:, 3], 10 - fired[:, 3]]).pvalue, rel=1e-12)
+    for positions in (0, 1):
+        assert position_p(fired[:positions], 10).tolist() == [1, 1, 1, 1]
 
 
 def test_noise_is_explained_at_most_at_the_false_discovery_rate(
@@ -281,6 +289,7 @@ def test_parts_put_together_are_the_same_bytes(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     tokens, sources = draw_tokens(rng)
     pre = [plant(rng, tokens, sources) for _ in "ab"]
+    pre[0][:, 20:30] = 1  # a slice that nothing explains, so that no neuron of it has a role
     inputs = [
         write_inputs(tmp_path / name, tokens, sources, values, name=name, activation="gelu_new")
         for name, values in zip("ab", pre, strict=True)
@@ -296,6 +305,9 @@ def test_parts_put_together_are_the_same_bytes(tmp_path: Path) -> None:
         return [Path(path).read_bytes() for path in out]
 
     whole = put_together([])
+    roles = pd.read_parquet(tmp_path / "explanations")["role"]
+    assert roles[:20].notna().any()
+    assert roles[20:30].isna().all()
     for parts in (2, 5):
         files: list[Path] = []
         for one in inputs:

@@ -509,7 +509,7 @@ def test_mistakes_are_explained(made: Path, tmp_path: Path) -> None:
 
 
 def test_a_damaged_table_is_told(made: Path, tmp_path: Path) -> None:
-    for damaged in ("neurons.parquet", "roles.parquet"):
+    for damaged, column in (("neurons.parquet", "post_mean"), ("roles.parquet", "null_space_p")):
         other = tmp_path / damaged.split(".")[0]
         other.mkdir()
         for name in ("a", "dump", "tokenizer", "neurons.parquet", "roles.parquet"):
@@ -517,4 +517,7 @@ def test_a_damaged_table_is_told(made: Path, tmp_path: Path) -> None:
                 (other / name).symlink_to(made / name)
         (other / damaged).write_bytes((made / damaged).read_bytes()[:-40])
         with pytest.raises(UserError, match=f"{damaged}: unreadable as a parquet table"):
+            step(other, tmp_path)
+        pd.read_parquet(made / damaged).drop(columns=column).to_parquet(other / damaged)
+        with pytest.raises(UserError, match=f"{damaged}: lacks the column '{column}'"):
             step(other, tmp_path)

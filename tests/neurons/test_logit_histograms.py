@@ -103,8 +103,12 @@ def test_without_a_role_the_nearest_is_shown_and_called_so(
 
 def test_a_damaged_table_is_told(tmp_path: Path, table: pd.DataFrame) -> None:
     path = tmp_path / "roles.parquet"
+    files = [Output(tmp_path / name) for name in ("a.svg", "a.json")]
+    inputs = tmp_path / "m", path, tmp_path / "t", logit_histograms.Settings()
+    table.drop(columns="best_feature").to_parquet(path)
+    with pytest.raises(UserError, match=r"roles.parquet: lacks the column 'best_feature'"):
+        logit_histograms.main(*inputs, *files)
     table.to_parquet(path)
     path.write_bytes(path.read_bytes()[:-40])
-    files = [Output(tmp_path / name) for name in ("a.svg", "a.json")]
     with pytest.raises(UserError, match=r"roles.parquet: unreadable as a parquet table"):
-        logit_histograms.main(tmp_path / "m", path, tmp_path / "t", logit_histograms.Settings(), *files)
+        logit_histograms.main(*inputs, *files)

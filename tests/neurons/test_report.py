@@ -222,6 +222,11 @@ def test_inputs_of_another_study_are_refused(planted: Study, tmp_path: Path) -> 
         ({"examples": broken}, "examples.parquet: unreadable as a parquet table"),
         ({"explanations": broken}, "examples.parquet: unreadable as a parquet table"),
         ({"roles": broken}, "examples.parquet: unreadable as a parquet table"),
+        (
+            {"explanations": planted.folder / "examples.parquet"},
+            "examples.parquet: lacks the column 'family'",
+        ),
+        ({"roles": planted.folder / "examples.parquet"}, "examples.parquet: lacks the column 'role'"),
     ):
         with pytest.raises(UserError, match=said):
             write(planted, tmp_path, **changes)
