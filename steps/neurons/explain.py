@@ -50,10 +50,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from steps.core.digest import code_digest
+from steps.core.digest import code_digest, file_digest
 from steps.core.errors import UserError
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
+from steps.core.settings import deciding
 from steps.core.stores import Folder, read_table
 from steps.core.tensors import read_tensors, write_tensors
 from steps.neurons import features as token_level
@@ -417,19 +418,24 @@ def explain(
     return explain_neurons(source, found, text, kurtosis, settings, chosen)
 
 
-def read_parts(files: list[Path], source: Activations) -> Explanations:
+def read_parts(files: list[Path], source: Activations, settings: Settings) -> Explanations:
     """Put together what ``neurons.explain_part`` wrote of a model, three files of each part.
 
     Raises:
-        UserError: a part is missing, there twice or of other activations.
+        UserError: a part is missing, there twice, of other activations or settings, or mixed with another.
     """
     import numpy as np
     import pandas as pd
 
     found, end = [], 0
-    for path in files[2::3]:
+    for *written, path in zip(files[::3], files[1::3], files[2::3], strict=True):
         arrays, facts = read_tensors(path, kind="explained")
         source.require_origin(path, facts["activations"])
+        if facts["settings"] != deciding(settings):
+            raise UserError(f"{path}: was made with other settings than these; make the part anew")
+        for table, digest in zip(written, facts["tables"], strict=True):
+            if file_digest(table) != digest:
+                raise UserError(f"{table}: is not the table that belongs to {path}; make the part anew")
         start, stop = facts["neurons"]
         if start != end:
             raise UserError(
@@ -473,7 +479,9 @@ def main(
             raise UserError(f"{source.store.path}: holds other tokens than {sources[0].store.path}")
     if parts:
         each = len(parts) // len(sources)
-        found = [read_parts(parts[n * each : (n + 1) * each], source) for n, source in enumerate(sources)]
+        found = [
+            read_parts(parts[n * each : (n + 1) * each], source, settings) for n, source in enumerate(sources)
+        ]
     else:
         text = read_text(sources[0], rows, tokenizer, settings)
         shared = shared_features(text, settings)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from steps.core.digest import code_digest
+from steps.core.digest import code_digest, file_digest
 from steps.core.runner import Output, run
+from steps.core.settings import deciding
 from steps.core.tensors import write_tensors
 from steps.neurons.activations import Activations
 from steps.neurons.explain import Settings, explain, read_text, shared_features, slices
@@ -41,6 +42,8 @@ def main(
         "kind": "explained",
         "activations": source.store.fingerprint,
         "neurons": [chosen[0].start, chosen[-1].stop],
+        "settings": deciding(settings),
+        "tables": [file_digest(explanations), file_digest(tokens)],
         "code": code_digest("neurons.explain_part"),
     }
     write_tensors(profiles, arrays, facts)

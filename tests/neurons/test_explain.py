@@ -328,6 +328,8 @@ def test_parts_put_together_are_the_same_bytes(tmp_path: Path) -> None:
         assert put_together(files) == whole
     with pytest.raises(UserError, match=r"a-1-2: begins at neuron 10, expected 0; give every part once"):
         put_together([*files[3:6], *files[:3], *files[6:]])
+    with pytest.raises(UserError, match="a-1-0: is not the table that belongs to .*a-0-2"):
+        put_together([files[3], *files[1:]])
     with pytest.raises(UserError, match=r"end at neuron 40 of 'a', expected 48"):
         put_together([*files[:12], *files[15:27]])
     with pytest.raises(UserError, match=r"not made from .*a/a/ledger.json"):
