@@ -34,10 +34,10 @@ def command(directory: Path, *arguments: str, config: Path | None = TINY) -> lis
 
 
 def snakemake(
-    directory: Path, *arguments: str, config: Path | None = TINY, expect: int = 0, warm: bool = True
+    directory: Path, *arguments: str, config: Path | None = TINY, expect: int = 0
 ) -> subprocess.CompletedProcess[str]:
     """Run Snakemake in ``directory`` and check its exit code."""
-    variables = environment(warm) | ({"REPRISE_WARM_TOO": "snakemake"} if warm else {})
+    variables = environment() | {"REPRISE_WARM_TOO": "snakemake"}
     done = subprocess.run(
         command(directory, *arguments, config=config), capture_output=True, text=True, env=variables
     )

@@ -18,7 +18,7 @@ CI = ROOT / "config" / "ci.yaml"
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace in which ``config/ci.yaml`` ran on the text of this Python."""
     directory = tmp_path_factory.mktemp("ci")
-    snakemake(directory, "--cores", "2", config=CI, warm=False)
+    snakemake(directory, "--cores", "2", config=CI)
     return directory
 
 
