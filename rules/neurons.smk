@@ -465,6 +465,7 @@ rule neurons_figure:
         clusters="results/neurons/{study}/clusters.parquet",
         correlations=chapters.correlation_files(settings, reference=True),
         neurons="results/neurons/{study}/neurons.parquet",
+        beside=settings.neurons.figure.beside,
     output:
         figures=expand(
             "results/neurons/{study}/figures/{figure}.svg",
@@ -486,8 +487,8 @@ rule neurons_figure:
         **step("neurons.figure"),
     shell:
         "python -m steps.neurons.figure --excess {input.excess:q} --clusters {input.clusters:q}"
-        " --correlations {input.correlations:q} --neurons {input.neurons:q} --settings {params.settings:q}"
-        " --figures {output.figures:q} --data {output.data:q} --log {log:q}"
+        " --correlations {input.correlations:q} --neurons {input.neurons:q} --beside {input.beside:q}"
+        " --settings {params.settings:q} --figures {output.figures:q} --data {output.data:q} --log {log:q}"
 
 
 rule neurons_explain:

@@ -12,6 +12,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from steps.core.figures import COLOURS, check_names, new_figure, save_figure, say
 from steps.core.runner import Output, progress, run
 from steps.core.stores import read_table, write_json
@@ -30,7 +32,11 @@ if TYPE_CHECKING:
 
 
 class Settings(UniversalSettings):
-    """Which neurons are shown as the universal ones."""
+    """Which neurons are shown as the universal ones, and what they are compared with."""
+
+    beside: list[str] = Field(
+        [], description="neuron tables of other studies, whose models metric_densities draws beside ours"
+    )
 
 
 def layer_matches(pairs: list[Pair]) -> np.ndarray:
@@ -204,16 +210,29 @@ FIGURES: dict[str, _Draw] = {
 }
 
 
+def _of_another_study(path: Path) -> pd.DataFrame:
+    """A neuron table whose models are named after its folder, too."""
+    read_table(path, ["model"])  # else it is no neuron table
+    table = read_table(path).to_pandas()
+    return table.assign(model=f"{path.parent.name}/" + table["model"].astype(str))
+
+
 def main(
     excess: Path,
     clusters: Path,
     correlations: list[Path],
     neurons: Path,
+    beside: list[Path],
     settings: Settings,
     figures: dict[str, Output],
     data: dict[str, Output],
 ) -> None:
-    """Draw the ``figures``, each named for what it shows, and write the ``data`` of the same names."""
+    """Draw the ``figures``, each named for what it shows, and write the ``data`` of the same names.
+
+    ``beside`` holds neuron tables of other studies, each named after its folder.
+    """
+    import pandas as pd
+
     check_names(figures, data, [*FIGURES, *STATISTICS])
     pairs = load_pairs(correlations)
     members = read_members(clusters, {name for pair in pairs for name in (pair.a, pair.b)})
@@ -222,7 +241,10 @@ def main(
     universal = chosen(reference_rows(table), settings.universal_set, settings.top_share)
     label = describe(settings.universal_set, settings.top_share, int(universal.sum()))
     for name in progress(figures, len(figures), "figures"):
-        if name in STATISTICS:
+        if name == "metric_densities":
+            whole = pd.concat([table, *map(_of_another_study, beside)])
+            drawn, shown = STATISTICS[name](whole, universal, label)
+        elif name in STATISTICS:
             drawn, shown = STATISTICS[name](table, universal, label)
         else:
             drawn, shown = FIGURES[name](differences, members, pairs)

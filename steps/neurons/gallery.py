@@ -1,10 +1,11 @@
-"""A figure for each family of neurons, and one of all families (the paper's F4 and F15 to F21).
+"""A figure for each family of neurons, and two of all families (the paper's F1, F4 and F15 to F21).
 
 Reads the excess table, the explanations with their profiles, and the histograms. Draws the universal neurons
 of the reference (``universal_set``), those whose explanation holds up best on held-out tokens first: for most
 families how pre-activations are distributed on tokens with the feature and on others, for position the mean
 post-activation with its spread at every position. ``all``: how many neurons each family has, by layer, over
-all neurons and over the universal ones. Where there are none, the figure says so.
+all neurons and over the universal ones; ``best``: of each family the one explained best. Where there are
+none, the figure says so.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
 
     _Drawn = tuple[Figure, dict[str, Any]]
 
-GALLERIES = ("all", *FAMILIES)
+GALLERIES = ("all", "best", *FAMILIES)
 
 TITLES = {
+    "best": "One neuron of each family",
     "bos": "BOS neurons",
     "position": "Position neurons",
     "previous_token": "Previous-token neurons",
@@ -74,9 +76,9 @@ def gallery(
             "variance_reduction": float(row.variance_reduction),
             "variance_reduction_held_out": float(row.variance_reduction_held_out),
         }
-        draw = _draw_position if name == "position" else _draw_bins
+        draw = _draw_position if row.family == "position" else _draw_bins
         data["neurons"].append(known | draw(axes, row.number, profiles, counts))
-        shown = "" if name == "position" else f" {_short(row.feature)},"
+        shown = "" if row.family == "position" else f" {_short(row.feature)},"
         axes.set_title(f"L{row.layer}.{row.neuron}{shown} {row.variance_reduction_held_out:.2f}", fontsize=8)
     figure.suptitle(f"{title} (held-out variance reduction)", fontsize=9)
     return figure, data
@@ -168,7 +170,7 @@ def main(
     figures: dict[str, Output],
     data: dict[str, Output],
 ) -> None:
-    """Draw the galleries (``figures``), each named for its family or ``all``, and write their ``data``."""
+    """Draw the galleries (``figures``), named for a family, ``all`` or ``best``, and write their ``data``."""
     import numpy as np
 
     check_names(figures, data, GALLERIES)
@@ -189,7 +191,9 @@ def main(
         if family == "all":
             drawn, shown = overview(table, universal, label)
         else:
-            members = best_first[best_first["family"] == family]
+            members = best_first[best_first["family"].isin(FAMILIES if family == "best" else [family])]
+            if family == "best":
+                members = members.drop_duplicates("family")
             drawn, shown = gallery(family, members.head(settings.panels), arrays, counts, label)
         save_figure(drawn, figures[family])
         write_json(data[family], shown)

@@ -73,6 +73,8 @@ CAPTIONS = {
     " would give. Right: the same, sorted; blue where the calibrated test calls it privileged basis.",
     "all": "How many neurons of the reference belong to each family, by layer: of all neurons, and of the"
     " universal ones. A family needs a best explanation that holds up on held-out tokens.",
+    "best": "Of each family the universal neuron of the reference that its explanation fits best on held-out"
+    " tokens.",
     **{
         name: f"{TITLES[name]}: universal neurons of the reference whose best explanation, chosen on other"
         " tokens, is of this family, those that it explains best first. The number is the held-out variance"

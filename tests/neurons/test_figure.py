@@ -29,6 +29,7 @@ def draw(
     folder: Path,
     clusters: Path | None = None,
     neurons: Path | None = None,
+    beside: tuple[Path, ...] = (),
     **settings: Any,
 ) -> tuple[Path, dict[str, Any]]:
     out, data = folder / f"{name}.svg", folder / f"{name}.json"
@@ -38,6 +39,7 @@ def draw(
         members,
         planted.reference,
         neurons or planted.folder / "neurons.parquet",
+        list(beside),
         figure.Settings(**settings),
         {name: Output(out)},
         {name: Output(data)},
@@ -151,6 +153,15 @@ def test_redundancy_tells_universal_neurons_from_others(
 
 def test_densities_hold_every_model_and_layers_every_universal_neuron(planted: Study, tmp_path: Path) -> None:
     _, densities = draw(planted, "metric_densities", tmp_path)
+    other = tmp_path / "other" / "neurons.parquet"
+    other.parent.mkdir()
+    pd.read_parquet(planted.folder / "neurons.parquet").iloc[:10].to_parquet(other)
+    _, both = draw(planted, "metric_densities", tmp_path, beside=(other,))
+    for metric, drawn in densities.items():
+        assert both[metric].keys() == drawn.keys() | {"other/a"}
+        assert 0 < sum(both[metric]["other/a"]) <= 10
+    with pytest.raises(UserError, match=r"ledger\.json"):
+        draw(planted, "metric_densities", tmp_path, beside=(planted.folder / "histograms/ledger.json",))
     assert set(densities["mean"]) == {"edges", "a", "b", "c"}
     assert len(densities["mean"]["edges"]) == 11
     assert sum(densities["mean"]["a"]) >= 94

@@ -65,6 +65,20 @@ def test_the_best_explained_universal_neurons_come_first(
     assert len(position["neurons"][0]["mean"]) == 16
 
 
+def test_the_best_of_each_family(planted: Study, explained: tuple[Path, Path], tmp_path: Path) -> None:
+    _, data = draw(planted, explained, tmp_path, "best")
+    table = pd.read_parquet(explained[0]).query("model == 'a'")
+    drawn = [table.iloc[48 * one["layer"] + one["neuron"]] for one in data["neurons"]]
+    families = [row["family"] for row in drawn]
+    assert sorted(families) == sorted({*families})
+    assert "unigram" in families
+    assert "none" not in families
+    excess = pd.read_parquet(planted.folder / "excess.parquet")
+    for row in drawn:
+        rivals = table[excess["privileged_basis"].to_numpy() & (table["family"] == row["family"]).to_numpy()]
+        assert row["variance_reduction_held_out"] == rivals["variance_reduction_held_out"].max()
+
+
 def test_empty_galleries_say_so(planted: Study, explained: tuple[Path, Path], tmp_path: Path) -> None:
     svg, data = draw(planted, explained, tmp_path, "syntax")
     assert data["neurons"] == []
