@@ -79,7 +79,10 @@ def gallery(
         draw = _draw_position if row.family == "position" else _draw_bins
         data["neurons"].append(known | draw(axes, row.number, profiles, counts))
         shown = "" if row.family == "position" else f" {_short(row.feature)},"
-        axes.set_title(f"L{row.layer}.{row.neuron}{shown} {row.variance_reduction_held_out:.2f}", fontsize=8)
+        family = f" {row.family.replace('_', ' ')}:" if name == "best" else ""
+        axes.set_title(
+            f"L{row.layer}.{row.neuron}{family}{shown} {row.variance_reduction_held_out:.2f}", fontsize=8
+        )
     figure.suptitle(f"{title} (held-out variance reduction)", fontsize=9)
     return figure, data
 
