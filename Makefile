@@ -21,7 +21,7 @@ demo: $(READY) ## run the whole workflow at laptop scale and say where the repor
 	@echo "The report: $$PWD/results/report/index.html"
 
 test: $(READY) ## run the tests
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadscope
 
 bench: $(READY) ## measure speed, ours and a plain way in turn; writes results/benchmarks.json
 	.venv/bin/python -m benchmarks

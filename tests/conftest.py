@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -16,15 +15,9 @@ hypothesis.settings.load_profile("reprise")
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.hookimpl(wrapper=True)  # before xdist, which reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """Longest first, and each module in one process, all that need the tiny workflow in the same."""
-    tiny = {item.path for item in items if "undisturbed" in getattr(item, "fixturenames", ())}
-    tiny = {path for path in tiny if path.parent.name == "workflow"}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("tiny" if item.path in tiny else str(item.path)))
-    items.sort(key=lambda item: (item.path not in tiny, item.path.name != "test_ci.py"))
-    yield
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole workflows first: the last of them would otherwise run alone at the end."""
+    items.sort(key=lambda item: item.path.parent.name != "workflow")
 
 
 @pytest.fixture(scope="session")
