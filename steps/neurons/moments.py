@@ -20,6 +20,7 @@ array            shape, dtype              sums over the range
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,14 +79,15 @@ def add_products(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
         return
     symmetric = a is b
     rows, columns = (STRIP, b.shape[1]) if symmetric else (GEMM_TILE, GEMM_TILE)
-    scratch = torch.empty(rows * min(columns, b.shape[1]), dtype=a.dtype, device=a.device)
+    scratch, wide = (torch.empty(rows * min(columns, b.shape[1]), dtype=d) for d in (a.dtype, total.dtype))
     for i in range(0, a.shape[1], rows):
         left = a[:, i : i + rows].T
         for j in range(i if symmetric else 0, b.shape[1], columns):
             right = b[:, j : j + columns]
-            out = scratch[: left.shape[0] * right.shape[1]].view(left.shape[0], right.shape[1])
-            torch.mm(left, right, out=out)
-            total[i : i + rows, j : j + columns] += out
+            shape = (left.shape[0], right.shape[1])
+            out = torch.mm(left, right, out=scratch[: math.prod(shape)].view(shape))
+            # Added as it is, every tile would leave its own float64 copy behind in the heap.
+            total[i : i + rows, j : j + columns] += wide[: math.prod(shape)].view(shape).copy_(out)
 
 
 def _add_whole_products(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
