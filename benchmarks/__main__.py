@@ -43,6 +43,7 @@ def main() -> None:
     one_thread()
     from steps.core.stores import write_json
 
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     entries = {}
     for part in arguments.only:
         module, function = PARTS[part].split(".")
@@ -51,8 +52,7 @@ def main() -> None:
             for figure in figures(Path(folder), arguments.quick):
                 print(figure.line(), flush=True)
                 entries[figure.name] = figure.entry()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(arguments.out, entries)
+        write_json(arguments.out, entries)  # a run that is stopped keeps what it measured
     print(f"written to {arguments.out}")
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import socket
 from typing import TYPE_CHECKING, Literal
 
 from steps.core.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
 DType = Literal["float32", "float64", "bfloat16", "float16"]
@@ -15,6 +19,9 @@ DType = Literal["float32", "float64", "bfloat16", "float16"]
 
 def torch_device(name: str) -> torch.device:
     """The device of that name, such as ``cpu``, ``cuda`` or ``cuda:1``.
+
+    Where this process sees several GPUs, ``cuda`` is one that no other job of this machine has, and stays
+    the same one until the process ends.
 
     Raises:
         UserError: there is no such device on this machine.
@@ -32,7 +39,39 @@ def torch_device(name: str) -> torch.device:
             f"device: found {name!r}, expected a device of this machine ({reason}); "
             "use cpu, or install the torch build for your hardware"
         ) from None
+    if device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1:
+        device = torch.device("cuda", _own_gpu())
+        torch.cuda.set_device(device)
     return device
+
+
+@functools.cache
+def _own_gpu() -> int:
+    """Number of the GPU that this process has until it ends."""
+    import torch
+
+    properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    number, held = _claim([str(gpu.uuid) for gpu in properties])
+    if held is not None:
+        held.detach()  # open until the process ends
+    return number
+
+
+def _claim(gpus: Sequence[str]) -> tuple[int, socket.socket | None]:
+    """Number of the first of ``gpus`` that nobody has, and what holds it for us until it is closed.
+
+    The kernel forgets the address of a socket when its process ends, however it ends: no file is left
+    behind. Where all are taken (more jobs at a time than GPUs), the first one is shared.
+    """
+    for number, gpu in enumerate(gpus):
+        held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            held.bind(f"\0reprise-gpu-{gpu}")  # an abstract address, of no file
+        except OSError:
+            held.close()
+        else:
+            return number, held
+    return 0, None
 
 
 def torch_dtype(name: str) -> torch.dtype:

@@ -1,11 +1,20 @@
-"""Devices that are not there are one line."""
+"""Devices that are not there are one line; jobs at a time have a GPU each."""
 
 from __future__ import annotations
 
-import pytest
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+import torch
+
+from steps.core import devices
 from steps.core.devices import torch_device
 from steps.core.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_cpu_is_there() -> None:
@@ -19,3 +28,53 @@ def test_a_device_that_is_of_no_use_is_one_line(name: str) -> None:
     ) as e:
         torch_device(name)
     str(e.value).encode()
+
+
+JOB = """
+import sys
+from steps.core.devices import _claim
+number, held = _claim(sys.argv[1:])
+print(number, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_jobs_at_a_time_have_a_gpu_each_until_they_end(tmp_path: Path) -> None:
+    names = [f"{tmp_path}-first", f"{tmp_path}-second"]  # of no other test's run
+    jobs: list[subprocess.Popen[str]] = []
+
+    def started() -> int:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        jobs.append(subprocess.Popen([sys.executable, "-c", JOB, *names], cwd=ROOT, text=True, **pipes))
+        return int(jobs[-1].stdout.readline())
+
+    try:
+        assert [started(), started()] == [0, 1]
+        assert started() == 0  # more jobs than GPUs: shared
+        jobs[1].kill()
+        jobs[1].wait()
+        assert started() == 1
+    finally:
+        for job in jobs:
+            job.kill()
+            job.communicate()
+
+
+def test_a_process_keeps_its_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    chosen = []
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda number: SimpleNamespace(uuid=f"{tmp_path}-{number}")
+    )
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    _, other = devices._claim([f"{tmp_path}-0"])
+    assert other is not None
+    devices._own_gpu.cache_clear()
+    try:
+        assert [torch_device("cuda"), torch_device("cuda")] == [torch.device("cuda:1")] * 2
+        assert torch_device("cuda:0") == torch.device("cuda:0")  # named: as told
+    finally:
+        devices._own_gpu.cache_clear()
+        other.close()
+    assert chosen == [torch.device("cuda:1")] * 2
