@@ -412,6 +412,7 @@ class PostActivations:
                     also(columns, slice(begin, end), stored[0][:, inside], post)
                 # To the precision of products, where it is less.
                 torch.sub(torch.from_numpy(post), self._shift[columns], out=self._buffer[begin:end, columns])
+                del post, stored  # before the next part is read
         return self._buffer[:end]
 
     def _block_on_device(self, block: int, also: Seen | None) -> torch.Tensor:
