@@ -9,9 +9,9 @@ interventions with it), products within layers (their upper triangle and what li
 products of pairs, rotations, products of weights. With ``dump.source: model`` every job that reads
 activations runs the models again. Hours are FLOPs over the share of the peak that is reached, plus bytes over
 the bandwidth of the disk. Whatever computes the activations, one core of the host counts the bins of
-``neurons.histograms`` and forms the products of ``neurons.similarity`` and, where its device is the host, the
-sums of ``neurons.explain``. Start-up, scheduling and whatever else is no product are left out, and so are
-language models.
+``neurons.histograms``, draws the normal numbers of ``neurons.similarity`` and, where its device is the host,
+forms the sums of ``neurons.explain``. Start-up, scheduling and whatever else is no product are left out, and
+so are language models.
 """
 
 from __future__ import annotations
@@ -68,6 +68,9 @@ BINNED = 15e-9
 
 EXPLAINED = 50e-9
 """The same for each one that is explained, in both readings together."""
+
+DRAWN = 30e-9
+"""The same for each normal number in an activation's place."""
 
 TOP_TOKEN = 200.0
 """Bytes of a row of a table of neurons' tokens while the tables of all models are put together."""
@@ -198,11 +201,6 @@ class Job:
         return sum(getattr(self, kind) for kind in KINDS)
 
     @property
-    def host_flops(self) -> float:
-        """Those of products that the host forms, also where models run on an accelerator."""
-        return self.flops - self.forward if self.rule == "similarity" else 0.0
-
-    @property
     def megabytes(self) -> float:
         """Of memory."""
         return STARTED + self.held / 1e6
@@ -223,7 +221,7 @@ ON_REQUEST = ("similarity", "checkpoints", "composition", "cosines", "published"
 
 IN_HOST_MEMORY = (
     *("histograms", "baseline", "table", "explain", "roles", "logit_histograms", "gallery", "figure", "page"),
-    *("report", "similarity", "published", "histograms_part", "explain_part"),
+    *("report", "published", "histograms_part", "explain_part"),
 )
 """Rules that hold what takes memory on the host: whatever the device, but for the sums of explanations."""
 
@@ -712,6 +710,7 @@ def _similarity(study: Study) -> Job:
         + OPENED * study.tokens * len(study.models),
         products=sum(8 * product_flops(tokens, first.neurons, model.neurons) for model in partners),
         rotations=sum(2.0 * tokens * model.neurons * model.width for model in partners),
+        host=DRAWN * tokens * sum(model.neurons for model in partners),
         **_read(study, tokens, *[first] * passes, *again),
     )
 
@@ -737,19 +736,18 @@ def _checkpoints(study: Study) -> Job:
 def seconds(job: Job, study: Study, settings: Settings) -> float:
     """Of one device at the share of its peak that is reached, of a core of the host, and of the disk."""
 
-    def speed(dtype: str, hardware: str = settings.hardware) -> float:
-        peak = HARDWARE[hardware].peak[dtype]
-        if settings.peak_tflops is not None and hardware == settings.hardware:
+    def speed(dtype: str) -> float:
+        peak = HARDWARE[settings.hardware].peak[dtype]
+        if settings.peak_tflops is not None:
             peak = settings.peak_tflops * 1e12
         return settings.share * peak
 
     # Rotations are formed in float32 where products are in 16 bits.
     wide = "float32" if ITEM[study.precision] == 2 else study.precision
-    where = "cpu_core" if job.host_flops else settings.hardware
     computing = (
         job.forward / speed(study.compute_dtype)
-        + (job.within + job.products) / speed(study.precision, where)
-        + job.rotations / speed(wide, where)
+        + (job.within + job.products) / speed(study.precision)
+        + job.rotations / speed(wide)
         + job.weights / speed("float32")
     )
     disk = (job.read + job.written + job.temporary) / (settings.disk_gb_per_s * 1e9)

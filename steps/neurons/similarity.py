@@ -82,6 +82,7 @@ class Settings(BaseSettings):
     seed: int = Field(0, ge=0, description="of rotations, permutations and normal numbers")
     precision: Precision = Field("float32", description="of products; float32 for the 16-bit ones")
     allow_self: bool = Field(False, description="let a model be compared with itself")
+    device: str = Field("cpu", description="where products are formed")
     threads: int = Field(1, ge=1, description="arithmetic threads")
 
     @property
@@ -97,10 +98,11 @@ class Reader:
         import numpy as np
         import torch
 
-        pilot = PostActivations(source, settings.arithmetic, neurons).pilot
-        self.post = PostActivations(source, settings.arithmetic, neurons, pilot=np.zeros(len(pilot)))
+        pilot = PostActivations(source, settings.arithmetic, neurons, device=settings.device).pilot
+        nothing = np.zeros(len(pilot))
+        self.post = PostActivations(source, settings.arithmetic, neurons, nothing, settings.device)
         self.source = source
-        self.pilot = torch.from_numpy(pilot)
+        self.pilot = torch.from_numpy(pilot).to(self.post.device)
         limit = settings.tokens or len(source.tokens)
         self.tokens = min(len(source.tokens), -(-limit // source.context) * source.context)
         self.blocks = -(-self.tokens // source.block_tokens)
@@ -141,6 +143,11 @@ class Side:
         self.square += shifted.square().sum(0)
         self.fires += values.fires.double().sum(0)
 
+    def finish(self) -> None:
+        """Bring the sums to the host."""
+        sums = (self.pilot, self.total, self.square, self.fires)
+        self.pilot, self.total, self.square, self.fires = (each.cpu() for each in sums)
+
 
 class Sums:
     """Sums of products of the reference's neurons with a layer of a partner, or with a null of it."""
@@ -149,13 +156,19 @@ class Sums:
         import torch
 
         self.side = Side(pilot)
-        self.product, self.both = (torch.zeros((rows, len(pilot)), dtype=torch.float64) for _ in range(2))
+        shape, where = (rows, len(pilot)), pilot.device
+        self.product, self.both = (torch.zeros(shape, dtype=torch.float64, device=where) for _ in range(2))
 
     def add(self, reference: Values, partner: Values) -> None:
         """Add a block."""
         self.side.add(partner)
         add_products(self.product, reference.shifted, partner.shifted)
         add_products(self.both, reference.fires, partner.fires)
+
+    def finish(self) -> None:
+        """Bring the sums to the host, where similarities are formed."""
+        self.side.finish()
+        self.product, self.both = self.product.cpu(), self.both.cpu()
 
     def similarities(self, reference: Side, count: int) -> Iterator[tuple[slice, dict[str, torch.Tensor]]]:
         """Run of rows after run of rows, ``[rows, columns]`` of each measure."""
@@ -254,21 +267,22 @@ def layer_sums(reference: Reader, partner: Activations, layer: int, settings: Se
     reader = Reader(partner, settings, slice(layer * width, (layer + 1) * width))
     pilot = reader.pilot
     dtype = getattr(torch, settings.arithmetic)
-    values = torch.empty((reader.kept, width), dtype=dtype)
+    where = pilot.device
+    values = torch.empty((reader.kept, width), dtype=dtype, device=where)
     end = 0
     for k in range(reader.blocks):
         block = reader.block(k)
         begin, end = end, end + len(block)
         values[begin:end] = block
-    order = permutation(settings.seed, partner.name, reader.kept)
+    order = permutation(settings.seed, partner.name, reader.kept).to(where)
     turn = torch.from_numpy(
         rotation(settings.seed, partner.name, layer, 0, width, settings.arithmetic)
     ).double()
     turn /= turn.norm(dim=1, keepdim=True)
-    turned_pilot = turn @ pilot
-    turn = turn.to(dtype)
+    turned_pilot = (turn @ pilot.cpu()).to(where)
+    turn = turn.to(where, dtype)
     gaussian = Gaussian(reader, layer, settings)
-    constant = torch.from_numpy((gaussian.deviation == 0).all(0))
+    constant = torch.from_numpy((gaussian.deviation == 0).all(0)).to(where)
 
     def made(block: torch.Tensor) -> Values:
         return Values(block - pilot.to(dtype), (block > settings.threshold).to(dtype))
@@ -282,7 +296,7 @@ def layer_sums(reference: Reader, partner: Activations, layer: int, settings: Se
         left = Values(own - reference.pilot.to(dtype), (own > settings.threshold).to(dtype))
         real = made(values[begin:end])
         turned = real.shifted @ turn.T
-        drawn = torch.where(constant, pilot.to(dtype), gaussian.draw(len(own)))
+        drawn = torch.where(constant, pilot.to(dtype), gaussian.draw(len(own)).to(where))
         right = {
             "real": real,
             "rotated": Values(turned, (turned + turned_pilot > settings.threshold).to(dtype)),
@@ -291,6 +305,8 @@ def layer_sums(reference: Reader, partner: Activations, layer: int, settings: Se
         }
         for name in names:
             sums[name].add(left, right[name])
+    for each in sums.values():
+        each.finish()
     return sums
 
 
@@ -426,6 +442,7 @@ def compare(sources: list[Activations], settings: Settings) -> pd.DataFrame:
     for k in range(reference.blocks):
         block = reference.block(k)
         own.add(Values(block - reference.pilot.to(dtype), (block > settings.threshold).to(dtype)))
+    own.finish()
     largest = [largest_similarities(reference, own, partner, settings) for partner in partners]
     return similarity_table(first.width, largest)
 

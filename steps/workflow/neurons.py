@@ -230,8 +230,8 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
 
     Memory and work are those of the planner, of the largest job of the step, and grow with each attempt;
     minutes assume 20 GFLOP/s per thread, or 5 TFLOP/s of an accelerator, and half of them lost. Models run on
-    the device of the dump where they stand in for one, and else on the step's own, as all products but those
-    that only the host forms. What the host does that is no product takes one core, whatever the threads.
+    the device of the dump where they stand in for one, and else on the step's own, as all products. What the
+    host does that is no product takes one core, whatever the threads.
     """
     jobs = neurons_plan.jobs(neuron_study(config), step)
     section, dump = getattr(config.neurons, step.removesuffix("_part"), None), config.neurons.dump
@@ -246,9 +246,7 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
         return 20e9 * threads if device == "cpu" else 5e12
 
     def seconds(job: neurons_plan.Job) -> float:
-        products = job.flops - job.forward - job.host_flops
-        forward = job.forward / speed(models)
-        return forward + products / speed(own) + job.host_flops / speed("cpu") + job.host
+        return job.forward / speed(models) + (job.flops - job.forward) / speed(own) + job.host
 
     minutes = 10 + 2 * max(map(seconds, jobs), default=0.0) / 60
     resources = growing(max((job.megabytes for job in jobs), default=1000), minutes)

@@ -164,7 +164,11 @@ def test_hours_follow_hardware_share_and_disk() -> None:
         rel=0.01,
     )
     half = planned(of, hardware="v100", share=0.5, disk_gb_per_s=0.5)
-    for rule in whole["rules"].keys() - {"explain", "histograms"}:  # whose sums a core of the host forms
+    for rule in whole["rules"].keys() - {
+        "explain",
+        "histograms",
+        "similarity",
+    }:  # where a core of the host works
         assert half["rules"][rule]["hours"] == pytest.approx(2 * whole["rules"][rule]["hours"]), rule
     own = planned(of, hardware="v100", share=1, peak_tflops=15.7)
     assert own["total"]["hours"] == pytest.approx(whole["total"]["hours"])
@@ -348,10 +352,9 @@ def test_similarity_holds_a_layer_and_its_sums(tmp_path: Path) -> None:
 def test_what_the_host_does_takes_its_time_on_any_device() -> None:
     of = study(source="model", explain={"tokens": 10_000_000})
     slow, fast = (planned(of, hardware=name)["rules"] for name in ("v100", "h100"))
-    for rule in ("explain", "histograms"):
+    for rule in ("explain", "histograms", "similarity"):
         (job,) = plan.jobs(of, rule)
         assert fast[rule]["hours"] > job.host / 3600 > 0
-    assert fast["similarity"]["hours"] > 0.9 * slow["similarity"]["hours"]
     assert fast["correlate"]["hours"] < 0.5 * slow["correlate"]["hours"]
 
 

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from steps.core.errors import UserError
 from steps.core.runner import Output
-from steps.neurons import baseline, similarity
+from steps.neurons import baseline, moments, similarity
+from steps.neurons.activations import PostActivations
 from steps.neurons.pairs import load_pairs
 from tests.neurons.planted import correlate_pair, pearson, stored_post, write_activations
 
@@ -133,6 +135,20 @@ def test_planted_neurons_come_back_by_every_measure_and_exceed_every_null(tmp_pa
                 assert excess[10:18].min() > 0.2, (measure, null)
                 if measure == "pearson":
                     assert excess[18:].max() < 0.2, null
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_accelerators_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    """Their path, on the CPU and where there is one on an accelerator."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no accelerator here")
+    ledgers = [planted(tmp_path, name, k) for k, name in enumerate("ab")]
+    wanted = run(ledgers)
+    if device == "cpu":
+        on_device = PostActivations._block_on_device
+        monkeypatch.setattr(PostActivations, "block", lambda post, k: on_device(post, k, None))
+        monkeypatch.setattr(similarity, "add_products", moments._add_whole_products)
+    pd.testing.assert_frame_equal(run(ledgers, device=device), wanted, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("cut", [{"block_tokens": 900}, {"block_tokens": 64}, {"block_tokens": 112}])

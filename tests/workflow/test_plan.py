@@ -99,7 +99,7 @@ def test_sizes_of_local_models_are_read(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_gpu_is_asked_for_where_the_device_is_one() -> None:
     """Where products are formed on one, or models run: in the dump, or in whoever reads a study without."""
     paper = ROOT / "config" / "paper.yaml"
-    for step in ("moments", "products", "correlate", "clusters"):
+    for step in ("moments", "products", "correlate", "clusters", "similarity"):
         config = configured(paper, **{step: {"device": "cuda"}})
         assert workflow.neuron_resources(config, step)["gpu"] == 1
         assert "gpu" not in workflow.neuron_resources(config, "baseline")
@@ -123,7 +123,7 @@ def test_a_gpu_does_not_shorten_what_the_host_does() -> None:
     for step, least in (("explain_part", 25), ("histograms_part", 4), ("similarity", 30)):
         config = configured(paper, dump={"device": "cuda"})
         job = plan.jobs(workflow.neuron_study(config), step)[-1]
-        host = (job.host + job.host_flops / (20e9 * threads)) / 60
+        host = (job.host + job.products / (20e9 * threads)) / 60
         asked = workflow.neuron_resources(config, step)["runtime"](None, 1)
         assert 2 * host < asked < workflow.neuron_resources(configured(paper), step)["runtime"](None, 1)
         assert host > least
