@@ -91,7 +91,7 @@ def growth(folder: Path, quick: bool) -> Iterator[Figure]:
     """``neurons.tokens_slope`` (moments and correlation of a pair) and ``neurons.pairs_slope``.
 
     What does not grow with the tokens (pilot values, summaries, rotations, the first top examples) takes
-    0.3 s, so the smallest job takes some seconds: with 12,288 tokens it was a third, and the slope 0.87.
+    about 0.3 s, so small jobs flatten the slope: it was 0.87 where the smallest had 12,288 tokens.
     """
     runs = 2 if quick else RUNS
     width, smallest, block = (32, 512, 128) if quick else (256, 32_768, 4096)

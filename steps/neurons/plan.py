@@ -8,10 +8,10 @@ products of matrices: forward passes without the unembedding (attention in full,
 interventions with it), products within layers (their upper triangle and what lies beside its diagonal),
 products of pairs, rotations, products of weights. With ``dump.source: model`` every job that reads
 activations runs the models again. Hours are FLOPs over the share of the peak that is reached, plus bytes over
-the bandwidth of the disk. Whatever computes the activations, one core of the host counts the bins of
-``neurons.histograms``, draws the normal numbers of ``neurons.similarity`` and, where its device is the host,
-forms the sums of ``neurons.explain``. Start-up, scheduling and whatever else is no product are left out, and
-so are language models.
+the bandwidth of the disk. Whatever the device, one core of the host draws the rotations of
+``neurons.correlate`` and summarises correlations, counts the bins of ``neurons.histograms``, draws the normal
+numbers of ``neurons.similarity`` and, unless it has a device, forms the sums of ``neurons.explain``. Start-up,
+scheduling and whatever else is no product are left out, and so are language models.
 """
 
 from __future__ import annotations
@@ -71,6 +71,12 @@ EXPLAINED = 50e-9
 
 DRAWN = 30e-9
 """The same for each normal number in an activation's place."""
+
+TURNED = 10e-9
+"""The same for each number of a rotation: every device rotates by the same ones."""
+
+SUMMARISED = 70e-9
+"""The same for each correlation, which is ordered and counted in both views."""
 
 TOP_TOKEN = 200.0
 """Bytes of a row of a table of neurons' tokens while the tables of all models are put together."""
@@ -454,6 +460,7 @@ def _correlate(study: Study, a: Model, b: Model) -> Job:
         + 2 * OPENED * study.tokens,
         products=0.0 if cut else product_flops(study.tokens, rows, b.neurons),
         rotations=rotation_flops(study.draws, rows, b),
+        host=TURNED * study.draws * b.layers * b.width**2 + SUMMARISED * rows * b.neurons,
         written=summary_bytes(study, rows, b.neurons),
         **{**read, "read": read.get("read", 0.0) + study.ranges * moments},
     )

@@ -394,15 +394,14 @@ def brought_tokenizer_files(config: Config) -> list[str]:
 def language_model_resources(config: Config, step: str) -> dict[str, Any]:
     """Megabytes and minutes that a step of the language models asks for, and a GPU where it helps.
 
-    Both grow with each attempt; minutes assume 20 GFLOP/s per thread. The size of listed models follows
-    from ``neurons.plan``, MLPs taken to be four times as wide as the residual stream.
+    Both grow with each attempt; minutes assume 20 GFLOP/s per thread. Of listed models the largest counts.
     """
     chapter = config.language_models
     train, context = chapter.train, chapter.rows.context
     parameters = 12 * train.layers * train.width**2 + (chapter.tokenizer.vocabulary + context) * train.width
     batch = train.batch_rows * context * (40 * train.layers * train.width + 3 * chapter.tokenizer.vocabulary)
-    plan = config.neurons.plan
-    listed = 1.5e8 + 0.75 * plan.layers * plan.width**2  # embeddings, blocks
+    sizes = [neuron_model(config, name) for name in chapter.names()] if chapter.models else []
+    listed = max((size.parameters + size.embeddings for size in sizes), default=0.0)
     megabytes, work, threads, device = {
         "tokenizer": (3_000, 0.0, chapter.tokenizer.threads, "cpu"),
         "rows": (4_000, 0.0, chapter.rows.threads, "cpu"),
@@ -414,7 +413,7 @@ def language_model_resources(config: Config, step: str) -> dict[str, Any]:
         ),
         "import": (6_000 + 4 * listed / 1e6, 0.0, 1, "cpu"),
         "evaluate": (
-            4_000 + 5 * listed / 1e6 * bool(chapter.models),
+            4_000 + 5 * listed / 1e6,
             2.0
             * (listed if chapter.models else parameters)
             * chapter.evaluate.rows

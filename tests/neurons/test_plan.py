@@ -160,15 +160,13 @@ def test_hours_follow_hardware_share_and_disk() -> None:
     whole = planned(of, hardware="v100", share=1)
     assert whole["rules"]["correlate"]["hours"] == pytest.approx(
         (2.717e17 + plan.rotation_flops(1, 36864, of.models[1])) / 15.7e12 / 3600
-        + whole["rules"]["correlate"]["bytes_read"] / 1e9 / 3600,
+        + whole["rules"]["correlate"]["bytes_read"] / 1e9 / 3600
+        + sum(job.host for job in plan.jobs(of, "correlate")) / 3600,
         rel=0.01,
     )
     half = planned(of, hardware="v100", share=0.5, disk_gb_per_s=0.5)
-    for rule in whole["rules"].keys() - {
-        "explain",
-        "histograms",
-        "similarity",
-    }:  # where a core of the host works
+    sped = whole["rules"].keys() - {"correlate", "explain", "histograms", "similarity"}  # a core's work too
+    for rule in sped:
         assert half["rules"][rule]["hours"] == pytest.approx(2 * whole["rules"][rule]["hours"]), rule
     own = planned(of, hardware="v100", share=1, peak_tflops=15.7)
     assert own["total"]["hours"] == pytest.approx(whole["total"]["hours"])
@@ -352,9 +350,11 @@ def test_similarity_holds_a_layer_and_its_sums(tmp_path: Path) -> None:
 def test_what_the_host_does_takes_its_time_on_any_device() -> None:
     of = study(source="model", explain={"tokens": 10_000_000})
     slow, fast = (planned(of, hardware=name)["rules"] for name in ("v100", "h100"))
-    for rule in ("explain", "histograms", "similarity"):
+    for rule in ("correlate", "explain", "histograms", "similarity"):
         (job,) = plan.jobs(of, rule)
         assert fast[rule]["hours"] > job.host / 3600 > 0
+    many, one = (plan.jobs(study(draws=draws), "correlate")[0].host for draws in (999, 1))
+    assert many - one == pytest.approx(998 * 12 * 3072**2 * plan.TURNED)
     assert fast["correlate"]["hours"] < 0.5 * slow["correlate"]["hours"]
 
 

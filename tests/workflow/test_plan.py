@@ -95,6 +95,15 @@ def test_sizes_of_local_models_are_read(tmp_path: Path, monkeypatch: pytest.Monk
     assert [(m.layers, m.width) for m in workflow.neuron_study(config).models] == [(3, 80)] * 2
     assert workflow.local_configurations(config) == [f"models/{n}/config.json" for n in ("first", "second")]
 
+    def asked() -> list[int]:
+        steps = ("import", "evaluate")
+        return [workflow.language_model_resources(config, step)["mem_mb"](None, 1) for step in steps]
+
+    small = asked()
+    large = {**shape, "n_layer": 48, "n_embd": 1600, "n_head": 25}  # GPT-2 XL's 1.5 billion parameters
+    (tmp_path / "models" / "second" / "config.json").write_text(json.dumps(large))
+    assert all(more - less > 4 * 1.4e9 / 1e6 for more, less in zip(asked(), small, strict=True))
+
 
 def test_a_gpu_is_asked_for_where_the_device_is_one() -> None:
     """Where products are formed on one, or models run: in the dump, or in whoever reads a study without."""
