@@ -9,9 +9,9 @@ interventions with it), products within layers (their upper triangle and what li
 products of pairs, rotations, products of weights. With ``dump.source: model`` every job that reads
 activations runs the models again. Hours are FLOPs over the share of the peak that is reached, plus bytes over
 the bandwidth of the disk. Whatever the device, one core of the host draws the rotations of
-``neurons.correlate`` and summarises correlations, counts the bins of ``neurons.histograms``, draws the normal
-numbers of ``neurons.similarity`` and, unless it has a device, forms the sums of ``neurons.explain``. Start-up,
-scheduling and whatever else is no product are left out, and so are language models.
+``neurons.correlate`` and summarises correlations, counts the bins of ``neurons.histograms``, draws the
+normal numbers of ``neurons.similarity`` and, unless it has a device, forms the sums of ``neurons.explain``.
+Start-up, scheduling and whatever else is no product are left out, and so are language models.
 """
 
 from __future__ import annotations
