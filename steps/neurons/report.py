@@ -52,6 +52,7 @@ from steps.neurons import intervene as intervene_step
 from steps.neurons import roles as roles_step
 from steps.neurons.activations import Activations, open_all, post_activations
 from steps.neurons.baseline import read_excess, require_one_reference
+from steps.neurons.classify import ROLES
 from steps.neurons.clusters import read_members
 from steps.neurons.families import FAMILIES, family_counts
 from steps.neurons.gallery import TITLES
@@ -59,7 +60,7 @@ from steps.neurons.logit_histograms import CAPTIONS as LOGIT_CAPTIONS
 from steps.neurons.pairs import Pair, load_pairs, require_sources
 from steps.neurons.statistic_figures import CAPTIONS as STATISTIC_CAPTIONS
 from steps.neurons.table import KEYS
-from steps.neurons.universal import UniversalSettings, chosen
+from steps.neurons.universal import UniversalSettings, chosen, describe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -249,10 +250,44 @@ def token_texts(tokenizer: Path, tokens: np.ndarray) -> dict[int, str]:
     }
 
 
+def kinds_table(numbers: dict[str, Any]) -> dict[str, Any]:
+    """How many of the reference's neurons have each family and role, as the metrics count them."""
+    kinds = [
+        (family.replace("_", " "), "explanation on held-out text", numbers[f"family_count_{family}"])
+        for family in FAMILIES
+    ]
+    for suffix, limits in (("", "the paper's limits"), ("_width_free", "limits without width")):
+        kinds += [(role, f"weights, {limits}", numbers[f"{role}{suffix}"]) for role in ROLES]
+    tested = "weights, test against random directions"
+    kinds.append(("entropy", tested, numbers["entropy_candidates"]))
+    kinds.append(("attention (de)activation", tested, numbers["attention_neurons"]))
+
+    def share(count: int | None) -> float | None:
+        """Nothing where no head has a score, so that no neuron was tested."""
+        return None if count is None else round(100 * count / numbers["neurons_per_model"], 1)
+
+    return {
+        "title": "Kinds of neurons",
+        "caption": "Of the reference's neurons. One may be of several kinds: what it fires on, what it writes.",
+        "columns": ["kind", "called by", "neurons", "% of all"],
+        "rows": [[*kind, share(kind[-1])] for kind in kinds],
+    }
+
+
 def headline_cards(
-    numbers: dict[str, Any], study: str, correlations: list[Path], activations: list[Path]
+    numbers: dict[str, Any],
+    study: str,
+    correlations: list[Path],
+    activations: list[Path],
+    explanations: Path,
+    roles: Path,
+    attention: Path,
+    universal: str,
 ) -> list[dict[str, Any]]:
-    """The chapter's headline figures for the report page, with where each came from."""
+    """The chapter's headline figures for the report page, with where each came from.
+
+    ``universal`` says which neurons are those of ``explained_above_half``.
+    """
     excess = [
         (
             "Universal, excess above 0.5",
@@ -287,10 +322,32 @@ def headline_cards(
         "",
         f"Groups of mutual best matches; they hold {numbers['clustered_neurons']} neurons.",
     )
+    explained = (
+        "Explained above one half",
+        round(100 * numbers["explained_above_half"], 1),
+        "%",
+        f"Share whose best feature explains most of their variance on held-out text; of {universal}.",
+    )
+    entropy = (
+        "Entropy neurons",
+        numbers["entropy_candidates"],
+        "neurons",
+        "Their output lies in the unembedding's null space more than random directions do.",
+    )
+    largest = numbers["attention_score_max"]
+    score = (
+        "Largest attention score",
+        None if largest is None else round(largest, 3),
+        "",
+        "Of all pairs of a neuron and a later head: how much the neuron turns the head to BOS, or from it.",
+    )
     return [
         *(card(*facts, step="neurons.baseline", study=study, inputs=correlations) for facts in excess),
         card(*same_layer, step="neurons.report", study=study, inputs=correlations),
         card(*clusters, step="neurons.clusters", study=study, inputs=[*correlations, *activations]),
+        card(*explained, step="neurons.explain", study=study, inputs=[explanations]),
+        card(*entropy, step="neurons.roles", study=study, inputs=[roles]),
+        card(*score, step="neurons.attention", study=study, inputs=[attention]),
     ]
 
 
@@ -326,10 +383,9 @@ def main(
     excess_table, cluster_members = read_excess(excess, pairs), read_members(clusters, sources)
     example_table = read_table(examples, [*KEYS, "token"]).to_pandas()
     explained = read_table(explanations, ["model", "family", "variance_reduction_held_out"]).to_pandas()
-    numbers = metrics(excess_table, cluster_members, pairs, len(sources)) | explanation_metrics(
-        explained[explained["model"] == pairs[0].a],
-        chosen(excess_table, settings.universal_set, settings.top_share),
-    )
+    universal = chosen(excess_table, settings.universal_set, settings.top_share)
+    numbers = metrics(excess_table, cluster_members, pairs, len(sources))
+    numbers |= explanation_metrics(explained[explained["model"] == pairs[0].a], universal)
     numbers |= roles_step.metrics(read_table(roles, roles_step.COUNTED).to_pandas())
     numbers |= read_json(attention)
     tokens = next(iter(sources.values())).tokens
@@ -345,7 +401,16 @@ def main(
         f" {len(pairs)} other models that saw the same {numbers['tokens']} tokens. After Gurnee et al.,"
         " arXiv 2401.12181. The threshold of 0.5 is the paper's; the calibrated test, clusters and their"
         " stability are ours.",
-        "cards": headline_cards(numbers, study, correlations, activations),
+        "cards": headline_cards(
+            numbers,
+            study,
+            correlations,
+            activations,
+            explanations,
+            roles,
+            attention,
+            describe(settings.universal_set, settings.top_share, int(universal.sum())),
+        ),
         "figures": [
             {
                 "file": f"{path.parent.name}/{path.name}",
@@ -354,7 +419,7 @@ def main(
             }
             for path in [*figures, *galleries]
         ],
-        "tables": [table, model_table(dict(zip(sources, models, strict=True)))],
+        "tables": [table, kinds_table(numbers), model_table(dict(zip(sources, models, strict=True)))],
         "pages": [
             {
                 "file": page.name,

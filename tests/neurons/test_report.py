@@ -201,11 +201,30 @@ def test_cards_name_the_step_that_computed_them(planted: Study, written: tuple[d
         "Largest excess": "neurons_baseline",
         "Best match in the same layer": "neurons_report",
         "Clusters": "neurons_clusters",
+        "Explained above one half": "neurons_explain",
+        "Entropy neurons": "neurons_roles",
+        "Largest attention score": "neurons_attention",
     }
+    assert cards["Explained above one half"]["value"] == round(100 * numbers["explained_above_half"], 1)
+    assert "universal neurons: privileged basis" in cards["Explained above one half"]["note"]
+    assert cards["Largest attention score"]["value"] == 1.5
     assert cards["Best match in the same layer"]["value"] == round(100 * numbers["same_layer_match_share"], 1)
     assert cards["Clusters"]["value"] == numbers["clusters"]
     assert "the rate is higher" in cards["Privileged basis"]["note"]
     assert set(cards["Largest excess"]["inputs"]) == {path.as_posix() for path in planted.reference}
+
+
+def test_kinds_of_neurons_are_counted_as_in_the_metrics(written: tuple[dict, dict]) -> None:
+    numbers, page = written
+    (table,) = [table for table in page["tables"] if table["title"] == "Kinds of neurons"]
+    assert [row[0] for row in table["rows"]].count("partition") == 2
+    assert table["rows"][-1] == ["attention (de)activation", table["rows"][-1][1], 3, 3.1]  # of 96
+    made = {**numbers, "family_count_unigram": 24, "partition_width_free": 12, "attention_neurons": None}
+    rows = {(kind, by): rest for kind, by, *rest in report.kinds_table(made)["rows"]}
+    assert rows["unigram", "explanation on held-out text"] == [24, 25.0]
+    assert rows["partition", "weights, the paper's limits"] == [0, 0.0]
+    assert rows["partition", "weights, limits without width"] == [12, 12.5]
+    assert rows["attention (de)activation", "weights, test against random directions"] == [None, None]
 
 
 def test_inputs_of_another_study_are_refused(planted: Study, tmp_path: Path) -> None:
