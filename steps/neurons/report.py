@@ -268,7 +268,7 @@ def kinds_table(numbers: dict[str, Any]) -> dict[str, Any]:
 
     return {
         "title": "Kinds of neurons",
-        "caption": "Of the reference's neurons. One may be of several kinds: what it fires on, what it writes.",
+        "caption": "Of the reference's neurons. One may be of several: what it fires on, what it writes.",
         "columns": ["kind", "called by", "neurons", "% of all"],
         "rows": [[*kind, share(kind[-1])] for kind in kinds],
     }

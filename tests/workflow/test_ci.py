@@ -56,6 +56,22 @@ def test_metrics_agree_with_the_tables(ran: Path) -> None:
     assert metrics["clusters"] == table["cluster"].nunique()
     assert metrics["clustered_neurons"] == table["cluster"].notna().sum()
 
+    def rows(name: str) -> pd.DataFrame:
+        made = pd.read_parquet(ran / f"results/neurons/ci/{name}.parquet")
+        return made[made["model"] == "seed-1"]
+
+    families = rows("explanations")["family"].value_counts()
+    found = {name: count for name, count in metrics.items() if name.startswith("family_count_")}
+    assert found == {name: families.get(name.removeprefix("family_count_"), 0) for name in found}
+    assert sum(found.values()) > 0
+    roles = rows("roles")
+    for role in ("prediction", "suppression", "partition"):
+        assert metrics[role] == (roles["role"] == role).sum()
+    assert metrics["partition"] > 0
+    assert metrics["entropy_candidates"] == roles["entropy"].sum()
+    assert metrics["attention_score_max"] == rows("attention_heads")["score_max"].max()
+    assert metrics["attention_neurons"] == rows("attention_neurons")["attention_neuron"].sum()
+
 
 def test_the_page_shows_the_headline_and_needs_no_network(ran: Path) -> None:
     page = (ran / "results/report/index.html").read_text()

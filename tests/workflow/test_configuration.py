@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import yaml
 from steps import workflow
 from steps.core.errors import UserError
 from steps.core.settings import Settings
-from tests.workflow.conftest import ROOT, snakemake
+from tests.workflow.conftest import ROOT, snakemake, write_texts
 
 
 def default() -> dict[str, Any]:
@@ -44,6 +46,26 @@ def test_the_default_file_holds_every_setting_with_its_default() -> None:
         here = [place for place in places if place in stated]
         assert here, f"config/default.yaml lacks {'.'.join(path)}"
     assert keys(workflow.configure(default())) == keys(workflow.Config())
+
+
+def shown(page: str) -> list[list[str]]:
+    """The snakemake commands of a page's blocks, as a shell takes them apart."""
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("    snakemake ")]
+
+
+@pytest.mark.parametrize("arguments", shown("README.md"), ids=" ".join)
+def test_what_the_readme_shows_works(tmp_path: Path, arguments: list[str]) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"\n    corpus: (.|\n    )+", text)
+    assert block is not None
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(textwrap.dedent(block[0]).replace("path/to/texts", "texts"))
+    write_texts(tmp_path / "texts")
+    typed = [str(mine) if argument == "mine.yaml" else argument for argument in arguments]
+    before = [] if "--list" in typed else ["--dry-run"]
+    said = snakemake(tmp_path, *before, *typed, config=None)
+    assert ("neurons_correlate" in said.stdout + said.stderr) or typed[0].startswith("results/")
 
 
 def test_every_setting_of_the_default_file_has_a_comment() -> None:
