@@ -503,7 +503,11 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: missing; build it with snakemake") from None
-    except OSError as error:  # a folder, or forbidden
+    except IsADirectoryError:
+        ledger = path / "ledger.json"
+        found = f"give its ledger, {ledger}" if ledger.is_file() else "expected a JSON file"
+        raise UserError(f"{path}: a folder; {found}") from None
+    except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); mend or remove it") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); delete it and build it again") from None

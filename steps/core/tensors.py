@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,10 @@ def write_tensors(path: Path, arrays: dict[str, np.ndarray], facts: dict[str, An
     # One entry only: safetensors writes several in random order.
     text = json.dumps({"facts": facts, "sha256": digest.hexdigest()}, sort_keys=True)
     save_file(whole, path, metadata={"facts": text})
+    # safetensors lets nobody but the owner read what it writes; a group may share a file system.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
 
 
 def read_tensors(
