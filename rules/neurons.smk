@@ -47,6 +47,8 @@ rule neurons_dump:
         "logs/neurons/dump/{study}/{model}.log",
     benchmark:
         "logs/neurons/dump/{study}/{model}.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.neurons.study),
     threads: settings.neurons.dump.threads
     resources:
         **chapters.neuron_resources(settings, "dump"),
@@ -68,6 +70,8 @@ rule neurons_moments:
         "logs/neurons/moments/{study}/{model}/range-{range}.log",
     benchmark:
         "logs/neurons/moments/{study}/{model}/range-{range}.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.neurons.study),
     threads: settings.neurons.moments.threads
     resources:
         **chapters.neuron_resources(settings, "moments"),
@@ -91,6 +95,8 @@ rule neurons_histograms:
         "logs/neurons/histograms/{study}/histograms.log",
     benchmark:
         "logs/neurons/histograms/{study}/histograms.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.neurons.study),
     threads: settings.neurons.histograms.threads
     resources:
         **chapters.neuron_resources(settings, "histograms"),
@@ -112,6 +118,8 @@ rule neurons_histograms_part:
         "logs/neurons/histograms_part/{study}/{model}/part-{part}.log",
     benchmark:
         "logs/neurons/histograms_part/{study}/{model}/part-{part}.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.neurons.study),
     threads: settings.neurons.histograms.threads
     resources:
         **chapters.neuron_resources(settings, "histograms_part"),
@@ -138,6 +146,8 @@ rule neurons_products:
         "logs/neurons/products/{study}/{a}/{b}/tile-{tile}/range-{range}.log",
     benchmark:
         "logs/neurons/products/{study}/{a}/{b}/tile-{tile}/range-{range}.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.neurons.study),
     threads: settings.neurons.products.threads
     resources:
         **chapters.neuron_resources(settings, "products"),
@@ -177,6 +187,8 @@ rule neurons_correlate:
         "logs/neurons/correlate/{study}/{a}/{b}/tile-{tile}.log",
     benchmark:
         "logs/neurons/correlate/{study}/{a}/{b}/tile-{tile}.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.neurons.study),
     threads: settings.neurons.correlate.threads
     resources:
         **chapters.neuron_resources(settings, "correlate"),
@@ -200,6 +212,8 @@ rule neurons_baseline:
         "logs/neurons/baseline/{study}/baseline.log",
     benchmark:
         "logs/neurons/baseline/{study}/baseline.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.neurons.study),
     resources:
         **chapters.neuron_resources(settings, "baseline"),
     params:
@@ -221,6 +235,8 @@ rule neurons_clusters:
         "logs/neurons/clusters/{study}/clusters.log",
     benchmark:
         "logs/neurons/clusters/{study}/clusters.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.neurons.study),
     threads: settings.neurons.clusters.threads
     resources:
         **chapters.neuron_resources(settings, "clusters"),
@@ -249,6 +265,8 @@ rule neurons_table:
         "logs/neurons/table/{study}/table.log",
     benchmark:
         "logs/neurons/table/{study}/table.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.neurons.study),
     resources:
         **chapters.neuron_resources(settings, "table"),
     params:
@@ -272,6 +290,8 @@ rule neurons_weights:
         "logs/neurons/weights/{study}/weights.log",
     benchmark:
         "logs/neurons/weights/{study}/weights.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.neurons.study),
     threads: settings.neurons.weights.threads
     resources:
         **chapters.neuron_resources(settings, "weights"),
@@ -293,6 +313,8 @@ rule neurons_composition:
         "logs/neurons/composition/{study}/{model}.log",
     benchmark:
         "logs/neurons/composition/{study}/{model}.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.neurons.study),
     threads: settings.neurons.composition.threads
     resources:
         **chapters.neuron_resources(settings, "composition"),
@@ -313,6 +335,8 @@ rule neurons_cosines:
         "logs/neurons/cosines/{study}/{model}.log",
     benchmark:
         "logs/neurons/cosines/{study}/{model}.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.neurons.study),
     threads: settings.neurons.cosines.threads
     resources:
         **chapters.neuron_resources(settings, "cosines"),
@@ -343,6 +367,8 @@ rule neurons_roles:
         "logs/neurons/roles/{study}/roles.log",
     benchmark:
         "logs/neurons/roles/{study}/roles.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.neurons.study),
     resources:
         **chapters.neuron_resources(settings, "roles"),
     params:
@@ -367,6 +393,8 @@ rule neurons_logit_histograms:
         "logs/neurons/logit_histograms/{study}/logit_histograms.log",
     benchmark:
         "logs/neurons/logit_histograms/{study}/logit_histograms.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.neurons.study),
     resources:
         **chapters.neuron_resources(settings, "logit_histograms"),
     params:
@@ -387,6 +415,8 @@ rule neurons_published:
         "logs/neurons/published/{study}/published.log",
     benchmark:
         "logs/neurons/published/{study}/published.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.neurons.study),
     resources:
         **chapters.neuron_resources(settings, "published"),
     params:
@@ -411,6 +441,8 @@ rule neurons_attention:
         "logs/neurons/attention/{study}/attention.log",
     benchmark:
         "logs/neurons/attention/{study}/attention.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.neurons.study),
     threads: settings.neurons.attention.threads
     resources:
         **chapters.neuron_resources(settings, "attention"),
@@ -443,6 +475,8 @@ rule neurons_intervene:
         "logs/neurons/intervene/{study}/intervene.log",
     benchmark:
         "logs/neurons/intervene/{study}/intervene.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.neurons.study),
     threads: settings.neurons.intervene.threads
     resources:
         **chapters.neuron_resources(settings, "intervene"),
@@ -465,7 +499,7 @@ rule neurons_figure:
         clusters="results/neurons/{study}/clusters.parquet",
         correlations=chapters.correlation_files(settings, reference=True),
         neurons="results/neurons/{study}/neurons.parquet",
-        beside=settings.neurons.figure.beside,
+        beside=user_files.neurons["figure.beside"],
     output:
         figures=expand(
             "results/neurons/{study}/figures/{figure}.svg",
@@ -481,6 +515,8 @@ rule neurons_figure:
         "logs/neurons/figure/{study}/figure.log",
     benchmark:
         "logs/neurons/figure/{study}/figure.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.neurons.study),
     resources:
         **chapters.neuron_resources(settings, "figure"),
     params:
@@ -502,7 +538,7 @@ rule neurons_explain:
         ),
         rows=chapters.rows_ledger(settings),
         tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
-        topics=chapters.topic_files(settings),
+        topics=user_files.neurons["explain.topics"],
         parts=chapters.parts_of_models(
             settings, "explanations.parquet", "tokens.parquet", "profiles.safetensors"
         ),
@@ -514,6 +550,8 @@ rule neurons_explain:
         "logs/neurons/explain/{study}/explain.log",
     benchmark:
         "logs/neurons/explain/{study}/explain.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.neurons.study),
     threads: settings.neurons.explain.threads
     resources:
         **chapters.neuron_resources(settings, "explain"),
@@ -538,7 +576,7 @@ rule neurons_explain_part:
         model=f"data/models/{settings.language_models.study}/{{model}}/ledger.json",
         rows=chapters.rows_ledger(settings),
         tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
-        topics=chapters.topic_files(settings),
+        topics=user_files.neurons["explain.topics"],
     output:
         explanations=temp(
             "results/neurons/{study}/parts/{model}/part-{part}/explanations.parquet"
@@ -551,6 +589,8 @@ rule neurons_explain_part:
         "logs/neurons/explain_part/{study}/{model}/part-{part}.log",
     benchmark:
         "logs/neurons/explain_part/{study}/{model}/part-{part}.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.neurons.study),
     threads: settings.neurons.explain.threads
     resources:
         **chapters.neuron_resources(settings, "explain_part"),
@@ -588,6 +628,8 @@ rule neurons_gallery:
         "logs/neurons/gallery/{study}/gallery.log",
     benchmark:
         "logs/neurons/gallery/{study}/gallery.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.neurons.study),
     resources:
         **chapters.neuron_resources(settings, "gallery"),
     params:
@@ -615,6 +657,8 @@ rule neurons_page:
         "logs/neurons/page/{study}/page.log",
     benchmark:
         "logs/neurons/page/{study}/page.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.neurons.study),
     resources:
         **chapters.neuron_resources(settings, "page"),
     params:
@@ -657,6 +701,8 @@ rule neurons_report:
         "logs/neurons/report/{study}/report.log",
     benchmark:
         "logs/neurons/report/{study}/report.tsv"
+    wildcard_constraints:
+        study=re.escape(settings.neurons.study),
     resources:
         **chapters.neuron_resources(settings, "report"),
     params:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +52,7 @@ from steps.neurons import weights as neurons_weights
 from steps.neurons.activations import Precision
 from steps.neurons.universal import UniversalSettings
 from steps.report import page as report_page
-from steps.workflow.common import declarable, growing
+from steps.workflow.common import declarable, growing, plain
 from steps.workflow.neurons import (  # noqa: F401 (for the rules)
     COMPUTING,
     GALLERIES,
@@ -74,12 +73,12 @@ from steps.workflow.neurons import (  # noqa: F401 (for the rules)
     neuron_model,
     neuron_resources,
     neuron_study,
+    neuron_user_files,
     parts_of_models,
     product_ranges,
     published_table,
     ranges,
     require_parts,
-    topic_files,
 )
 
 MADE = ("data/raw/embedded", "data/corpora", "data/models", "results", "logs")
@@ -307,10 +306,12 @@ class UserFiles(NamedTuple):
 
     corpus: list[str]
     odd_corpus: list[str]
-    """Name and SHA-256 of those that Snakemake cannot hold (braces, control characters, bytes that are
-    no UTF-8), to be declared as parameters."""
+    """Name and SHA-256 of those that Snakemake cannot hold (braces, angle brackets, control characters,
+    bytes that are no UTF-8), to be declared as parameters."""
     models: dict[str, list[str]]
     tokenizer: list[str]
+    neurons: dict[str, list[str]]
+    """By the setting that names them."""
 
 
 def user_files(config: Config) -> UserFiles:
@@ -321,7 +322,8 @@ def user_files(config: Config) -> UserFiles:
     """
     try:
         corpus, odd = corpus_files(config)
-        return UserFiles(corpus, odd, listed_model_files(config), brought_tokenizer_files(config))
+        models, tokenizer = listed_model_files(config), brought_tokenizer_files(config)
+        return UserFiles(corpus, odd, models, tokenizer, neuron_user_files(config))
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror}); name another") from None
 
@@ -348,9 +350,8 @@ def corpus_files(config: Config) -> tuple[list[str], list[str]]:
                 " makes; put the texts in a folder of their own"
             )
     paths = look(folder)
-    plain = [path for path in paths if not re.search(r"[{}\x00-\x1f\ud800-\udfff]", str(path))]
-    others = [f"{shown(path)} {file_digest(path)}" for path in paths if path not in set(plain)]
-    return [str(path) for path in plain], others
+    others = [f"{shown(path)} {file_digest(path)}" for path in paths if not plain(path)]
+    return [str(path) for path in paths if plain(path)], others
 
 
 def corpus_resources(config: Config) -> dict[str, Any]:

@@ -17,8 +17,20 @@ def growing(megabytes: float, minutes: float) -> dict[str, Any]:
     }
 
 
+def plain(path: Path | str) -> bool:
+    """Whether Snakemake takes a path as it is: it fills in what stands in braces or angle brackets."""
+    return re.search(r"[{}<>\x00-\x1f\ud800-\udfff]", str(path)) is None
+
+
 def declarable(paths: list[Path]) -> list[str]:
-    odd = next((path for path in paths if re.search(r"[{}\x00-\x1f\ud800-\udfff]", str(path))), None)
-    if odd is not None:
-        raise UserError(f"{str(odd)!r}: found braces or control characters in a path; rename the folder")
+    """Paths of the user's, to be declared as input.
+
+    Raises:
+        UserError: Snakemake cannot hold one.
+    """
+    for path in paths:
+        if not plain(path):
+            raise UserError(
+                f"{str(path)!r}: found braces, angle brackets or control characters in a path; rename it"
+            )
     return [str(path) for path in paths]

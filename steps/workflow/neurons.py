@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steps.core.errors import UserError
+from steps.corpus.document import shown
 from steps.neurons import explain as neurons_explain
 from steps.neurons import figure as neurons_figure
 from steps.neurons import gallery as neurons_gallery
@@ -208,13 +210,28 @@ def family_tables(config: Config) -> list[str]:
     return [f"{NEURONS}/explanations.parquet"]
 
 
-def topic_files(config: Config) -> list[str]:
-    """The user's topic sets, to be declared as input; none where they are learned."""
-    topics = config.neurons.explain.topics
-    return [] if topics is None else declarable([topics])
+def neuron_user_files(config: Config) -> dict[str, list[str]]:
+    """The user's files that the chapter reads, by their setting, to be declared as input.
+
+    Raises:
+        UserError: one is missing, since Snakemake looks only where it makes something of it; or it has a
+            name that Snakemake cannot hold.
+    """
+    neurons = config.neurons
+    named: dict[str, list[str | Path | None]] = {
+        "explain.topics": [neurons.explain.topics],
+        "figure.beside": [*neurons.figure.beside],
+        "published.table": [neurons.published.table],
+    }
+    found = {key: declarable([Path(path) for path in paths if path]) for key, paths in named.items()}
+    for key, paths in found.items():
+        for path in map(Path, paths):
+            if not path.is_file():
+                raise UserError(f"neurons.{key}: found {shown(path)}, which is no file; name one that is")
+    return found
 
 
-def published_table(config: Config) -> str:
+def published_table(config: Config) -> list[str]:
     """The neuron table of others that is to be classified.
 
     Raises:
@@ -222,7 +239,7 @@ def published_table(config: Config) -> str:
     """
     if config.neurons.published.table is None:
         raise UserError("neurons.published.table: found nothing, expected a CSV or parquet file to classify")
-    return config.neurons.published.table
+    return neuron_user_files(config)["published.table"]
 
 
 def neuron_resources(config: Config, step: str) -> dict[str, Any]:

@@ -18,6 +18,8 @@ HOSTILE = [
     "{corpus}.txt",
     "$(touch broken).txt",
     "it's.txt",
+    "<b>bold.txt",
+    "<results>.txt",
     "new\nline.txt",
     "\udcff.txt",
     "[a].txt",

@@ -310,6 +310,13 @@ def test_a_mistake_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
         ("language_models={models: [{name: a, path: gone}]}", "gone: no such folder; list the folder"),
         ("corpus={documents: {source: files, files: {folder: .}}}", "expected a folder apart from data/raw"),
         ("neurons={parts: 3}", "neurons.parts: found 3, expected at most 2, the number of layers"),
+        (
+            "neurons={explain: {topics: gone.json}}",
+            "neurons.explain.topics: found gone.json, which is",
+        ),
+        ("neurons={figure: {beside: [gone.parquet]}}", "neurons.figure.beside: found gone.parquet, which is"),
+        ("neurons={published: {table: results}}", "neurons.published.table: found results, which is no file"),
+        ("neurons={published: {table: <b>.csv}}", "'<b>.csv': found braces, angle brackets or control"),
     ],
 )
 def test_what_is_missing_is_one_line_without_frames_of_ours(tmp_path: Path, setting: str, says: str) -> None:
@@ -320,6 +327,17 @@ def test_what_is_missing_is_one_line_without_frames_of_ours(tmp_path: Path, sett
     assert "steps/" not in said
     assert ".smk" not in said
     assert "Traceback" not in said
+
+
+def test_another_study_is_never_made(tmp_path: Path) -> None:
+    """It would be made under this one's settings, over what its own have made."""
+    for made in (
+        "results/neurons/other/neurons.parquet",
+        "results/neurons/other/figures/roles.svg",
+        "data/models/other/rows/embedded/ledger.json",
+    ):
+        said = snakemake(tmp_path, "-n", "--", made, config=None, expect=1)
+        assert "MissingRuleException" in said.stdout + said.stderr
 
 
 @pytest.mark.parametrize("folder", [".", "data", "data/models/tiny", "results", "texts/../logs"])
