@@ -1,4 +1,4 @@
-"""Reprise: five machine-learning papers as one workflow. `snakemake --list` shows the targets."""
+"""Reprise: five machine-learning papers as one workflow. `snakemake --list-target-rules` lists them."""
 
 import sys
 

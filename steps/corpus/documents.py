@@ -158,6 +158,7 @@ def write_corpus(documents: Iterable[Document], settings: Settings, out: Path) -
                 if kept:
                     counts.add(side, source, characters)
             _check(counts)
+            _warn(counts, settings.held_out)
             start = 0
             with pq.ParquetWriter(out, schema, compression="zstd", write_page_checksum=True) as writer:
                 for group in range(file.num_row_groups):
@@ -262,6 +263,27 @@ def _check(counts: Counts) -> None:
         raise UserError(
             f"corpus.documents: found {len(labels)} labels, expected {MOST_LABELS} at most; set label_column"
             " to a column with fewer values or leave it out"
+        )
+
+
+def _warn(counts: Counts, wanted: float) -> None:
+    """Say where a side is far from what was wanted: units are few, or of very different size."""
+    characters = {side: sum(found.values()) for side, found in counts.characters.items()}
+    share = characters["held_out"] / sum(characters.values())
+    if not wanted / 2 <= share <= min(2 * wanted, (1 + wanted) / 2):
+        logger.warning(
+            "corpus.documents.held_out: %.3g of the characters are held out, %g was wanted: units are few or"
+            " of very different size; divide large files, or take another corpus.documents.seed",
+            share,
+            wanted,
+        )
+    train, held_out = (set(counts.documents[side]) for side in ("train", "held_out"))
+    if one_sided := sorted(train ^ held_out):
+        logger.warning(
+            "corpus.documents: %d of %d labels are on one side only (%s); divide their files, or take another seed",
+            len(one_sided),
+            len(train | held_out),
+            ", ".join(map(repr, one_sided[:3])) + (", ..." if len(one_sided) > 3 else ""),
         )
 
 

@@ -49,7 +49,8 @@ Neuron = tuple[str, int]
 """A model's name and the number of one of its neurons."""
 
 MARGIN = 0.1
-"""Candidates further than this below the null's threshold cannot become edges by resampling."""
+"""Candidates further than this below the null's threshold are left out: resampling makes edges of them only
+where a few blocks hold all of a neuron's variance."""
 
 
 MOST_RUNS = 256

@@ -13,7 +13,7 @@ array      shape, dtype                    contents
 =========  ==============================  ===========================================================
 
 With ``source: model`` the store has no ``pre``: readers compute it again, rounded identically, since a
-dump at the paper's scale is 39 TB. Post-activations are derived on reading with the model's own
+dump at the paper's scale is 37 TB. Post-activations are derived on reading with the model's own
 activation function.
 """
 

@@ -863,7 +863,7 @@ def _row(name: str, row: dict[str, Any], flops: float) -> tuple[str, ...]:
         size(1e6 * row["megabytes"]),
         f"{flops:.2g}",
         *sizes,
-        f"{row['hours']:.3g}",
+        "< 0.001" if 0 < row["hours"] < 0.001 else f"{row['hours']:.3g}",
     )
 
 

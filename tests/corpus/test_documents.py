@@ -49,6 +49,18 @@ def test_a_unit_is_on_one_side_and_the_share_is_as_asked(tmp_path: Path) -> None
     assert [row["document"] for row in rows] == [document.key for document in documents]
 
 
+def test_a_share_far_from_what_was_asked_and_labels_on_one_side_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    even = [Document(f"u{i}", f"d{i}", "ab"[i % 2], f"document {i} " + "x" * 60) for i in range(1000)]
+    corpus(even, tmp_path / "c.parquet", held_out=0.2)
+    assert caplog.text == ""
+    large = Document("u1001", "all", "c", "y" * 1_000_000)
+    held_out = corpus([*even, large], tmp_path / "c.parquet", held_out=0.2)[-1]["split"] == "held_out"
+    assert ("held_out: 0.9" if held_out else "held_out: 0.01") in caplog.text
+    assert "1 of 3 labels are on one side only ('c')" in caplog.text
+
+
 def test_the_side_depends_on_the_name_of_the_unit_alone(tmp_path: Path) -> None:
     documents = units(200)
     whole = {row["document"]: row["split"] for row in corpus(documents, tmp_path / "a.parquet")}
