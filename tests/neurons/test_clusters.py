@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from steps.core.digest import seed as derive_seed
 from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.neurons import clusters
-from steps.neurons.activations import Activations
-from steps.neurons.pairs import load_pairs
+from steps.neurons.activations import Activations, open_all
+from steps.neurons.pairs import Pair, load_pairs
 from tests.neurons.conftest import SHARED, Study
+from tests.neurons.planted import correlate_pair, pearson, stored_post, write_activations
 
 
 def members(study: Study) -> dict[int, set[tuple[str, int]]]:
@@ -94,6 +97,82 @@ def test_resampled_correlations_equal_those_of_the_resampled_tokens(planted: Stu
     np.testing.assert_allclose(
         sums.correlations(weights[None].astype(float), ("a", "b"))[0], expected, atol=1e-10
     )
+
+
+BLOCKS, BLOCK = 20, 64
+STRONG, LOCAL, GUEST = 3, 30, 7
+"""A family that is alike everywhere, one that is alike in one block, one that model c joins in that block."""
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Pair], list[Path]]:
+    """The correlations and activations of three models of 2 x 24 neurons, most of which share nothing."""
+    folder = tmp_path_factory.mktemp("uneven")
+    rng = np.random.default_rng(3)
+    tokens = BLOCKS * BLOCK
+    everywhere, guest = rng.standard_normal((2, tokens))
+    bursts = np.zeros((2, tokens))
+    for burst, block in zip(bursts, (4, 11), strict=True):
+        burst[block * BLOCK : (block + 1) * BLOCK] = 10 * rng.standard_normal(BLOCK)
+    ledgers = []
+    for name in "abc":
+        pre = rng.standard_normal((tokens, 48))
+        pre[:, STRONG] += 2 * everywhere
+        pre[:, LOCAL] += bursts[0]
+        pre[:, GUEST] += bursts[1] + (0 if name == "c" else 3 * guest)
+        ledgers.append(
+            write_activations(folder / name, pre.astype(np.float16), name=name, block_tokens=BLOCK)
+        )
+    files = []
+    for a, b in itertools.combinations(ledgers, 2):
+        part = folder / f"{a.parent.name}{b.parent.name}"
+        files += correlate_pair(part, a, b, draws=199, top=48)
+    return load_pairs(files), ledgers
+
+
+def test_families_of_few_blocks_are_less_stable(uneven: tuple[list[Pair], list[Path]]) -> None:
+    """Stability is the share of resamplings that hold the block in which a family is one."""
+    pairs, ledgers = uneven
+    table, _ = clusters.find_clusters(pairs, open_all(ledgers), clusters.Settings())
+    own = table[table["size"] == 3].assign(number=table["layer"] * 24 + table["neuron"])
+    stability = own.groupby("number")["stability"].first()
+    assert (own.groupby("number").size().loc[[STRONG, LOCAL, GUEST]] == 3).all()
+    held = 1 - (1 - 1 / BLOCKS) ** BLOCKS  # 0.64
+    assert stability[STRONG] == 1
+    assert stability[LOCAL] == pytest.approx(held, abs=0.1)
+    assert stability[GUEST] == pytest.approx(held + (1 - held) * 2 / 3, abs=0.05)  # two of three remain
+    other, _ = clusters.find_clusters(pairs, open_all(ledgers), clusters.Settings(seed=1))
+    assert not table["stability"].equals(other["stability"])
+
+
+def test_stability_is_that_of_tokens_resampled_one_by_one(uneven: tuple[list[Pair], list[Path]]) -> None:
+    """Here candidates are all pairs near the threshold; tokens are those of the same resampled blocks."""
+    pairs, ledgers = uneven
+    settings = clusters.Settings(bootstraps=40, candidates=48, seed=5)
+    table, _ = clusters.find_clusters(pairs, open_all(ledgers), settings)
+    values = {ledger.parent.name: stored_post(ledger, "linear") for ledger in ledgers}
+    whole = {(a, b): pearson(values[a], values[b]) for a, b in itertools.combinations("abc", 2)}
+    generator = np.random.default_rng(derive_seed(5, "neurons.clusters", "bootstrap"))
+    threshold = [match.threshold for match in clusters.mutual_best(pairs, settings.q)]
+    families = [
+        {(row.model, row.layer * 24 + row.neuron) for row in part.itertuples()}
+        for _, part in table.groupby("cluster")
+    ]
+    overlap = np.zeros((settings.bootstraps, len(families)))
+    for r, drawn in enumerate(generator.multinomial(BLOCKS, np.full(BLOCKS, 1 / BLOCKS), size=40)):
+        again = np.repeat(np.arange(BLOCKS * BLOCK), np.repeat(drawn, BLOCK))
+        edges = []
+        for pair, least in zip(pairs, threshold, strict=True):
+            corr = pearson(values[pair.a][again], values[pair.b][again])
+            corr[whole[pair.a, pair.b] <= least[:, None] - clusters.MARGIN] = -1
+            for i, j in enumerate(corr.argmax(1)):
+                if corr[:, j].argmax() == i and corr[i, j] > least[i]:
+                    edges.append(((pair.a, i), (pair.b, int(j))))
+        found = [set(part) for part in clusters.components(edges)]
+        overlap[r] = [max(len(one & part) / len(one | part) for part in found) for one in families]
+    stability = table.groupby("cluster")["stability"].first()
+    np.testing.assert_allclose(stability, overlap.mean(0), atol=1e-12)
+    assert stability.min() < 0.7 < stability.max()
 
 
 def test_best_jaccard() -> None:

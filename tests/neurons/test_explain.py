@@ -20,6 +20,7 @@ from steps.core.tensors import read_tensors
 from steps.neurons import explain, explain_part, features, labels, moments
 from steps.neurons.families import letter
 from steps.neurons.features import WORD_LISTS, Features
+from steps.neurons.histograms import bin_numbers, count_bins
 from steps.neurons.passes import position_p
 from tests.neurons.planted import write_activations
 
@@ -284,6 +285,30 @@ def test_profiles_and_top_tokens(studies: list[tuple[Inputs, pd.DataFrame]]) -> 
             assert mine["count"].tolist() == [(flat == t).sum() for t in order]
 
 
+def test_bins_hold_the_values_of_tokens_with_the_feature(
+    studies: list[tuple[Inputs, pd.DataFrame]],
+) -> None:
+    """With it, and, as what is left of all tokens, without it."""
+    inputs = studies[0][0]
+    rng = np.random.default_rng(0)
+    tokens, sources = draw_tokens(rng)
+    v = plant(rng, tokens, sources)
+    before = np.full_like(tokens, -1)
+    before[:, 1:] = tokens[:, :-1]
+    table, _, profiles = inputs.explain()
+    every = count_bins(bin_numbers(v))
+    # A bin holds its upper edge, numpy's the lower one: so the other way round.
+    edges = -np.concatenate([[-np.inf], (25 * np.arange(256) - 2550) / 255, [np.inf]])[::-1]
+    holds = {0: np.isin(tokens, TO), 1: np.isin(tokens, B), 2: before == COMMA, 6: tokens == 0}
+    holds[SILENCED] = np.isin(tokens, OF)
+    for number, on in holds.items():
+        values, on = -v[:, number].astype(float), on.reshape(-1)
+        bins = profiles["a.bins_on"][number]
+        assert table["variance_reduction"][number] > 0.2
+        np.testing.assert_array_equal(bins, np.histogram(values[on], edges)[0][::-1])
+        np.testing.assert_array_equal(every[number] - bins, np.histogram(values[~on], edges)[0][::-1])
+
+
 def test_parts_put_together_are_the_same_bytes(tmp_path: Path) -> None:
     """For two models whose slices are of unequal width, in one part after the other and all at once."""
     rng = np.random.default_rng(5)
@@ -392,6 +417,32 @@ def test_roles_are_of_features_of_the_token_itself(studies: list[tuple[Inputs, p
     assert 0.25 < table["role_share"][0] <= 1
     assert table["role"].isna()[2]
     assert math.isnan(table["role_share"][2])
+
+
+def test_roles_are_those_of_the_response_not_of_the_tokens(tmp_path: Path) -> None:
+    """A neuron for each role of one word, a mixture, and one that the word silences."""
+    rng = np.random.default_rng(0)
+    tokens, sources = draw_tokens(rng)
+    starts, ends = (np.array([text[at].isalpha() for text in (t or "." for t in TEXTS)]) for at in (0, -1))
+    goes_on, inside = np.zeros((2, *tokens.shape), bool)
+    goes_on[:, :-1] = starts[tokens[:, 1:]]
+    inside[:, 1:] = ends[tokens[:, :-1]]
+    word = np.isin(tokens, B)
+    later = (tokens == B[1]) & inside  # the piece without a space
+    roles = np.stack([word & ~later & ~goes_on, word & ~later & goes_on, later], -1)
+    assert roles[..., 0][(tokens == B[0]) & ~goes_on].all()
+    levels = np.array([[3, 0, 0], [0, 3, 0], [0, 0, 3], [1, 2, 4], [-3, 0, -2]])
+    elsewhere = 0.5 * (rng.random(tokens.shape) < 0.4) * ~word  # a response is what is above the mean there
+    pre = rng.standard_normal((*tokens.shape, 2 * WIDTH)).astype(np.float16)
+    pre[..., :5] = 1 + roles @ levels.T + elsewhere[..., None]
+    table = write_inputs(tmp_path, tokens, sources, pre.reshape(-1, 2 * WIDTH)).explain()[0]
+    assert table["feature"][:5].tolist() == ["unigram 'b'"] * 5
+    response = (levels - elsewhere[~word].mean()) * roles.sum((0, 1)) * np.array([[1], [1], [1], [1], [-1]])
+    share = response.clip(0) / response.clip(0).sum(1, keepdims=True)
+    assert (share[:3] == np.eye(3)).all()
+    names = ["whole word", "first piece", "later piece"]
+    assert table["role"][:5].tolist() == [*names, names[2], names[0]]
+    assert table["role_share"][:5].tolist() == pytest.approx(share.max(1), abs=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(20))

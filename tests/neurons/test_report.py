@@ -105,6 +105,35 @@ def test_metrics_are_those_of_the_tables(planted: Study, written: tuple[dict, di
     assert 0.3 < numbers["same_layer_match_share"] < 0.9
 
 
+def test_explanations_and_roles_of_other_models_do_not_count(planted: Study, tmp_path: Path) -> None:
+    """Before and after the reference's rows; the families and roles of others are other ones."""
+    planted_inputs(tmp_path, planted)
+    explained = pd.read_parquet(tmp_path / "explanations.parquet")
+    kept = explained.assign(family=["bos"] * 3 + ["syntax"] * (len(explained) - 3))
+    other = kept.assign(model="b", family="unigram", variance_reduction_held_out=0.9)
+    pd.concat([other, kept, other.assign(model="c")]).to_parquet(tmp_path / "several.parquet")
+    columns = ["model", "role", "role_width_free", "entropy", "entropy_rank"]
+    rows = [
+        *[("a", "prediction", "partition", True, 1), ("a", "prediction", "prediction", False, 2)],
+        *[("a", "suppression", "suppression", False, None), ("a", "partition", "partition", False, None)],
+        *[("b", role, role, True, 1) for role in ("prediction", "suppression", "partition") * 2],
+        *[("c", "partition", "suppression", True, 3)] * 4,
+    ]
+    pd.DataFrame(rows, columns=columns).to_parquet(tmp_path / "several-roles.parquet")
+    several = {"explanations": tmp_path / "several.parquet", "roles": tmp_path / "several-roles.parquet"}
+    numbers, _ = write(planted, tmp_path, **several)
+    universal = int(pd.read_parquet(planted.folder / "excess.parquet")["privileged_basis"].sum())
+    expected = {
+        "explained_above_half": universal // 4 / universal,
+        **{f"family_count_{family}": 0 for family in FAMILIES},
+        **{"family_count_bos": 3, "family_count_syntax": len(explained) - 3},
+        **{"prediction": 2, "suppression": 1, "partition": 1},
+        **{"prediction_width_free": 1, "suppression_width_free": 1, "partition_width_free": 2},
+        **{"entropy_candidates": 1, "entropy_ranked": 2},
+    }
+    assert {name: numbers[name] for name in expected} == expected
+
+
 def test_matches_where_all_partner_neurons_are_constant_do_not_count(planted: Study) -> None:
     pairs = load_pairs(planted.reference)
     excess = pd.read_parquet(planted.folder / "excess.parquet")

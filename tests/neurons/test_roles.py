@@ -23,6 +23,7 @@ from tests.neurons.planted_weights import (
     PREDICTION,
     SUPPRESSION,
     VOCABULARY,
+    WIDTH,
     planted_model,
 )
 
@@ -233,6 +234,51 @@ def test_share_of_universal_neurons_with_a_role(tmp_path: Path) -> None:
     assert counts["partition_width_free"] == 4
     assert counts["entropy_candidates"] == found["entropy"].sum() >= 2
     assert counts["entropy_ranked"] == found["entropy_rank"].notna().sum() >= 2
+
+
+@pytest.fixture(scope="module")
+def two_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Reference a and model b, which has no suppression neurons and other universal ones.
+
+    Of the two entropy neurons, the first of a and the second of b fire rarely and strongly; the second of a
+    is just within the limit. The neuron table lists b first.
+    """
+    a, b = planted_table(0), planted_table(1).assign(model="b")
+    b.loc[(b["layer"] == 2) & b["neuron"].isin(SUPPRESSION), "vocab_kurt"] = 3.0
+    known = [activity(a, [*PREDICTION, 40]), activity(b, [*SUPPRESSION, *PARTITION])]
+    for table, values in zip(known, ((30.0, 10.0), (3.0, 30.0)), strict=True):
+        for number, kurt in zip(ENTROPY, values, strict=True):
+            table.loc[(table["layer"] == 2) & (table["neuron"] == number), "kurt"] = kurt
+    both = pd.concat([a, b], ignore_index=True)
+    neurons = pd.concat(known[::-1], ignore_index=True)
+    return write(tmp_path_factory.mktemp("two-models"), both, neurons, universal_set="half")
+
+
+def test_metrics_and_roles_of_universal_neurons_are_of_the_reference(two_models: dict[str, Path]) -> None:
+    found = pd.read_parquet(two_models["roles.parquet"])
+    counts = roles.metrics(found)
+    assert counts == roles.metrics(found[found["model"] == "a"])
+    assert (counts["prediction"], counts["suppression"], counts["partition_width_free"]) == (5, 4, 4)
+    data = json.loads(two_models["roles.json"].read_text())
+    universal = {"prediction": 5, "suppression": 0, "partition": 0, "none": 1}
+    assert data["role_width_free"]["universal"] == universal
+    assert sum(data["role_width_free"]["others"].values()) == WIDTH - sum(universal.values())
+    assert pd.read_parquet(two_models["depth.parquet"])["model"].tolist() == ["a"] * 3 + ["b"] * 3
+    of_b = roles.metrics(found[found["model"] == "b"])
+    assert of_b["suppression"] == 0
+    assert all(counts[name] > 0 and of_b[name] > 0 for name in ("entropy_candidates", "entropy_ranked"))
+
+
+def test_neurons_that_fire_rarely_and_strongly_are_no_entropy_neurons(two_models: dict[str, Path]) -> None:
+    """Each model's neurons have the activation kurtosis of their own."""
+    found = pd.read_parquet(two_models["roles.parquet"]).set_index(["model", "layer", "neuron"])
+    first, second = ENTROPY
+    for decoy, true in ((("a", 2, first), ("a", 2, second)), (("b", 2, second), ("b", 2, first))):
+        assert found.loc[decoy, ["entropy_rank", "entropy_p_adjusted"]].isna().all()
+        assert not found.loc[decoy, "entropy"]
+        assert found.loc[decoy, "null_space_p"] < 1e-4  # by its weights it is one
+        assert found.loc[true, "entropy_rank"] == 1
+        assert found.loc[true, "entropy"]
 
 
 def test_an_empty_set_draws_a_figure_that_says_so(tmp_path: Path) -> None:
