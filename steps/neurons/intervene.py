@@ -3,7 +3,8 @@
 Reads the model, the tokens of its activations, the neuron table and the table of roles. Every position of a
 neuron is changed and every prediction measured: scale of the final norm, entropy and loss (nats), 0-based
 rank of the true next token and 1 / (rank + 1). Averages leave out the last token of each row and those that
-settings exclude.
+settings exclude. The mean that mean ablation puts in is ``post_mean`` of the neuron table, which is over kept
+tokens (by default neither BOS nor new lines), but it replaces the value at every position, these included.
 
 Neurons and what is done to them:
 
@@ -37,7 +38,8 @@ role             which                       interventions
 ``entropy_change_abs``, ``loss_change_abs``; shares of tokens: ``entropy_lowered``, ``entropy_raised``,
 ``rank_changed``. The first row, ``nominal``, is the model as it is.
 
-``reversals`` (parquet): the tokens at which the largest fixed value moves entropy most against the mean:
+``reversals`` (parquet): the tokens at which the largest fixed value moves entropy most against the mean;
+neurons in the order of ``interventions``, of each the largest change first:
 ``model``, ``layer``, ``neuron``, ``role``, ``token`` (index into the tokens), ``row``, ``position``, ``id``,
 ``next_id``, ``entropy``, ``entropy_change``.
 
@@ -260,8 +262,8 @@ def reversal_table(
     import pandas as pd
 
     tables = []
-    for number, change in result.entropy_changes.items():
-        role, _, each = done[number]
+    for number in sorted(result.entropy_changes):  # they came out of a set
+        change, (role, _, each) = result.entropy_changes[number], done[number]
         against = change * -np.sign(change.mean())
         order = np.argsort(-against, kind="stable")[:count]
         order = order[against[order] > 0]

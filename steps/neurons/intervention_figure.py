@@ -29,7 +29,7 @@ def effects(interventions: pd.DataFrame) -> list[dict[str, Any]]:
     """Total and direct effects of mean ablation, a record per neuron.
 
     ``through_scale``: the share of the absolute change of the loss that is gone where the final norm's scale
-    and later layers are frozen.
+    and later layers are frozen; negative where the change is larger then.
     """
     found = []
     for key, own in interventions[interventions["kind"].isin(["mean", "direct"])].groupby(

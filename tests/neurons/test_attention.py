@@ -16,8 +16,10 @@ from steps.core.errors import UserError
 from steps.core.figures import new_figure
 from steps.core.runner import Output
 from steps.language_models.architectures import compute_in_float64
+from steps.language_models.models import load
 from steps.neurons import attention, dump
-from steps.neurons.attention import Settings, neuron_table
+from steps.neurons.activations import Activations
+from steps.neurons.attention import Settings, head_table, neuron_table, pair_table
 from steps.neurons.forward import Forward
 from steps.neurons.heads import (
     HeadNorms,
@@ -341,6 +343,109 @@ def test_norms_at_bos_and_elsewhere() -> None:
             assert sums.other[head] / sums.others == pytest.approx(float(norm[:, 1:].mean()))
 
 
+def test_pairs_have_the_correlations_that_were_planted() -> None:
+    """Three columns with another correlation for each pair of them, and other means."""
+    forward = Forward(tiny_model("gpt2", scale_attn_by_inverse_layer_idx=True))
+    heads = [Heads(forward, layer) for layer in range(3)]
+    first, second, third = np.array([[1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]]) / 2
+    bos, norm = 0.6 * first + 0.8 * second, -0.28 * first + 0.96 * third
+    strong, named = Pair(0, 7, 2, 3, -1.5), Pair(1, 5, 2, 0, source="named")
+    points = {
+        strong: np.stack([5 * first + 9, 0.1 * bos + 0.3, 2 * norm - 4]),
+        named: np.stack([np.full(4, 2.0), bos, -bos]),  # a neuron that never varies
+    }
+    table = pair_table("a", points, heads)
+    expected: dict[str, Any] = {
+        "model": ["a", "a"],
+        "layer": [0, 1],
+        "neuron": [7, 5],
+        "head_layer": [2, 2],
+        "head": [3, 0],
+        "source": ["strongest", "named"],
+        "score": [-1.5, np.nan],
+        "layer_factor": [1 / 3, 1 / 3],
+        "destinations": [4, 4],
+        "activation_bos": [0.6, np.nan],
+        "bos_norm": [-0.28 * 0.6, -1],
+        "activation_norm": [-0.28, np.nan],
+        "bos_change": [0.3, 0],
+        "norm_change": [-4, 0],
+    }
+    pd.testing.assert_frame_equal(table, pd.DataFrame(expected), check_dtype=False, atol=1e-12)
+
+
+def test_heads_have_the_ratios_and_the_extremes_that_were_planted() -> None:
+    """Sums and scores written by hand; random directions reach further than neurons, or less far."""
+    forward = Forward(tiny_model("gpt2", scale_attn_by_inverse_layer_idx=True))
+    norms = [HeadNorms(Heads(forward, layer)) for layer in range(3)]
+    for sums, bos in zip(norms, ([4.0, 1.0], [0.5, 0.0], [6.0, 8.0]), strict=True):
+        sums.bos, sums.other, sums.others = np.array(bos), np.array([60.0, 20.0]), 10
+        sums.attention, sums.seen = np.array([2.0, 6.0]), 8
+    queries = torch.tensor([[2.0, 0], [0, 10], [0, 0]])  # head 0 sees the first direction, 1 the second
+    written = torch.tensor([[[0.6, 0.8, 0], [-0.8, 0, 0.6]], [[0, -0.6, 0.8], [0.96, 0, 0.28]]])
+    drawn = torch.tensor([[1.0, 0, 0], [-0.6, 0, 0.8], [0, 0.28, 0.96], [0, -0.1, 0]])
+    table = head_table("a", norms, Scores(2, list(written), [queries] * 3), drawn, 2)
+    none = [np.nan, np.nan]
+    expected: dict[str, Any] = {
+        "model": "a",
+        "layer": [0, 0, 1, 1, 2, 2],
+        "head": [0, 1, 0, 1, 0, 1],
+        "bos_norm": [4, 1, 0.5, 0, 6, 8],
+        "other_norm": [6, 2, 6, 2, 6, 2],
+        "norm_ratio": [1.5, 2, 12, np.inf, 1, 0.25],
+        "bos_attention": [0.25, 0.75, 0.25, 0.75, 0.25, 0.75],
+        "layer_factor": [1, 1, 1 / 2, 1 / 2, 1 / 3, 1 / 3],
+        "score_max": [*none, 1.2, 8, 1.92, 8],
+        "score_max_layer": [*none, 0, 0, 1, 0],
+        "score_max_neuron": [*none, 0, 0, 1, 0],
+        "score_min": [*none, -1.6, 0, -1.6, -6],
+        "score_min_layer": [*none, 0, 0, 0, 1],
+        "score_min_neuron": [*none, 1, 1, 1, 0],
+        "random_max": [*none, 2, 2.8, 2, 2.8],
+        "random_min": [*none, -1.2, -1, -1.2, -1],
+        "skipped": ["no earlier layer", "no earlier layer", None, None, None, None],
+    }
+    wanted = pd.DataFrame(expected).astype(table.dtypes)
+    pd.testing.assert_frame_equal(table, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_tables_show_a_planted_neuron_and_a_head_that_writes_nothing_at_bos(sign: int) -> None:
+    model, rows = plant(sign + 2, sign)
+    forward = Forward(model)
+    decoy = Pair(0, 7, 1, 0, source="named")
+    with torch.inference_mode():
+        heads = [Heads(forward, layer) for layer in range(2)]
+        scores = all_scores(forward, heads, 0)
+        planted = strongest_pairs(map(scores.of, range(2)), forward.facts.width, 1)[0]
+        where = destinations(len(rows), 24, (0.5, 1.0), 400, 0)
+        points = path_ablation(forward, heads, [planted, decoy], rows, where, 480)
+        pairs = pair_table("a", points, heads)
+        norms = [HeadNorms(own) for own in heads]
+        for own, sums in zip(heads, norms, strict=True):
+            sums.add(*own.of(forward.run(rows)), 12, 24)
+        # The direction that the planted head is turned by most, either way, among others.
+        best = scores.queries[1][:, 2] / scores.queries[1][:, 2].norm()
+        drawn = torch.cat([random_directions(forward, 9, 0), best[None], -best[None]])
+        table = head_table("a", norms, scores, drawn, forward.facts.width)
+    for record, pair in zip(pairs.to_dict("records"), (planted, decoy), strict=True):
+        corr = np.corrcoef(points[pair])
+        found = [record[name] for name in ("activation_bos", "bos_norm", "activation_norm")]
+        assert found == pytest.approx([corr[0, 1], corr[1, 2], corr[0, 2]], abs=1e-9)
+        changes = [record["bos_change"], record["norm_change"]]
+        assert changes == pytest.approx(points[pair][1:].mean(1).tolist(), abs=1e-12)
+    steered = pairs.iloc[0]
+    assert sign * steered["activation_bos"] > 0.8
+    assert steered["bos_norm"] < -0.6
+    assert sign * steered["activation_norm"] < -0.5
+    assert (table["norm_ratio"][table["layer"] == 1] > 1e6).all()
+    head, end = table.iloc[4 + 2], "max" if sign > 0 else "min"
+    assert (head[f"score_{end}_layer"], head[f"score_{end}_neuron"]) == (0, 7)
+    limit = float(scores.largest(1)[2])
+    assert [head["random_max"], head["random_min"]] == pytest.approx([limit, -limit])
+    assert abs(head[f"score_{end}"]) < limit
+
+
 def test_destinations_are_in_the_range_and_the_same_every_time() -> None:
     found = destinations(10, 12, (0.5, 1.0), 30, seed=3)
     assert len(set(found)) == 30
@@ -391,6 +496,55 @@ def test_the_step_writes_the_same_bytes_twice_and_tables_that_agree(made: Path, 
     assert best.iloc[0] == max(heads["score_max"].max(), -heads["score_min"].min())
     assert best.is_monotonic_decreasing
     assert (pairs["destinations"] == 40).all()
+
+
+def test_the_table_of_heads_is_what_plain_weights_say(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "draw", lambda *tables: (new_figure()[0], {}))
+    drawn = np.linalg.qr(np.random.default_rng(0).standard_normal((16, 16)))[0]
+    monkeypatch.setattr(attention, "random_directions", lambda *arguments: torch.from_numpy(drawn))
+    files = step(made, tmp_path, dtype="float64", positions=(0.25, 0.75), batch_tokens=48)
+    rows = Activations(made / "dump" / "ledger.json").tokens.reshape(-1, CONTEXT)[:10]
+    model: Any = load(made / "a" / "ledger.json", dtype="float64")
+    model.set_attn_implementation("eager")
+    shown = {"output_attentions": True, "output_hidden_states": True, "use_cache": False}
+    with torch.inference_mode():
+        seen = model(torch.from_numpy(rows).long(), **shown)
+        alone = model(torch.tensor([[0]]), **shown).hidden_states
+    records: list[dict[str, Any]] = []
+    weights = {name: value.detach().numpy() for name, value in model.transformer.h.named_parameters()}
+    outputs = weights["0.mlp.c_proj.weight"]
+    outputs = outputs - outputs.mean(1, keepdims=True)
+    outputs /= np.linalg.norm(outputs, axis=1, keepdims=True)
+    for layer in range(2):
+        gain, bias = weights[f"{layer}.ln_1.weight"], weights[f"{layer}.ln_1.bias"]
+        whole, offset = weights[f"{layer}.attn.c_attn.weight"], weights[f"{layer}.attn.c_attn.bias"]
+        x, start = (
+            (part - part.mean(-1, keepdims=True)) / np.sqrt(part.var(-1, keepdims=True) + 1e-5)
+            for part in (seen.hidden_states[layer].numpy(), alone[layer][0, 0].numpy())
+        )
+        key_of_bos = (start * gain + bias) @ whole[:, 16:32] + offset[16:32]
+        for head in range(2):
+            at = slice(8 * head, 8 * head + 8)
+            written = (x * gain) @ whole[:, 32:][:, at] @ weights[f"{layer}.attn.c_proj.weight"][at]
+            norm = np.linalg.norm(written - written.mean(-1, keepdims=True), axis=-1)
+            query = gain * (whole[:, :16][:, at] @ key_of_bos[at]) / 8**0.5
+            query -= query.mean()
+            neurons, random = outputs @ query, drawn @ query
+            record: dict[str, Any] = {"model": "a", "layer": layer, "head": head, "bos_norm": norm[0, 0]}
+            record |= {"other_norm": norm[:, 1:].mean(), "norm_ratio": norm[:, 1:].mean() / norm[0, 0]}
+            record["bos_attention"] = seen.attentions[layer][:, head, 3:9, 0].numpy().mean()
+            record["layer_factor"] = 1
+            for end, place in (("max", neurons.argmax()), ("min", neurons.argmin())) if layer else ():
+                record |= {f"score_{end}": neurons[place], f"score_{end}_layer": 0}
+                record[f"score_{end}_neuron"] = place
+            record |= {"random_max": random.max(), "random_min": random.min()} if layer else {}
+            records.append(record | {"skipped": None if layer else "no earlier layer"})
+    found = pd.read_parquet(files["heads.parquet"])
+    expected = pd.DataFrame(records)[found.columns].astype(found.dtypes)
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-5)
+    assert (found["score_max"][2:] != found["random_max"][2:]).all()
 
 
 def test_a_smaller_batch_changes_nothing(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import ttest_ind
 
 from steps.core.errors import UserError
 from steps.core.figures import new_figure
@@ -30,12 +31,15 @@ from steps.neurons.features import read_word_lists, token_features, vocabulary_t
 from steps.neurons.forward import Forward
 from steps.neurons.interventions import (
     Intervention,
+    Kind,
     Suppressed,
     activation_by_class,
     activation_edges,
     counted,
     sweep,
 )
+from steps.neurons.moments import Moments
+from steps.neurons.table import model_table
 from steps.neurons.transformer import processed, read
 from tests.language_models.tiny_models import tiny_model
 from tests.neurons.planted import (
@@ -43,13 +47,19 @@ from tests.neurons.planted import (
     VOCABULARY,
     rows_of,
     write_model,
+    write_moments,
     write_rows,
     write_tokenizer,
 )
 
 
-def hooked(model: Any, rows: np.ndarray, each: Intervention | None, excluded: list[int]) -> dict[str, float]:
-    """The measures of a plain pass whose neuron is changed by a hook on what the MLP's last module takes."""
+def hooked_tokens(
+    model: Any, rows: np.ndarray, each: Intervention | None, excluded: list[int]
+) -> dict[str, list[float]]:
+    """The measures at each token that counts, of a plain pass whose neuron is changed by a hook.
+
+    The hook is on what the MLP's last module takes.
+    """
     parts = architecture(model)
     handles, seen = [], {}
 
@@ -99,7 +109,33 @@ def hooked(model: Any, rows: np.ndarray, each: Intervention | None, excluded: li
             found["rank"].append(int((own > own[true]).sum()))
             found["inverse"].append(1 / (found["rank"][-1] + 1))
     found["reciprocal_rank"] = found.pop("inverse")
+    return found
+
+
+def hooked(model: Any, rows: np.ndarray, each: Intervention | None, excluded: list[int]) -> dict[str, float]:
+    """Means of :func:`hooked_tokens`."""
+    found = hooked_tokens(model, rows, each, excluded)
     return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def frozen(
+    forward: Forward, rows: np.ndarray, layer: int, neuron: int, value: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss and scale ``[rows, context - 1]`` where the neuron has a value and the rest stays as it was.
+
+    What later layers write and the final norm's scale are those of the clean pass.
+    """
+    clean = forward.run(rows, {layer})
+    x, norm = clean.residual[-1], forward.parts.final_norm
+    w = forward.written(layer, [neuron])[0]
+    moved = x + (value - clean.post[layer][..., neuron])[..., None] * w
+    centred = [v - v.mean(-1, keepdim=True) if forward.facts.norm == "layer" else v for v in (x, moved)]
+    scale = (centred[0].square().mean(-1, keepdim=True) + forward.facts.norm_eps).sqrt()
+    bias = getattr(norm, "bias", None)
+    out = centred[1] / scale * norm.weight + (0 if bias is None else bias)
+    log_p = forward.parts.unembedding(out).log_softmax(-1)[:, :-1]
+    target = torch.from_numpy(rows[:, 1:]).long()
+    return -log_p.gather(-1, target[..., None])[..., 0], scale[:, :-1, 0]
 
 
 @pytest.mark.parametrize(
@@ -135,21 +171,9 @@ def test_a_direct_effect_freezes_the_scale_and_later_layers(shape: str) -> None:
         for layer in range(3):
             each = Intervention(layer, 5, "direct", 0.4)
             means = sweep(forward, rows, [each], [], 4096).means[0]
-            clean = forward.run(rows, {layer})
-            x, norm = clean.residual[-1], forward.parts.final_norm
-            w = forward.written(layer, [5])[0]
-            moved = x + (0.4 - clean.post[layer][..., 5])[..., None] * w
-            centred = [
-                v - v.mean(-1, keepdim=True) if forward.facts.norm == "layer" else v for v in (x, moved)
-            ]
-            scale = (centred[0].square().mean(-1, keepdim=True) + forward.facts.norm_eps).sqrt()
-            bias = getattr(norm, "bias", None)
-            out = centred[1] / scale * norm.weight + (0 if bias is None else bias)
-            log_p = forward.parts.unembedding(out).log_softmax(-1)[:, :-1]
-            target = torch.from_numpy(rows[:, 1:]).long()
-            loss = -log_p.gather(-1, target[..., None]).mean()
-            assert means["loss"] == pytest.approx(float(loss), abs=1e-9)
-            assert means["scale"] == pytest.approx(float(scale[:, :-1].mean()), abs=1e-9)
+            loss, scale = frozen(forward, rows, layer, 5, 0.4)
+            assert means["loss"] == pytest.approx(float(loss.mean()), abs=1e-9)
+            assert means["scale"] == pytest.approx(float(scale.mean()), abs=1e-9)
 
 
 def weight_columns(forward: Forward) -> pd.DataFrame:
@@ -234,6 +258,45 @@ def test_a_planted_entropy_neuron_is_found_and_acts_through_the_scale(seed: int)
     assert direct["scale"] == result.nominal["scale"]
     assert direct["loss_change_abs"] < 0.1 * six["loss_change_abs"]
     assert decoy["loss_change_abs"] > 5 * direct["loss_change_abs"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_share_through_the_scale_is_nearly_all_of_an_entropy_neuron_and_little_of_another(
+    seed: int,
+) -> None:
+    kinds: tuple[Kind, ...] = ("mean", "direct")
+    done = [Intervention(2, neuron, kind, 6.0) for neuron in (9, 11) for kind in kinds]
+    with torch.inference_mode():
+        result = sweep(Forward(plant(seed)), rows_of(8, 12, CONTEXT, seed), done, [0], 4096)
+    table = intervene.intervention_table("a", [("named", None, each) for each in done], result)
+    planted, decoy = intervention_figure.effects(table)
+    assert [(one["layer"], one["neuron"]) for one in (planted, decoy)] == [(2, 9), (2, 11)]
+    assert planted["through_scale"] > 0.9
+    assert decoy["through_scale"] < 0.5
+    for one, means in ((planted, result.means[:2]), (decoy, result.means[2:])):
+        total, direct = (each["loss_change_abs"] for each in means)
+        assert (one["total_loss_change_abs"], one["direct_loss_change_abs"]) == (total, direct)
+        assert one["through_scale"] == pytest.approx((total - direct) / total)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_opposite_neuron_is_of_the_last_two_layers_and_without_what_the_norm_takes_away(
+    named: bool,
+) -> None:
+    model = plant(0)
+    with torch.no_grad():
+        first, _, last = (block.mlp.c_proj.weight for block in model.transformer.h)
+        first[3] = -last[9]  # a decoy, exactly opposite, but too early
+        last[12] += 5  # a mean, which no norm lets through
+    forward = Forward(model)
+    table = weight_columns(forward).assign(activation_frequency=0.5, universal=False)
+    settings = intervene.Settings(
+        named=[(2, 9)] if named else [], candidates=1, controls=0, universal_set="half"
+    )
+    with torch.inference_mode():
+        found = intervene.choose(table, forward, settings, "a")
+    role = "named" if named else "nearest"
+    assert found == [(2 * 24 + 9, role, None), (2 * 24 + 12, "opposite", None)]
 
 
 def test_without_noise_a_frozen_norm_leaves_every_rank() -> None:
@@ -376,6 +439,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ledgers = [folder / name / "ledger.json" for name in ("a", "tokenizer", "rows")]
     dump.main(*ledgers, "a", dump.Settings(tokens=240), Output(folder / "dump" / "ledger.json"))
     source, rng = Activations(folder / "dump" / "ledger.json"), np.random.default_rng(0)
+    moments = Moments(write_moments(folder / "moments", folder / "dump" / "ledger.json"), source)
     number = np.arange(source.neurons)
     universal = number % 5 == 0
     table = pd.DataFrame(
@@ -384,7 +448,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "layer": number // source.width,
             "neuron": number % source.width,
             "activation_frequency": rng.random(len(number)),
-            "post_mean": rng.random(len(number)),
+            "post_mean": model_table("a", source.width, moments)["post_mean"],
             "universal": pd.array([False] * len(number), "boolean"),
             "privileged_basis": pd.array(universal, "boolean"),
             "excess_corr": rng.random(len(number)),
@@ -392,6 +456,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
     )
     other = table.assign(model="b", privileged_basis=pd.array([None] * len(table), "boolean"))
+    other["post_mean"] += 9
     pd.concat([table, other]).to_parquet(folder / "neurons.parquet")
     with torch.inference_mode():
         roles = weight_columns(Forward(load(folder / "a" / "ledger.json")))
@@ -437,6 +502,7 @@ def test_the_step_writes_the_same_bytes_twice_and_tables_that_agree(made: Path, 
     np.testing.assert_allclose(table["loss_change"], changed, atol=1e-12)
     assert (table["loss_change"].abs() <= table["loss_change_abs"] + 1e-12).all()
     reversals = pd.read_parquet(first["reversals.parquet"])
+    assert len(reversals) > 0
     for (layer, neuron), own in reversals.groupby(["layer", "neuron"]):
         whole = table[(table["layer"] == layer) & (table["neuron"] == neuron) & (table["value"] == 3)]
         mean = whole[whole["kind"] == "fixed"]["entropy_change"].iloc[0]
@@ -464,6 +530,117 @@ def test_the_step_writes_the_same_bytes_twice_and_tables_that_agree(made: Path, 
     assert len(shown["effects"]) == len(table[table["kind"] == "mean"])
     assert len(shown["cosines"]["neurons"]) == 2 + 1 + 3  # nearest, opposite, controls
     assert {sum(one["counts"]) for one in shown["cosines"]["neurons"]} == {VOCABULARY}
+
+
+NAMED = ((0, 3), (1, 5), (0, 9))
+"""Neurons of the model in ``made`` that :func:`exact` changes."""
+
+
+@pytest.fixture(scope="module")
+def exact(made: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], Any, np.ndarray]:
+    """What the step writes in float64 of ``NAMED`` neurons, the model, and the tokens."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("draw", "draw_suppression"):
+            patch.setattr(intervention_figure, name, lambda *tables: (new_figure()[0], {}))
+        files = step(
+            made, tmp_path_factory.mktemp("exact"), named=NAMED, dtype="float64", controls=1, class_tokens=3
+        )
+    model = load(made / "a" / "ledger.json", dtype="float64")
+    return files, model, Activations(made / "dump" / "ledger.json").tokens.reshape(-1, CONTEXT)
+
+
+def test_mean_ablation_puts_the_mean_over_kept_tokens_in_at_every_position(
+    made: Path, exact: tuple[dict[str, Path], Any, np.ndarray]
+) -> None:
+    files, model, tokens = exact
+    table = pd.read_parquet(files["interventions.parquet"])
+    known = pd.read_parquet(made / "neurons.parquet").set_index(["model", "layer", "neuron"])["post_mean"]
+    rows, forward = tokens[:6], Forward(model)
+    kept = ~np.isin(tokens, [0, 1])  # neither BOS nor a new line
+    assert (tokens == 1).any()
+    with torch.inference_mode():
+        post = forward.run(tokens, {0, 1}).post
+        clean = np.array(hooked_tokens(model, rows, None, [0])["loss"])
+        own = table[table["kind"].isin(["mean", "direct"])]
+        assert len(own) == 2 * own[["layer", "neuron"]].drop_duplicates().shape[0] > 2 * len(NAMED)
+        for row in own.to_dict("records"):
+            layer, neuron, value = row["layer"], row["neuron"], row["value"]
+            assert value == known["a", layer, neuron]
+            values = post[layer][..., neuron].numpy()
+            assert value == pytest.approx(values[kept].mean(), abs=2e-3)  # pre-activations lie in float16
+            assert abs(value - values.mean()) > 4e-3 or (layer, neuron) not in NAMED
+            if row["kind"] == "mean":
+                put = hooked_tokens(model, rows, Intervention(layer, neuron, "mean", value), [0])
+                loss = np.array(put["loss"])
+                assert row["entropy"] == pytest.approx(np.mean(put["entropy"]), abs=1e-9)
+                assert row["scale"] == pytest.approx(np.mean(put["scale"]), abs=1e-9)
+            else:
+                loss = frozen(forward, rows, layer, neuron, value)[0][:, 1:].numpy().reshape(-1)
+            assert row["loss"] == pytest.approx(loss.mean(), abs=1e-9)
+            assert row["loss_change"] == pytest.approx((loss - clean).mean(), abs=1e-9)
+            assert row["loss_change_abs"] == pytest.approx(np.abs(loss - clean).mean(), abs=1e-9)
+            zero = hooked(model, rows, Intervention(layer, neuron, "fixed", 0.0), [0])["loss"]
+            assert abs(row["loss"] - zero) > 1e-6  # another thing than zero ablation
+
+
+def test_reversals_are_the_tokens_that_a_search_over_all_finds(
+    exact: tuple[dict[str, Path], Any, np.ndarray],
+) -> None:
+    files, model, tokens = exact
+    reversals = pd.read_parquet(files["reversals.parquet"])
+    table = pd.read_parquet(files["interventions.parquet"])
+    looked = table[table["role"].isin(["named", "opposite"]) & (table["value"] == 3)]
+    assert len(looked) == 4
+    rows, expected = tokens[:6], []
+    before = hooked_tokens(model, rows, None, [0])["entropy"]
+    for row in looked.to_dict("records"):
+        key = row["layer"], row["neuron"]
+        after = hooked_tokens(model, rows, Intervention(*key, "fixed", 3.0), [0])["entropy"]
+        change = [late - early for late, early in zip(after, before, strict=True)]
+        rising = sum(change) > 0
+        against = [place for place, moved in enumerate(change) if (moved < 0) == rising]
+        for place in sorted(against, key=lambda place: -abs(change[place]))[:5]:
+            at, position = divmod(place, CONTEXT - 2)  # neither BOS nor the last token of a row counts
+            position += 1
+            expected.append(
+                {
+                    "model": "a",
+                    "layer": key[0],
+                    "neuron": key[1],
+                    "role": row["role"],
+                    "token": at * CONTEXT + position,
+                    "row": at,
+                    "position": position,
+                    "id": rows[at, position],
+                    "next_id": rows[at, position + 1],
+                    "entropy": before[place],
+                    "entropy_change": change[place],
+                }
+            )
+    assert len(expected) > 10
+    pd.testing.assert_frame_equal(reversals, pd.DataFrame(expected), check_dtype=False, rtol=0, atol=1e-9)
+
+
+def test_welch_is_that_of_scipy(exact: tuple[dict[str, Path], Any, np.ndarray]) -> None:
+    files, model, tokens = exact
+    rows = tokens[:6]
+    with torch.inference_mode():
+        post = Forward(model).run(rows, {0, 1}).post
+    valid, following = counted(rows, [0]), np.roll(rows, -1, 1)
+    suppression = pd.read_parquet(files["suppression.parquet"])
+    for row in suppression.to_dict("records"):
+        values = post[row["layer"]][..., row["neuron"]].numpy()
+        member = np.isin(following, row["tokens"])
+        inside, outside = values[valid & member], values[valid & ~member]
+        assert (row["inside"], row["outside"]) == (len(inside), len(outside))
+        assert row["mean_inside"] == pytest.approx(inside.mean(), abs=1e-12)
+        assert row["mean_outside"] == pytest.approx(outside.mean(), abs=1e-12)
+        assert row["difference"] == pytest.approx(inside.mean() - outside.mean(), abs=1e-12)
+        expected = ttest_ind(inside, outside, equal_var=False).statistic
+        assert row["welch_t"] == pytest.approx(expected, rel=1e-9)
+    # Few and uneven, so that neither n for n - 1 nor one variance for both would go unnoticed.
+    assert suppression["inside"].between(2, 12).any()
+    assert (suppression["welch_t"].abs() > 0.1).any()
 
 
 def test_without_a_suppression_neuron_the_nearest_is_shown_and_called_so(made: Path, tmp_path: Path) -> None:
