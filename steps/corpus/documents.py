@@ -13,8 +13,8 @@ Writes a parquet table with one row per document, in the order of the source:
 and a manifest in JSON with the counts by side and label, what was left out, the SHA-256 of every
 input, the Python version of a frozen text, the settings, the code and the library versions.
 
-A document of at most ``minimum_characters`` is left out (Gurnee et al. 2024 drop 50 and fewer;
-dossier, section 2), and so is one whose text is there already; a text on both sides stays in train.
+A document of at most ``minimum_characters`` is left out (Gurnee et al. 2024 drop 50 and fewer),
+and so is one whose text is there already; a text on both sides stays in train.
 The side is chosen for a unit as a whole (source file, topic, row), by a hash of its name, before
 anything is extracted from it.
 """
@@ -280,7 +280,7 @@ def _warn(counts: Counts, wanted: float) -> None:
     train, held_out = (set(counts.documents[side]) for side in ("train", "held_out"))
     if one_sided := sorted(train ^ held_out):
         logger.warning(
-            "corpus.documents: %d of %d labels are on one side only (%s); divide their files, or take another seed",
+            "corpus.documents: %d of %d labels are on one side only (%s); divide files or change the seed",
             len(one_sided),
             len(train | held_out),
             ", ".join(map(repr, one_sided[:3])) + (", ..." if len(one_sided) > 3 else ""),

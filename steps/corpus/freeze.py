@@ -11,7 +11,7 @@ Writes a parquet table with one row per module, topic or range of characters, so
     sha256  str   of the module's file, or of the text in UTF-8
 
 with the Python version in the metadata of its schema, and a manifest in JSON with the Python
-version, the counts and every hash. See the dossier's section 12 ("Embedded default").
+version, the counts and every hash.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rows of tokens, packed for one corpus and one tokenizer (dossier, section 2).
+"""Rows of tokens, packed for one corpus and one tokenizer (docs/language_models.md).
 
 Reads the documents (parquet with ``source``, ``split``, ``text``) and the tokenizer's folder. The
 documents of each source are tokenised and concatenated, without anything between them unless the

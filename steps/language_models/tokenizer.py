@@ -3,7 +3,7 @@
 Trained: a byte-level BPE on the documents of the train side (parquet with ``split`` and ``text``), so
 that any text can be encoded and comes back byte by byte. Its vocabulary holds the BOS token, the 256
 bytes and merges; words with and without a leading space, and capitals, stay apart, so that unigram
-neurons have something to find (dossier, sections 2 and 12).
+neurons have something to find (docs/language_models.md).
 
 Brought: ``tokenizer.json``, or ``vocab.json`` with ``merges.txt``, of a local folder or the hub.
 

@@ -1,4 +1,4 @@
-"""Train one GPT-2 model from a seed (dossier, sections 1 and 12).
+"""Train one GPT-2 model from a seed (docs/language_models.md).
 
 Reads packed rows (``int32 [rows, context]``, BOS first; arrays ``train`` and ``held_out``) and the
 tokenizer's ledger. The seed decides the initial weights and the order of the rows, a permutation of

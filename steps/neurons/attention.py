@@ -1,4 +1,4 @@
-"""Neurons that turn attention heads off or on by steering them to BOS (dossier section 9).
+"""Neurons that turn attention heads off or on by steering them to BOS (docs/neurons.md).
 
 Reads the reference model and the tokens of its activations. A head that attends to BOS moves next to
 nothing, so a neuron of an earlier layer that turns its queries to the key of BOS turns it off.

@@ -1,4 +1,4 @@
-"""The rotated baseline, excess correlation, and which neurons are universal (dossier section 4).
+"""The rotated baseline, excess correlation, and which neurons are universal (docs/neurons.md).
 
 A partner's layer ``l`` is multiplied by a random matrix ``R_l`` (iid normal entries; the paper scales its
 rows to unit norm, which no correlation notices). Without a privileged basis a neuron would correlate

@@ -1,4 +1,4 @@
-"""Universality and persistence of the reference's neurons over training (ours; dossier section 4).
+"""Universality and persistence of the reference's neurons over training (ours; docs/neurons.md).
 
 Reads the ledgers of the models, the reference first, which list the checkpoints that training kept, and
 the reference's activations, from which it takes the tokens, the mask and how values are rounded. Every

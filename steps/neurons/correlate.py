@@ -1,4 +1,4 @@
-"""Correlations of a tile of one model's neurons with all neurons of another (dossier section 4).
+"""Correlations of a tile of one model's neurons with all neurons of another (docs/neurons.md).
 
 Reads the activations of both models, or product tiles that ``neurons.products`` made of token ranges,
 and the moments of both. Writes one safetensors file of summaries, never the matrix itself. For

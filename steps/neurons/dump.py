@@ -1,4 +1,4 @@
-"""Pre-activations of every MLP layer of a model, in one forward pass (dossier sections 2 and 3).
+"""Pre-activations of every MLP layer of a model, in one forward pass (docs/neurons.md).
 
 Reads a model folder, its tokenizer and packed rows of tokens (``int32 [rows, context]``, BOS first).
 Writes a zarr v3 store:

@@ -1,4 +1,4 @@
-"""What neurons fire on: all neurons against all features, on held-out tokens too (dossier section 6).
+"""What neurons fire on: all neurons against all features, on held-out tokens too (docs/neurons.md).
 
 Reads the activations and moments of all models, their packed rows, tokenizer and weights (for topics), and
 the word lists. All tokens count, BOS included, as in the paper's code. Writes two tables and arrays.

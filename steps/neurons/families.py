@@ -1,4 +1,4 @@
-"""Families of neurons, labelled by rule from their best explanation (dossier section 6).
+"""Families of neurons, labelled by rule from their best explanation (docs/neurons.md).
 
 A neuron is in a family if its best explanation, chosen in-sample, holds up on held-out tokens (significant
 at false discovery rate q, variance reduction of at least a minimum) and the neuron *fires on* it, that is,

@@ -1,4 +1,4 @@
-"""Histograms of every neuron's pre-activations, for each source of text (dossier section 5).
+"""Histograms of every neuron's pre-activations, for each source of text (docs/neurons.md).
 
 Reads the activations of all models and the packed rows, which know the source of each row. Writes a
 zarr v3 folder with, for every model,

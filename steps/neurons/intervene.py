@@ -1,4 +1,4 @@
-"""Interventions on single neurons of the reference model (dossier sections 7 and 8).
+"""Interventions on single neurons of the reference model (docs/neurons.md).
 
 Reads the model, the tokens of its activations, the neuron table and the table of roles. Every position of a
 neuron is changed and every prediction measured: scale of the final norm, entropy and loss (nats), 0-based

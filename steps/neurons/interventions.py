@@ -1,4 +1,4 @@
-"""Changing one neuron's value everywhere and measuring every prediction (dossier sections 7 and 8)."""
+"""Changing one neuron's value everywhere and measuring every prediction (docs/neurons.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels of tokens as codes, so that sums over labels need one sum per code (dossier section 6).
+"""Labels of tokens as codes, so that sums over labels need one sum per code (docs/neurons.md).
 
 A :class:`Labelling` gives each token a code, and each code its features. Token features depend on the token
 id alone, so ids are their codes; labels that depend on the surroundings are packed: each combination that

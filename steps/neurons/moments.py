@@ -1,6 +1,6 @@
 """What one model's neurons do by themselves over a range of tokens, as sums that merge by addition.
 
-Reads activations. Writes one safetensors file per token range (dossier sections 4 and 5):
+Reads activations. Writes one safetensors file per token range (docs/neurons.md):
 
 ===============  ========================  =======================================================
 array            shape, dtype              sums over the range

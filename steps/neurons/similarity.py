@@ -1,4 +1,4 @@
-"""Other measures of similarity and other nulls than Pearson's correlation and rotations (dossier section 4).
+"""Other measures of similarity and other nulls than Pearson's correlation and rotations (docs/neurons.md).
 
 Reads the activations of the reference and of its partners. Writes one parquet table, a row per neuron of
 the reference (:func:`similarity_table`), and a figure of it, SVG with its data as JSON.

@@ -1,4 +1,4 @@
-"""Which neurons are taken out of which heads' queries, and what follows (dossier section 9)."""
+"""Which neurons are taken out of which heads' queries, and what follows (docs/neurons.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The neuron table and the top examples (dossier sections 4 and 5).
+"""The neuron table and the top examples (docs/neurons.md).
 
 Reads the moments and histograms of every model, the excess table of the reference, the cluster members
 and tables of further columns. Writes two parquet tables. ``neurons``: a row per neuron of every model,

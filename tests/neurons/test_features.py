@@ -1,4 +1,4 @@
-"""Token features: their number as in the dossier, and single ones on texts that tell them apart."""
+"""Token features: their number as in the paper, and single ones on texts that tell them apart."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LISTS = features.read_word_lists()
 PREDICATES = {name: function for _, name, function in features.token_predicates(LISTS)}
 
 
-def test_the_groups_have_the_sizes_of_the_dossier() -> None:
+def test_the_groups_have_the_sizes_of_the_paper() -> None:
     found = features.token_predicates(LISTS)
     assert [*COUNTS.values()] == [6, 25, 9, 19, 11, 49, 80, 8]
     assert Counter(group for group, _, _ in found) == COUNTS

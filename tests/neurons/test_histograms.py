@@ -109,7 +109,7 @@ def test_other_rows_are_refused(planted: Study, tmp_path: Path) -> None:
 
 
 def test_the_published_sparsity_is_too_high() -> None:
-    """The dossier's example: N(-1.5, 0.7^2) is above 0 in 1.6 % of cases, and 2.3 % are published."""
+    """A worked example: N(-1.5, 0.7^2) is above 0 in 1.6 % of cases, and 2.3 % are published."""
     values = -1.5 + 0.7 * np.random.default_rng(5).standard_normal(400_000)
     counts = histograms.count_bins(bin_numbers(values)[:, None])
     found = {name: float(column[0]) for name, column in binned_moments(counts).items()}

@@ -38,7 +38,7 @@ def test_neurons_of_trained_models_come_back(ran: Path) -> None:
     assert metrics["neurons_per_model"] == 512
     assert metrics["models"] == 3
     assert 30_000 < metrics["tokens"] < 40_000
-    # What the dossier measured at three times the training: half of all neurons pass, most in their layer.
+    # As measured at three times the training: half of all neurons pass, most in their layer.
     assert metrics["universal_calibrated"] > 50
     assert metrics["same_layer_match_share"] > 0.5
     assert metrics["clusters"] > 20
