@@ -226,7 +226,8 @@ def neuron_user_files(config: Config) -> dict[str, list[str]]:
     found = {key: declarable([Path(path) for path in paths if path]) for key, paths in named.items()}
     for key, paths in found.items():
         for path in map(Path, paths):
-            if not path.is_file():
+            own = path.is_relative_to(f"results/neurons/{neurons.study}")  # made on the way
+            if not own and not path.is_file():
                 raise UserError(f"neurons.{key}: found {shown(path)}, which is no file; name one that is")
     return found
 
