@@ -26,7 +26,15 @@
     return text.replace("-", "−");
   };
   const percent = (share) => share === null ? "–" : number(100 * share) + " %";
-  const shown = (name, value) => name.startsWith("activation_frequency") ? percent(value) : number(value);
+  const shown = (name, value) => name.startsWith("activation_frequency") ? percent(value)
+    : name.endsWith("_k") && value !== null ? whole(value) : number(value);
+  // In a column numbers keep their zeros, so that all show as many digits.
+  const even = (value) => {
+    const size = Math.abs(value ?? 0);
+    return size >= 1e-3 && size < 999.5 ? value.toPrecision(3).replace("-", "−") : number(value);
+  };
+  const evenPercent = (share) => share === null ? "–" : even(100 * share) + " %";
+  const listed = (name, value) => name.startsWith("activation_frequency") ? evenPercent(value) : even(value);
   const token = (id) => data.tokens[id] ?? `[${id}]`;
   const whole = (count) => count.toLocaleString("en");
 
@@ -80,9 +88,9 @@
     const [m, l, n, universal] = data.neurons[at];
     if (head.kind === "name") {
       const link = el("a", { href: address(m, l, n), text: title(m, l, n) });
-      return el("td", { class: "name" }, link, ...(universal ? [el("span", { class: "badge", text: "U", title: "universal" })] : []));
+      return el("td", { class: "name", title: title(m, l, n) }, link, ...(universal ? [el("span", { class: "badge", text: "U", title: "universal" })] : []));
     }
-    if (head.kind === "n") return el("td", { class: "n", text: shown(head.name, head.of(at)) });
+    if (head.kind === "n") return el("td", { class: "n", text: listed(head.name, head.of(at)) });
     if (head.kind === "on") {
       const tokens = peaks(at).slice(0, 6);
       return el("td", { class: "on", title: tokens.join("  ") }, ...tokens.map((text) => el("span", { text })));
@@ -161,7 +169,7 @@
       const value = data.by_source[place][at];
       const bar = el("span");
       bar.style.width = `${100 * (value ?? 0) / most}%`;
-      list.append(el("dt", { text: source, title: source }), el("dd", { class: "rail" }, bar), el("dd", { text: percent(value) }));
+      list.append(el("dt", { text: source, title: source }), el("dd", { class: "rail" }, bar), el("dd", { text: evenPercent(value) }));
     });
     return list;
   };
@@ -173,7 +181,7 @@
       const peak = position === strongest ? " peak" : "";
       text.append(el("mark", { class: `m${level}${peak}`, text: token(id) }));
     });
-    return el("li", {}, el("span", { class: "v", text: number(value), title: "post-activation" }), text);
+    return el("li", {}, el("span", { class: "v", text: even(value), title: "post-activation" }), text);
   };
   const other = ([m, l, n]) => place.has(key(m, l, n))
     ? el("a", { href: address(m, l, n), text: title(m, l, n) })
@@ -183,7 +191,7 @@
     ["promotes", "suppresses"].forEach((name, side) => {
       const list = el("ol");
       for (const [id, value] of data.logits[at][side])
-        list.append(el("li", {}, el("code", { text: token(id) }), el("span", { text: number(value) })));
+        list.append(el("li", {}, el("code", { text: token(id) }), el("span", { text: even(value) })));
       box.append(el("div", {}, el("h4", { text: name }), list));
     });
     return box;
@@ -202,7 +210,10 @@
     const heading = el("h2", { text: title(m, l, n) });
     if (universal) heading.append(el("span", { class: "badge", text: "universal" }));
     const parts = [el("div", { class: "top" }, heading, el("div", {}, step(-1, "Previous"), step(1, "Next")))];
-    if (family(at)) parts.push(el("p", {}, el("b", { text: family(at)[0] }), family(at)[1] ? `: ${family(at)[1]}` : ""));
+    if (family(at)) {
+      const [name, why] = family(at);
+      parts.push(el("p", {}, el("b", { text: name === "none" ? "No family" : `Family: ${name}` }), why ? `. ${why}` : ""));
+    }
     const facts = el("dl", { class: "facts" });
     data.statistics.forEach(([name, label], which) => {
       const value = data.values[which][at], rank = data.percentiles[which]?.[at] ?? null;
@@ -219,7 +230,7 @@
     parts.push(el("h3", { text: "In the other models" }));
     const partners = el("ul", { class: "partners" });
     for (const partner of data.partners[at])
-      partners.append(el("li", {}, other(partner), el("span", { class: "c", text: `correlation ${number(partner[3])}` }),
+      partners.append(el("li", {}, other(partner), el("span", { class: "c", text: `correlation ${even(partner[3])}` }),
         ...(partner[4] ? [el("span", { text: "each other's best match" })] : [])));
     parts.push(data.partners[at].length ? partners : el("p", { class: "none", text: "none known: no mutual best match" }));
     const listedPartners = new Set(data.partners[at].map((partner) => key(...partner)));
@@ -234,23 +245,38 @@
     byId("neuron").scrollTop = 0;
   };
 
+  const left = data.everything - total;
+  // An address that names no neuron of the page opens none.
+  const missing = (text, parts) => {
+    state.at = null;
+    const why = !parts ? "An address looks like #MODEL/L3.12, with a layer and a neuron."
+      : !data.models.includes(parts[1]) ? `There is no model ${parts[1]} here; there are ${data.models.join(", ")}.`
+      : `${parts[1]} has no neuron L${parts[2]}.${parts[3]} on this page` +
+        (left ? `; it may be one of the ${whole(left)} that are left out.` : ".");
+    byId("neuron").setAttribute("aria-label", "No such neuron");
+    byId("neuron").replaceChildren(
+      el("div", { class: "top" }, el("h2", { text: "No such neuron" })),
+      el("p", {}, "The address asks for ", el("code", { text }), ". ", why, " Choose a neuron from the table."),
+    );
+  };
+
   // Which neuron the address names: #MODEL/L3.12
   const follow = () => {
     let text = location.hash.slice(1);
     try { text = decodeURIComponent(text); } catch { /* not encoded: as it is */ }
     const parts = /^(.*)\/L(\d+)\.(\d+)$/.exec(text);
     const at = parts ? place.get(key(data.models.indexOf(parts[1]), +parts[2], +parts[3])) : undefined;
-    show(at ?? state.list[0] ?? 0);
+    if (text && at === undefined) missing(text, parts);
+    else show(at ?? state.list[0] ?? 0);
     const listed = state.list.indexOf(state.at);
     if (listed >= 0) state.page = Math.floor(listed / PAGE);
     fill();
-    if (at === undefined) return;
+    if (!text) return;
     const panel = byId("neuron"), box = panel.getBoundingClientRect();
     panel.focus({ preventScroll: true });
     if (box.top > innerHeight * 0.6 || box.bottom < 0) panel.scrollIntoView();
   };
 
-  const left = data.everything - total;
   byId("about").textContent = `${whole(total)} neurons of ${data.models.join(", ")}` +
     (left ? `, ${whole(left)} more are left out: shown are the universal ones and those with the largest excess. ` : ". ") +
     `Marked U, ${data.set}. P is the percentile within a neuron's layer.`;

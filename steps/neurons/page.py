@@ -11,7 +11,9 @@ page's own script and style, by their hashes, and nothing else.
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,7 @@ from steps.neurons.universal import UniversalSettings, chosen, describe
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    from tokenizers import Tokenizer
 
 LEVELS = 9
 """Strengths of highlighting that are told apart: one digit each, and a class of the report's style."""
@@ -37,7 +40,7 @@ LEVELS = 9
 STATISTICS = {
     "excess_corr": "excess correlation",
     "mean_corr": "correlation, mean over partners",
-    "mean_baseline": "the same, rotated",
+    "mean_baseline": "correlation, rotated baseline",
     "activation_frequency": "activation frequency",
     "mean": "mean",
     "var": "variance",
@@ -52,8 +55,8 @@ STATISTICS = {
     "vocab_skew": "W_U skew",
     "vocab_kurt": "W_U kurtosis",
     "null_space_fraction": "null space of W_U",
-    "null_space_chance": "the same, by chance",
-    "null_space_k": "its directions, k",
+    "null_space_chance": "null space of W_U, by chance",
+    "null_space_k": "null space of W_U, directions",
     "w_in_max_cos": "input, largest cosine",
     "w_out_max_cos": "output, largest cosine",
 }
@@ -256,16 +259,86 @@ def logit_lists(effects: pd.DataFrame, rows: pd.DataFrame) -> list[list[list[lis
 
 
 def family_lists(families: pd.DataFrame, rows: pd.DataFrame) -> list[list[str] | None]:
-    """For each of ``rows`` ``[family, evidence]``, or nothing."""
-    joined = rows[KEYS].merge(
-        families[[*KEYS, "family", "evidence"]], on=KEYS, how="left", validate="one_to_one"
-    )
+    """For each of ``rows`` ``[family, what explains the neuron, in words]``, or nothing."""
+    joined = rows[KEYS].merge(families, on=KEYS, how="left", validate="one_to_one")
     return [
         None
-        if family is None or family != family
-        else [visible(str(family)), "" if why != why else visible(str(why))]
-        for family, why in zip(joined["family"], joined["evidence"], strict=True)
+        if row.family is None or row.family != row.family
+        else [visible(str(row.family)), visible(explanation(row))]
+        for row in joined.itertuples()
     ]
+
+
+PIECES = {
+    "whole word": "whole words",
+    "first piece": "first pieces of words",
+    "later piece": "later pieces of words",
+    "other": "tokens that are no part of a word",
+}
+"""The roles of ``neurons.explain`` as what a neuron fires on."""
+
+
+def explanation(row: Any) -> str:
+    """What explains a neuron, and why it has no family, from its row of ``neurons.explain``'s table.
+
+    A table of family and evidence alone gives its evidence.
+    """
+    if getattr(row, "feature", None) is None:
+        return "" if row.evidence != row.evidence else str(row.evidence)
+    if row.which == "none":
+        return "It never varies."
+    feature = {
+        "current": f"“{row.feature}”",
+        "previous": f"“{row.feature}”, of the previous token",
+        "position": "the position in the row",
+    }[row.which]
+    if row.family != "none":
+        start = f"Best feature: {feature}."
+    elif row.which != "position" and row.difference <= 0:
+        start = f"Its best feature silences it: {feature}."
+    else:
+        start = f"Even its best feature explains too little of it on held-out tokens: {feature}."
+    sentences = [start]
+    if row.family == "unigram" and row.role in PIECES:
+        share = f"{100 * row.role_share:.0f} %"
+        sentences.append(f"{share} of its response to the feature falls on {PIECES[row.role]}.")
+    sentences += [
+        f"Variance reduction {row.variance_reduction_held_out:.2f} on held-out tokens (adjusted p"
+        f" {row.p_adjusted:.1g}), {row.variance_reduction:.2f} on those by which the feature was chosen.",
+        f"Whether it fires tells {row.position_mi:.3f} nats about the position (adjusted p"
+        f" {row.position_p_adjusted:.1g}).",
+    ]
+    return " ".join(sentences)
+
+
+def readable(vocabulary: Tokenizer, number: int) -> str:
+    """What a token decodes to; bytes that are no whole character are written as ``<0xE2>``.
+
+    Half a character decodes to the replacement character, whichever half it is. The token's own name says
+    the bytes: one sign for each (GPT-2 and its like), or already ``<0xE2>`` (tokenizers with byte fallback).
+    """
+    text = str(vocabulary.decode([number], skip_special_tokens=False))
+    name = vocabulary.id_to_token(number)
+    if "\ufffd" not in text or name is None:
+        return text
+    if re.fullmatch("<0x[0-9A-F]{2}>", name):
+        return str(name)
+    signs = byte_signs()
+    if not set(name) <= set(signs):
+        return text
+    kept = bytes(signs[sign] for sign in name).decode("utf-8", "surrogateescape")
+    return re.sub("[\udc80-\udcff]", lambda byte: f"<0x{ord(byte[0]) - 0xDC00:02X}>", kept)
+
+
+@functools.cache
+def byte_signs() -> dict[str, int]:
+    """The sign that stands for each byte in the names of byte-level tokens.
+
+    Printable characters of Latin-1 stand for themselves, the other bytes in turn for U+0100 and on.
+    """
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
 
 
 def token_ids(data: dict[str, Any]) -> set[int]:
@@ -342,10 +415,7 @@ def main(
     data["logits"] = logit_lists(pd.concat(map(read, logits)), rows) if logits else None
     data["families"] = family_lists(pd.concat(map(read, families)), rows) if families else None
     vocabulary = load_tokenizer(tokenizer)
-    data["tokens"] = {
-        number: visible(vocabulary.decode([number], skip_special_tokens=False))
-        for number in sorted(token_ids(data))
-    }
+    data["tokens"] = {number: visible(readable(vocabulary, number)) for number in sorted(token_ids(data))}
     text = page(data, f"Neurons of study {study}")
     out.write_text(text, "utf-8")
     logger.info("%d of %d neurons on a page of %s", len(rows), len(table), size(len(text.encode())))

@@ -274,6 +274,11 @@ def kinds_table(numbers: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def counted(count: int, what: str) -> str:
+    """A count and what is counted, in the plural but for one."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def headline_cards(
     numbers: dict[str, Any],
     study: str,
@@ -292,16 +297,16 @@ def headline_cards(
         (
             "Universal, excess above 0.5",
             numbers["universal_at_half"],
-            "neurons",
-            "The paper's rule; small models trained briefly have few or none.",
+            "neuron" if numbers["universal_at_half"] == 1 else "neurons",
+            "The paper's rule, which 1 to 4 % of the neurons of its models pass.",
         ),
         (
             "Privileged basis",
             numbers["universal_calibrated"],
-            "neurons",
-            f"More similar to their partners than {numbers['draws']} rotations of them allow, tested at rate"
-            " q of false discoveries; in layers that mix shared and other neurons the rate is higher"
-            " (docs/neurons.md).",
+            "neuron" if numbers["universal_calibrated"] == 1 else "neurons",
+            f"More similar to their partners than {counted(numbers['draws'], 'rotation')} of them allow,"
+            " tested at rate q of false discoveries; in layers that mix shared and other neurons the rate is"
+            " higher (docs/neurons.md).",
         ),
         (
             "Largest excess",
@@ -320,18 +325,19 @@ def headline_cards(
         "Clusters",
         numbers["clusters"],
         "",
-        f"Groups of mutual best matches; they hold {numbers['clustered_neurons']} neurons.",
+        f"Groups of mutual best matches; they hold {counted(numbers['clustered_neurons'], 'neuron')}.",
     )
     explained = (
         "Explained above one half",
         round(100 * numbers["explained_above_half"], 1),
         "%",
-        f"Share whose best feature explains most of their variance on held-out text; of {universal}.",
+        "Share of the universal neurons whose best feature explains most of their variance on held-out text;"
+        f" {universal}.",
     )
     entropy = (
         "Entropy neurons",
         numbers["entropy_candidates"],
-        "neurons",
+        "neuron" if numbers["entropy_candidates"] == 1 else "neurons",
         "Their output lies in the unembedding's null space more than random directions do.",
     )
     largest = numbers["attention_score_max"]
@@ -397,10 +403,10 @@ def main(
         "chapter": "neurons",
         "study": study,
         "title": "Universal neurons",
-        "summary": f"Which of the {numbers['neurons_per_model']} neurons of {pairs[0].a} come back in"
-        f" {len(pairs)} other models that saw the same {numbers['tokens']} tokens. After Gurnee et al.,"
-        " arXiv 2401.12181. The threshold of 0.5 is the paper's; the calibrated test, clusters and their"
-        " stability are ours.",
+        "summary": f"Which of the {counted(numbers['neurons_per_model'], 'neuron')} of the model {pairs[0].a}"
+        f" come back in {counted(len(pairs), 'other model')} that saw the same"
+        f" {counted(numbers['tokens'], 'token')}. After Gurnee et al., arXiv 2401.12181. The threshold of"
+        " 0.5 is the paper's; the calibrated test, clusters and their stability are ours.",
         "cards": headline_cards(
             numbers,
             study,

@@ -153,6 +153,16 @@ class Table(core.Settings):
         cells = [row[column] for row in self.rows if row[column] is not None]
         return bool(cells) and all(_is_number(cell) for cell in cells)
 
+    @property
+    def decimals(self) -> list[int | None]:
+        """Of each column how many decimals its numbers are shown with; nothing where each has its own."""
+        return [
+            even_decimals([row[column] for row in self.rows if isinstance(row[column], float)])
+            if self.is_numeric(column)
+            else None
+            for column in range(len(self.columns))
+        ]
+
 
 class Page(core.Settings):
     """A page of its own that belongs to a chapter, such as one to search in."""
@@ -357,12 +367,32 @@ _UNSEEN = re.compile(r"[^\n\r\t\x20-\x7e\xa0-\xac\xae-\xff]")
 """Characters that may be unseen; names, labels and captions hold what their authors wrote."""
 
 
-def number(value: float) -> str:
-    """A number for people: whole ones in groups of three, others to four significant digits."""
-    if isinstance(value, int) or (abs(value) >= 1e4 and abs(value) < 1e15):
+def even_decimals(values: list[float]) -> int | None:
+    """Decimals that show all of a column's numbers alike, the largest to four significant digits at most.
+
+    Nothing where there are none, or where a small one would keep fewer than two digits and be another.
+    """
+    largest = max(map(abs, values), default=0.0)
+    if not largest or not 1e-3 <= largest < 1e4:
+        return None
+    most = 3 - math.floor(math.log10(largest))
+    shown = [f"{value:.4g}" for value in values]
+    decimals = min(most, max(len(text.partition(".")[2]) for text in shown if "e" not in text))
+    lost = [value for value in values if value and abs(value) < 10 ** (1 - decimals)]
+    return None if any(round(value, decimals) != value for value in lost) else decimals
+
+
+def number(value: float, decimals: int | None = None) -> str:
+    """A number for people: whole ones in groups of three, others to four significant digits.
+
+    ``decimals``: of a column that shows all its numbers alike; whole numbers have none.
+    """
+    if decimals is not None and isinstance(value, float):
+        text = f"{value:,.{decimals}f}"
+    elif isinstance(value, int) or (abs(value) >= 1e4 and abs(value) < 1e15):
         text = f"{value:,.0f}" if isinstance(value, float) else f"{value:,}"
     else:
-        text = f"{value:.4g}"
+        text = f"{value:,.4g}"
     text, exponent, power = text.partition("e")
     if exponent:
         text += "\u00d710" + str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

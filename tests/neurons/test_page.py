@@ -250,6 +250,73 @@ def test_logit_effects_and_families(planted: Study, tmp_path: Path) -> None:
     assert {"8", "18", "10", "20"} <= set(data["tokens"])
 
 
+@pytest.mark.parametrize(
+    ("changes", "said", "unsaid"),
+    [
+        ({}, "Best feature: “contains_.”. 90 % of its response to the feature falls on later pieces", "Even"),
+        ({"role": "other"}, "falls on tokens that are no part of a word.", "others"),
+        (
+            {"which": "previous", "family": "previous_token"},
+            "“contains_.”, of the previous token.",
+            "falls on",
+        ),
+        ({"which": "position", "family": "position"}, "Best feature: the position in the row.", "falls on"),
+        ({"family": "none"}, "Even its best feature explains too little of it on held-out tokens", "falls"),
+        ({"family": "none", "difference": -1.0}, "Its best feature silences it: “contains_.”.", "too little"),
+        ({"family": "none", "which": "position", "difference": -1.0}, "explains too little", "silences"),
+        ({"family": "none", "which": "none"}, "It never varies.", "feature"),
+    ],
+)
+def test_what_explains_a_neuron_is_said_in_words(changes: dict[str, Any], said: str, unsaid: str) -> None:
+    key = {"model": "a", "layer": 0, "neuron": 12}
+    row = {
+        **{"which": "current", "feature": "contains_.", "family": "unigram", "evidence": "short"},
+        **{"difference": 1.0, "role": "later piece", "role_share": 0.9},
+        **{"variance_reduction": 0.31, "variance_reduction_held_out": 0.25, "p_adjusted": 2e-9},
+        **{"position_mi": 0.0123, "position_p_adjusted": 0.4},
+        **changes,
+    }
+    other = {**row, "neuron": 13, "role": None, "role_share": np.nan}
+    families = pd.DataFrame([{**key, **row}, {**key, **other}])
+    (found,) = page.family_lists(families, pd.DataFrame([key]))
+    assert found is not None
+    assert found[0] == row["family"]
+    assert said in found[1]
+    assert unsaid not in found[1]
+    if row["which"] != "none":
+        assert "Variance reduction 0.25 on held-out tokens (adjusted p 2e-09), 0.31 on those" in found[1]
+        assert "0.012 nats about the position (adjusted p 0.4)" in found[1]
+
+
+def test_parts_of_characters_are_shown_as_their_bytes() -> None:
+    from tokenizers import decoders
+
+    names = ["âĤ", "Ġâ", "¬", "âĤ¬", "ĠaÃ", "ï¿½", "ok", "Ã©Ã©"]
+    vocabulary = Tokenizer(models.WordLevel({name: n for n, name in enumerate(names)}, unk_token="ok"))
+    vocabulary.decoder = decoders.ByteLevel()
+    shown = [page.readable(vocabulary, number) for number in range(len(names))]
+    assert shown == ["<0xE2><0x82>", " <0xE2>", "<0xAC>", "€", " a<0xC3>", "\ufffd", "ok", "éé"]
+    assert page.readable(vocabulary, 99) == ""
+    names = ["<0xE2>", "<0xE2>x", "\ufffd", "▁a"]
+    vocabulary = Tokenizer(models.WordLevel({name: n for n, name in enumerate(names)}, unk_token="▁a"))
+    vocabulary.decoder = decoders.ByteFallback()
+    shown = [page.readable(vocabulary, number) for number in range(len(names))]
+    assert shown == ["<0xE2>", "<0xE2>x", "\ufffd", "▁a"]
+
+
+def test_every_byte_has_a_sign_of_its_own() -> None:
+    from tokenizers import pre_tokenizers
+
+    signs = page.byte_signs()
+    assert set(signs) == set(pre_tokenizers.ByteLevel.alphabet())
+    assert sorted(signs.values()) == list(range(256))
+
+
+def test_names_of_statistics_need_no_neighbour() -> None:
+    assert not [name for name in page.STATISTICS.values() if name.startswith(("the same", "its "))]
+    assert len(set(page.STATISTICS.values())) == len(page.STATISTICS)
+
+
 def test_hostile_texts_stay_texts_and_only_our_script_may_run(planted: Study, tmp_path: Path) -> None:
     families = pd.DataFrame([{"model": "a", "layer": 0, "neuron": 1, "family": HOSTILE, "evidence": HOSTILE}])
     text = build(planted, tmp_path, study=HOSTILE, families=families)

@@ -291,6 +291,31 @@ def test_numbers_are_written_for_people(value: float, text: str) -> None:
     assert page.number(value) == text
 
 
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([2.7798, 2.7311, 2.7], ["2.780", "2.731", "2.700"]),
+        ([1.0, 0.97480, -0.5], ["1.000", "0.975", "\u22120.500"]),
+        ([53.1, 0.2, 0.0], ["53.1", "0.2", "0.0"]),
+        ([1234.5, 2.25], ["1,234", "2.25"]),
+        ([0.5, 2.0e-7], ["0.5", "2\u00d710⁻⁷"]),  # evenly it would be 0.0
+        ([2.5, 0.0123], ["2.500", "0.012"]),
+        ([2.5, 0.00123], ["2.5", "0.00123"]),
+        ([1.5, 7, None], ["1.5", "7", "none"]),
+        ([3, 12345], ["3", "12,345"]),
+        ([123456.7, 2.5], ["123,457", "2.5"]),
+    ],
+)
+def test_a_column_shows_its_numbers_alike_where_that_loses_little(
+    tmp_path: Path, values: list[float | None], shown: list[str]
+) -> None:
+    table = {"title": "Even", "columns": ["name", "x"], "rows": [["a row", value] for value in values]}
+    text = build(plant(tmp_path, tables=[table], cards=[]))
+    cells = re.findall(r'<td role="cell"(?: class="n")?>(.*?)</td>', text, re.DOTALL)
+    assert [re.sub("<.*?>", "", cell).strip() for cell in cells if "a row" not in cell] == shown
+    assert all(f'<data value="{value}" title="{value}">' in text for value in values if value is not None)
+
+
 def test_long_tokens_and_many_rows_and_lone_surrogates_are_written(tmp_path: Path) -> None:
     rows = [[f"row {i}", {"snippet": [["a" * 5000, 1], ["\ud800", 0]]}] for i in range(50)]
     table = {"title": "\ud83d".encode("utf-16", "surrogatepass").hex(), "columns": ["a", "b"], "rows": rows}
