@@ -19,7 +19,8 @@ parameter type            on the command line
 ========================  ======================================================================
 
 ``--log FILE`` copies what goes to standard error into a file; ``--debug`` shows the traceback
-behind a user's mistake. Exit codes: 0 done, 1 our own bug (with a traceback), 2 the user's mistake.
+behind a user's mistake. Exit codes: 0 done, 1 our own bug (with a traceback), 2 the user's mistake, 130
+interrupted. ``--help`` lists the settings of the step.
 """
 
 from __future__ import annotations
@@ -87,6 +88,9 @@ def run(main: Callable[..., None]) -> typing.NoReturn:
         if isinstance(error, OSError) and error.errno in _OF_PATHS and error.filename:
             logger.error("error: %s", _place(error), exc_info=debug)
             sys.exit(2)
+        if isinstance(error, KeyboardInterrupt):
+            logger.error("interrupted; finished parts are kept, start again to go on", exc_info=debug)
+            sys.exit(130)
         raise
     finally:
         for partial, _ in outputs:
@@ -146,6 +150,7 @@ def _parser(main: Callable[..., None], hints: dict[str, Any]) -> argparse.Argume
     parser = argparse.ArgumentParser(
         prog=f"python -m {spec.name if spec else main.__module__}",
         description=module.__doc__,
+        epilog=_described(hints),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -157,17 +162,56 @@ def _parser(main: Callable[..., None], hints: dict[str, Any]) -> argparse.Argume
         if hint is bool:
             parser.add_argument(flag, dest=name, action="store_true")
         elif hint == list[Path]:
-            parser.add_argument(flag, dest=name, nargs="*", required=needed, default=default, metavar="PATH")
+            parser.add_argument(
+                flag, dest=name, nargs="*", required=needed, default=default, metavar="PATH", help=_INPUTS
+            )
         elif hint == dict[str, Output]:
-            parser.add_argument(flag, dest=name, nargs="+", required=needed, default=default, metavar="FILE")
+            parser.add_argument(
+                flag, dest=name, nargs="+", required=needed, default=default, metavar="FILE", help=_OUTPUTS
+            )
         elif _is_settings(hint):
-            parser.add_argument(flag, dest=name, nargs="+", required=needed, default=default, metavar="JSON")
+            parser.add_argument(
+                flag, dest=name, nargs="+", required=needed, default=default, metavar="JSON", help=_JSON
+            )
         else:
             shown = getattr(hint, "__name__", "TEXT").upper()
-            parser.add_argument(flag, dest=name, required=needed, default=default, metavar=shown)
+            told = {Path: _INPUT, Output: _OUTPUT}.get(hint)
+            parser.add_argument(flag, dest=name, required=needed, default=default, metavar=shown, help=told)
     parser.add_argument("--log", metavar="FILE", help="also write messages to this file")
     parser.add_argument("--debug", action="store_true", help="show the traceback of user errors")
     return parser
+
+
+_INPUT = "an input file; of a folder that a step made, its ledger.json"
+_INPUTS = "input files, or none; of folders that a step made, their ledger.json"
+_OUTPUT = "a file to make"
+_OUTPUTS = "files to make, known by their names without folder and suffix"
+_JSON = "the settings below as an object, those that differ; of several objects the later count"
+"""What ``--help`` says of parameters by their type."""
+
+
+def _described(hints: dict[str, Any]) -> str | None:
+    """The settings of a step, a line each, for the end of ``--help``."""
+    lines = [line for hint in hints.values() if _is_settings(hint) for line in _fields(hint)]
+    return "\n  ".join(["settings:", *lines]) if lines else None
+
+
+def _fields(model: type[Settings], above: str = "", inside: Any = None) -> list[str]:
+    lines = []
+    for name, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True) if inside is None else getattr(inside, name)
+        below = [
+            part for part in (field.annotation, *typing.get_args(field.annotation)) if _is_settings(part)
+        ]
+        if below:
+            nested = default if isinstance(default, Settings) else None
+            lines += _fields(below[0], f"{above}{name}.", nested)
+            continue
+        needed = field.is_required() and inside is None
+        shown = "needed" if needed else json.dumps(default, ensure_ascii=False, default=str)
+        told = f": {field.description}" if field.description else ""
+        lines.append(f"{above}{name} ({shown}){told}")
+    return lines
 
 
 def _is_settings(hint: Any) -> bool:
@@ -210,6 +254,12 @@ def _partial(flag: str, text: str, outputs: list[tuple[Path, Path]]) -> Path:
     partial = final.with_name(f".{final.name}.part")
     outputs.append((partial, final))
     return partial
+
+
+def final_name(out: Path) -> str:
+    """The name that an output will have; ``main`` is given the one beside it."""
+    hidden = out.name.startswith(".") and out.name.endswith(".part")
+    return out.name[1 : -len(".part")] if hidden else out.name
 
 
 def _is_object(value: Any) -> bool:

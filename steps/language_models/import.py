@@ -21,10 +21,17 @@ from typing import TYPE_CHECKING, Any
 from steps.core.digest import code_digest, file_digest
 from steps.core.errors import UserError
 from steps.core.runner import Output, run
-from steps.core.stores import Folder, Ledger, read_json
+from steps.core.stores import Folder, Ledger
 from steps.language_models.architectures import NAMES, ROTARY, config_class, model_class
 from steps.language_models.models import family, load_tokenizer, quiet, save
-from steps.language_models.sources import Source, apart, fetch_model, tokenizer_files, weight_files
+from steps.language_models.sources import (
+    Source,
+    apart,
+    fetch_model,
+    read_brought,
+    tokenizer_files,
+    weight_files,
+)
 from steps.language_models.tokenizer import read, same
 
 if TYPE_CHECKING:
@@ -37,6 +44,13 @@ logger = logging.getLogger("reprise")
 BUFFERS = (".attn.bias", ".attention.bias", ".masked_bias", ".inv_freq")
 """Ends of the names of constants that old files hold beside the weights: masks, rotary frequencies. They
 have a dtype of their own, and masks may be infinite; the models' code makes them anew."""
+
+HABITS = (
+    *("attn_implementation", "attn_implementation_internal", "output_attentions", "output_hidden_states"),
+    *("return_dict", "use_return_dict", "torchscript"),
+)
+"""Keys of a configuration that say how somebody ran the model, not what it is. Some ask for packages that
+are not here, some change what a pass returns, some cannot be written again."""
 
 PADDING = 1024
 """An embedding may have that many rows, or a twentieth, more than the tokenizer has ids. Trainers round up
@@ -55,12 +69,19 @@ def read_config(path: Path, vocabulary: int, context: int) -> PreTrainedConfig:
         UserError: another family, other rotary positions than the family's code knows, another
             vocabulary, too short a context, or not a configuration.
     """
-    content = read_json(path)
+    content = read_brought(path)
     kind = family(content, path)
+    content = {key: value for key, value in content.items() if key.removeprefix("_") not in HABITS}
+    ours = config_class(kind)
+    odd = next((key for key in content if key == "attribute_map" or callable(getattr(ours, key, None))), None)
+    if odd is not None:
+        raise UserError(
+            f"{path}: found the key {odd!r}, which no {NAMES[kind]} configuration has; take it out"
+        )
     if content.get("quantization_config") or content.get("compression_config"):
         raise UserError(f"{path}: found a quantised model; list one whose weights are plain numbers")
     try:
-        config: PreTrainedConfig = config_class(kind).from_dict(content)
+        config: PreTrainedConfig = ours.from_dict(content)
     except Exception as error:  # the library validates with exceptions of many kinds
         raise UserError(f"{path}: not a {NAMES[kind]} configuration ({error}); mend it") from None
     counts = ("num_hidden_layers", "hidden_size", "num_attention_heads")  # GPT-2's answer to these, too
@@ -144,6 +165,11 @@ def build(config: PreTrainedConfig, tensors: dict[str, torch.Tensor], where: Pat
     if odd:
         raise UserError(
             f"{where}: found a quantised model ({odd.pop()}); list one whose weights are plain numbers"
+        )
+    if config.num_hidden_layers > len(tensors):  # making them all first would take hours
+        raise UserError(
+            f"{where}: config.json says {config.num_hidden_layers} layers, found {len(tensors)} weights,"
+            " expected several for each layer; copy both again"
         )
     dtype = functools.reduce(torch.promote_types, kinds)
     for name, tensor in tensors.items():

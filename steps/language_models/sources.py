@@ -6,14 +6,15 @@ brings, no pickle beyond the tensors that ``weights_only`` lets through.
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, model_validator
 
 from steps.core.errors import UserError, disk_is_full
 from steps.core.settings import Settings as BaseSettings
-from steps.core.stores import read_json
 
 logger = logging.getLogger("reprise")
 
@@ -68,7 +69,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _indexed(index: Path) -> list[Path]:
-    content = read_json(index)
+    content = read_brought(index)
     places = content.get("weight_map") if isinstance(content, dict) else None
     names = set(places.values()) if isinstance(places, dict) else set()
     if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
@@ -78,6 +79,35 @@ def _indexed(index: Path) -> list[Path]:
     if missing is not None:
         raise UserError(f"{missing}: missing, though {index.name} names it; copy all weight files")
     return files
+
+
+def read_brought(path: Path) -> Any:
+    """JSON that a user brought.
+
+    Raises:
+        UserError: the file is missing or holds something else.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); mend it, or copy it again") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({error}); mend it, or copy it again") from None
+
+
+def local_folder(path: str) -> Path:
+    """A folder that the user named, a leading ``~`` replaced.
+
+    Raises:
+        UserError: there is no such user, or no such folder.
+    """
+    try:
+        folder = Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: {error}; write the whole path of the folder") from None
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; list the folder of a model in Hugging Face format")
+    return folder
 
 
 def model_files(folder: Path) -> list[Path]:
@@ -116,10 +146,7 @@ def fetch(source: Source, patterns: tuple[str, ...]) -> Path:
         UserError: there is no such folder, repository or revision, or the hub cannot be reached.
     """
     if source.path is not None:
-        folder = Path(source.path).expanduser()
-        if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder; list the folder of a model in Hugging Face format")
-        return folder
+        return local_folder(source.path)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils.tqdm import disable_progress_bars

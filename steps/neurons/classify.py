@@ -64,11 +64,19 @@ ENTROPY = {
 """The queries of the authors' code for each model set, and ours for models of any size."""
 
 
+def known(table: pd.DataFrame, name: str) -> np.ndarray:
+    """A column as float64, NaN where a value is missing or not finite."""
+    import numpy as np
+
+    values = table[name].to_numpy(float, na_value=np.nan)
+    return np.where(np.isfinite(values), values, np.nan)
+
+
 def roles(table: pd.DataFrame, times_width: bool = False) -> np.ndarray:
     """The role of each neuron from ``vocab_kurt``, ``vocab_skew`` and ``vocab_var``.
 
-    Kurtosis decides first, and only those that it leaves may partition; all limits are strict, missing
-    values pass none.
+    Kurtosis decides first, and only those that it leaves may partition; all limits are strict. Missing and
+    infinite values pass none, and whose kurtosis is not known has no role.
 
     Args:
         table: a neuron table.
@@ -79,13 +87,13 @@ def roles(table: pd.DataFrame, times_width: bool = False) -> np.ndarray:
     """
     import numpy as np
 
-    skew, var = (table[name].to_numpy(float, na_value=np.nan) for name in ("vocab_skew", "vocab_var"))
-    heavy = table["vocab_kurt"].to_numpy(float, na_value=np.nan) > KURTOSIS
+    kurt, skew, var = (known(table, name) for name in ("vocab_kurt", "vocab_skew", "vocab_var"))
+    heavy, light = kurt > KURTOSIS, kurt <= KURTOSIS
     limit = PARTITION_VARIANCE
     if times_width:
         var, limit = var * table["d_model"].to_numpy(float), PARTITION_VARIANCE_TIMES_WIDTH
     return np.select(
-        [heavy & (skew > 0), heavy & (skew < 0), ~heavy & (var > limit)], ROLES, default=""
+        [heavy & (skew > 0), heavy & (skew < 0), light & (var > limit)], ROLES, default=""
     ).astype(object)
 
 
@@ -121,12 +129,12 @@ def entropy_columns(query: EntropyQuery) -> list[str]:
 
 
 def within_limits(table: pd.DataFrame, query: EntropyQuery) -> np.ndarray:
-    """Whether each neuron is within all limits of a query (bool); a missing value passes none."""
+    """Whether each neuron is within all limits of a query (bool); a missing or infinite value passes none."""
     import numpy as np
     import pandas as pd
 
     def column(name: str) -> np.ndarray:
-        return table[name].to_numpy(float, na_value=np.nan)
+        return known(table, name)
 
     chosen = ~np.isnan(column("vocab_var"))
     for name in ("vocab_var", "vocab_kurt", "kurt"):

@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     minimum_reduction: float = Field(
         0.2, ge=0, le=1, description="held-out variance reduction that puts a neuron into a family"
     )
-    minimum_tokens: int = Field(20, ge=2, description="in-sample tokens with and without a feature")
+    minimum_tokens: int = Field(20, ge=2, le=2**31, description="in-sample tokens with and without a feature")
     unigram_variants: int = Field(1, ge=1, description="tokens that a unigram group needs (paper: 4)")
     unigram_share: float = Field(
         3e-4,
@@ -107,7 +107,7 @@ class Settings(BaseSettings):
     top_tokens: int = Field(
         10, ge=0, description="tokens kept per neuron, by mean and by maximum (paper: 100)"
     )
-    top_count: int = Field(5, ge=1, description="occurrences that a token of large mean needs")
+    top_count: int = Field(5, ge=1, le=2**31, description="occurrences that a token of large mean needs")
     neurons_at_once: int | None = Field(
         None,
         ge=1,

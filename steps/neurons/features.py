@@ -28,6 +28,7 @@ Beside them: unigram groups, topic sets and the BOS token.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -270,11 +271,24 @@ def topics_from_file(path: Path, texts: Sequence[str]) -> Features:
     """
     import numpy as np
 
-    sets = read_json(path)
+    try:
+        sets = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no JSON, no UTF-8, a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"{path}: cannot be read as topic sets ({reason}), expected JSON, an object of lists of texts;"
+            " mend it or name another file in neurons.explain.topics"
+        ) from None
     if not isinstance(sets, dict) or not all(
         isinstance(words, list) and all(isinstance(word, str) for word in words) for words in sets.values()
     ):
-        raise UserError(f"{path}: expected topic sets as JSON, an object of lists of texts")
+        raise UserError(
+            f"{path}: expected topic sets as JSON, an object of lists of texts; mend it or name another"
+            " file in neurons.explain.topics"
+        )
+    for name in sets:
+        if re.search("[\ud800-\udfff]", name):  # tables and pages cannot hold it
+            raise UserError(f"{path}: the topic {name!r} has half a character in its name; rename it")
     stripped = [text.strip() for text in texts]
     wanted = [{word.strip() for word in words} - {""} for words in sets.values()]
     matrix = np.array([[text in words for text in stripped] for words in wanted], bool)

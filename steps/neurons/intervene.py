@@ -58,9 +58,9 @@ the paper's F24.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from steps.core.digest import seed as derived_seed
 from steps.core.errors import UserError
@@ -121,15 +121,21 @@ CAPTIONS = {
 """Of the figures."""
 
 
+LARGEST = 65504.0
+"""Largest value that a neuron is set to: what float16 can hold."""
+
+Value = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+
+
 class Settings(UniversalSettings, ModelSettings):
     """Which neurons are changed, how, and on which tokens."""
 
     seed: int = Field(0, ge=0, description="of random neurons")
     rows: int = Field(32, ge=1, description="rows of tokens, from the start of those of the activations")
-    values: list[float] = Field(
+    values: list[Value] = Field(
         [-0.17, 0, 1, 2, 3, 4, 5, 6], min_length=1, description="fixed values (-0.17: the minimum of GELU)"
     )
-    clamps: list[float] = Field([0.0], description="values from which on activations are clamped")
+    clamps: list[Value] = Field([0.0], description="values from which on activations are clamped")
     named: list[tuple[int, int]] = Field([], description="layer and number of the neurons; none: by weights")
     candidates: int = Field(2, ge=1, description="entropy neurons by weights, where none are named")
     controls: int = Field(20, ge=0, description="random control neurons")
@@ -139,6 +145,14 @@ class Settings(UniversalSettings, ModelSettings):
     reversals: int = Field(20, ge=0, description="tokens kept per neuron that move against the mean")
     exclude_bos: bool = Field(True, description="leave predictions at BOS out of averages")
     exclude_tokens: list[int] = Field([], description="ids of further tokens whose predictions are left out")
+
+    @field_validator("named")
+    @classmethod
+    def _named_once(cls, named: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        double = next((list(each) for each in named if named.count(each) > 1), None)
+        if double is not None:
+            raise ValueError(f"each neuron once ({double} is there twice); leave one of them")
+        return named
 
 
 def choose(

@@ -139,13 +139,14 @@ def example_lists(
         source = sources[str(name)]
         number = (part["layer"] * source.width + part["neuron"]).to_numpy(np.int64)
         token = part["token"].to_numpy(np.int64)
-        levels = strengths(source, number, token, settings.context)
+        around = min(settings.context, source.context)  # what lies beyond the row takes memory only
+        levels = strengths(source, number, token, around)
         for place, value, where, digits in zip(part["place"], part["value"], token, levels, strict=True):
             inside = np.flatnonzero(digits >= 0)
-            first = where - settings.context + inside[0]
+            first = where - around + inside[0]
             ids = source.tokens[first : first + len(inside)].tolist()
             text = "".join(map(str, digits[inside]))
-            found[place].append([_short(value), int(settings.context - inside[0]), ids, text])
+            found[place].append([_short(value), int(around - inside[0]), ids, text])
     return found
 
 

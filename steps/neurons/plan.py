@@ -85,9 +85,11 @@ TOP_TOKEN = 200.0
 class Settings(BaseSettings):
     """How large models are whose configuration is not here, and on what hardware the study is to run."""
 
-    layers: int = Field(2, ge=1, description="MLP layers of listed models whose config.json is not here")
-    width: int = Field(256, ge=1, description="neurons per layer of the same")
-    vocabulary: int = Field(512, ge=1, description="rows of the embedding of the same")
+    layers: int = Field(
+        2, ge=1, le=10**6, description="MLP layers of listed models whose config.json is not here"
+    )
+    width: int = Field(256, ge=1, le=10**9, description="neurons per layer of the same")
+    vocabulary: int = Field(512, ge=1, le=10**9, description="rows of the embedding of the same")
     hardware: Literal["cpu_core", "v100", "a100", "h100"] = Field(
         "cpu_core", description="whose peak and memory the planner takes"
     )
@@ -95,7 +97,7 @@ class Settings(BaseSettings):
     share: float = Field(0.5, gt=0, le=1, description="share of the peak that is reached")
     memory_gb: float | None = Field(None, gt=0, description="of one device; null: the vendor's")
     disk_gb_per_s: float = Field(1.0, gt=0, description="read from and written to disk by one job")
-    devices: int = Field(1, ge=1, description="that work at the same time")
+    devices: int = Field(1, ge=1, le=10**9, description="that work at the same time")
 
 
 class Model(BaseSettings):

@@ -5,7 +5,7 @@
 Reads CSV (also compressed as ``.gz``) or parquet with a row per neuron and any of the columns of the paper's
 tables (``layer neuron excess_corr mean_corr mean_baseline l2_penalty kurt vocab_var vocab_skew vocab_kurt``
 and, of several models, ``model``). Names may differ in case; other columns are ignored. A cell that is no
-number counts as missing, and a neuron whose excess is missing is not universal.
+finite number counts as missing, and a neuron whose excess is missing is not universal.
 
 Writes ``layer``, ``neuron`` (and ``model``), then as far as the columns allow:
 
@@ -19,22 +19,24 @@ column                   definition
                          ``pythia``, from 1 at the smallest ``vocab_var``; null for others
 =======================  ==========================================================================
 
-``--out`` is a CSV file where its name ends so, otherwise parquet. Counts, and rules that could not be applied
+``--out`` ends in ``.csv`` or ``.parquet``, which says what it is. Counts, and rules that could not be applied
 with the columns they lack, are logged.
 """
 
 from __future__ import annotations
 
+import io
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from steps.core.errors import UserError
-from steps.core.runner import Output, run
+from steps.core.runner import Output, final_name, run
 from steps.core.settings import Settings as BaseSettings
-from steps.neurons.classify import ENTROPY, EXCESS, ROLES, entropy_columns, entropy_ranks, roles
+from steps.neurons.classify import ENTROPY, EXCESS, ROLES, entropy_columns, entropy_ranks, known, roles
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +75,9 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         with path.open("rb") as file:
             parquet = file.read(4) == b"PAR1"
-        raw = pd.read_parquet(path) if parquet else pd.read_csv(path, dtype=str, encoding="utf-8-sig")
+        raw = pd.read_parquet(path) if parquet else _read_csv(path)
+    except UserError:
+        raise
     except Exception as error:  # pandas and pyarrow raise exceptions of many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UserError(f"{path}: expected a table as CSV or parquet ({reason})") from None
@@ -92,7 +96,7 @@ def read_table(path: Path) -> pd.DataFrame:
     table = pd.DataFrame(index=pd.RangeIndex(len(raw)))
     for name in known:
         if name == "model":
-            table[name] = raw[name].astype("string").fillna("").to_numpy()
+            table[name] = _texts(raw[name]).fillna("").to_numpy()
             continue
         values = _numbers(raw[name])
         if name in ("layer", "neuron"):
@@ -117,16 +121,62 @@ def read_table(path: Path) -> pd.DataFrame:
     return table
 
 
+def _read_csv(path: Path) -> pd.DataFrame:
+    """All cells of a CSV file as texts.
+
+    Raises:
+        UserError: a row is longer than the header, or a cell holds a NUL.
+    """
+    import bz2
+    import gzip
+    import lzma
+
+    import pandas as pd
+
+    openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    with openers.get(path.suffix.lower(), open)(path, "rb") as file:
+        content = file.read()
+    try:
+        # The header is read as a row: pandas would take surplus cells of the first row for its name.
+        raw = pd.read_csv(io.BytesIO(content), dtype=str, encoding="utf-8-sig", header=None, low_memory=False)
+    except pd.errors.ParserError as error:
+        wrong = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
+        if wrong is None:
+            raise
+        expected, line, found = wrong.groups()
+        raise UserError(
+            f"{path}: line {line}: found {found} cells, expected {expected} as in the first line; give every"
+            " column a name there, and take away commas at the ends of lines"
+        ) from None
+    if b"\0" in content:  # pandas ends a cell there
+        line = content[: content.index(b"\0")].count(b"\n") + 1
+        raise UserError(
+            f"{path}: line {line}: found a NUL byte, expected text; save the table as UTF-8 again"
+        )
+    raw.columns = pd.Index(raw.iloc[0].astype(str))
+    return raw.iloc[1:].reset_index(drop=True)
+
+
+def _texts(column: pd.Series) -> pd.Series:
+    """A column as texts; bytes that are no UTF-8 are shown by their escapes."""
+
+    def text(cell: Any) -> Any:
+        return cell.decode("utf-8", "backslashreplace") if isinstance(cell, bytes) else cell
+
+    return (column.map(text) if column.dtype == object else column).astype("string")
+
+
 def _numbers(column: pd.Series) -> Any:
-    """A column as float64, NaN where a cell is no number."""
+    """A column as float64, NaN where a cell is no finite number."""
     import numpy as np
     import pandas as pd
 
     if column.dtype == object or pd.api.types.is_string_dtype(column):
-        column = column.astype("string").str.strip()
+        column = _texts(column).str.strip()
     elif not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)):
         return np.full(len(column), np.nan)  # dates, lists and others
-    return pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def classify(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -151,7 +201,7 @@ def classify(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     elif {"mean_corr", "mean_baseline"} <= set(table):
         found["excess_corr"] = table["mean_corr"] - table["mean_baseline"]
     if "excess_corr" in found:
-        found["universal"] = found["excess_corr"] > EXCESS
+        found["universal"] = known(found, "excess_corr") > EXCESS
     else:
         skipped.append("universal: not applied, the table lacks excess_corr (or mean_corr and mean_baseline)")
     if possible("prediction, suppression, partition", "vocab_kurt", "vocab_skew", "vocab_var"):
@@ -164,6 +214,10 @@ def classify(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 def main(table: Path, out: Output) -> None:
     """Classify ``table``."""
+    name = final_name(out)
+    kind = Path(name).suffix.lower()
+    if kind not in (".csv", ".parquet"):
+        raise UserError(f"--out: found {name!r}, expected a name that ends in .csv or .parquet; change it")
     found, skipped = classify(read_table(table))
     for line in skipped:
         logger.warning("%s", line)
@@ -178,7 +232,7 @@ def main(table: Path, out: Output) -> None:
         if f"entropy_rank[{query}]" in found:
             counts[f"entropy candidates ({query})"] = int(found[f"entropy_rank[{query}]"].notna().sum())
     logger.info("%s", ", ".join(f"{name}: {count}" for name, count in counts.items()))
-    if ".csv" in out.suffixes:
+    if kind == ".csv":
         found.to_csv(out, index=False)
     else:
         found.to_parquet(out, index=False)

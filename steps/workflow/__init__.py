@@ -118,7 +118,7 @@ class LanguageModels(Settings):
     """The language models."""
 
     study: Name = pydantic.Field("default", description="name of the study, its folder in data/models")
-    seeds: list[Annotated[int, pydantic.Field(ge=0)]] = pydantic.Field(
+    seeds: list[Annotated[int, pydantic.Field(ge=0, lt=2**63)]] = pydantic.Field(
         [1, 2, 3, 4, 5], min_length=1, description="seeds of the models that are trained"
     )
     models: list[ListedModel] = pydantic.Field([], description="existing models; then nothing is trained")
@@ -343,6 +343,8 @@ def corpus_files(config: Config) -> tuple[list[str], list[str]]:
         look = corpus_hub.list_files
     else:
         return [], []
+    if "\0" in str(folder):
+        raise UserError(f"{key}: found {shown(folder)}, expected a path without NUL; name another folder")
     for made in map(Path, MADE):
         if folder.resolve().is_relative_to(made.resolve()) or made.resolve().is_relative_to(folder.resolve()):
             raise UserError(
@@ -373,7 +375,9 @@ def listed_model_files(config: Config) -> dict[str, list[str]]:
         UserError: a folder is missing, holds no model, or has a name that Snakemake cannot hold.
     """
     return {
-        model.name: declarable(language_models_sources.model_files(Path(model.path).expanduser()))
+        model.name: declarable(
+            language_models_sources.model_files(language_models_sources.local_folder(model.path))
+        )
         for model in config.language_models.models
         if model.path is not None
     }

@@ -30,9 +30,15 @@ from steps.core.runner import Output, run
 from steps.core.settings import Settings
 
 
+class Place(Settings):
+    names: list[str] = pydantic.Field(["å"], description="what it is called")
+    depth: int | None = pydantic.Field(None, description="how deep; null: no limit")
+
+
 class Settings(Settings):
     threads: int = 1
-    rate: float = pydantic.Field(0.1, gt=0)
+    rate: float = pydantic.Field(0.1, gt=0, description="how fast")
+    place: Place = pydantic.Field(Place(), description="where")
 
 
 def main(
@@ -59,6 +65,11 @@ def main(
             raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
         except OSError as error:
             raise ValueError("could not write") from error
+    if what == "waits":
+        import signal
+
+        out.with_name("finished.txt").write_text("a part")
+        os.kill(os.getpid(), signal.SIGINT)
     if what == "removes":
         out.unlink()
     if what == "exits":
@@ -144,6 +155,32 @@ def test_a_failure_leaves_nothing_and_keeps_what_was_there(folder: Path, what: s
     assert done.returncode == code, done.stderr
     assert made(folder) == ["earlier.txt"]
     assert (folder / "earlier.txt").read_text() == "earlier"
+
+
+def test_an_interrupted_step_says_so_in_one_line_and_keeps_finished_parts(folder: Path) -> None:
+    done = usual(folder, "--what", "waits", "--log", "step.log")
+    said = "wrote .out.txt.part\ninterrupted; finished parts are kept, start again to go on\n"
+    assert (done.returncode, done.stderr) == (130, said)
+    assert (folder / "step.log").read_text() == said
+    assert made(folder) == ["made/finished.txt", "step.log"]
+    assert "KeyboardInterrupt" in usual(folder, "--what", "waits", "--debug").stderr
+
+
+def test_help_says_what_every_kind_of_argument_and_setting_is(folder: Path) -> None:
+    done = start(folder, "--help", COLUMNS="120")
+    assert done.returncode == 0, done.stderr
+    before, _, settings = done.stdout.partition("\nsettings:\n")
+    assert settings.splitlines() == [
+        "  threads (1)",
+        "  rate (0.1): how fast",
+        '  place.names (["å"]): what it is called',
+        "  place.depth (null): how deep; null: no limit",
+    ]
+    lines = [" ".join(line.split()) for line in before.splitlines()]
+    assert "--source PATH an input file; of a folder that a step made, its ledger.json" in lines
+    assert "--more [PATH ...] input files, or none; of folders that a step made, their ledger.json" in lines
+    assert "--out OUTPUT a file to make" in lines
+    assert any("the settings below" in line for line in lines)
 
 
 def test_our_own_bug_shows_its_traceback_on_screen_and_in_the_log(folder: Path) -> None:
@@ -308,3 +345,4 @@ def test_help_of_every_step_is_light_and_says_what_it_does() -> None:
         assert (answer["step"], answer["code"], answer["loaded"]) == (answer["step"], 0, [])
         assert answer["help"].startswith(f"usage: python -m {answer['step']} ")
         assert "--log FILE" in answer["help"]
+        assert ("\nsettings:\n  " in answer["help"]) == ("JSON" in answer["help"].split("\n\n")[0])

@@ -289,6 +289,18 @@ def with_fewer_blocks(folder: Path) -> None:
     configure(folder, n_layer=1)
 
 
+def with_very_many_blocks(folder: Path) -> None:
+    configure(folder, n_layer=100_000)
+
+
+def with_the_name_of_a_method(folder: Path) -> None:
+    configure(folder, save_pretrained=True)
+
+
+def with_other_names(folder: Path) -> None:
+    configure(folder, attribute_map={})
+
+
 def with_a_margin_that_is_no_number(folder: Path) -> None:
     configure(folder, layer_norm_epsilon=float("nan"))
 
@@ -319,7 +331,11 @@ def change(folder: Path, edit: Any) -> None:
         (with_a_weight_missing, "1 weights are missing, such as 'transformer.h.1.mlp.c_fc.weight'"),
         (with_a_weight_of_another_shape, "do not fit together"),
         (with_a_weight_that_is_not_finite, "'transformer.wte.weight' is not finite"),
-        (with_a_broken_configuration, "config.json: not JSON"),
+        (with_a_broken_configuration, "config.json: not JSON (Expecting"),
+        (with_a_broken_configuration, "; mend it, or copy it again"),
+        (with_very_many_blocks, "config.json says 100000 layers, found 28 weights, expected several for"),
+        (with_the_name_of_a_method, "found the key 'save_pretrained', which no GPT-2 configuration has"),
+        (with_other_names, "found the key 'attribute_map', which no GPT-2 configuration has; take it out"),
         (with_a_nonsense_configuration, "not a GPT-2 configuration"),
         (with_another_activation, "do not fit together"),
         (with_an_empty_bin, "pytorch_model.bin: cannot be read as weights"),
@@ -495,6 +511,40 @@ def test_the_step_says_it_in_one_line(prepared: Prepared, tmp_path: Path) -> Non
     )
     assert message.count("\n") == 1
     assert "nowhere: no such folder" in message
+
+
+@pytest.mark.parametrize(
+    "habits",
+    [
+        {"attn_implementation": "flash_attention_2"},
+        {"_attn_implementation": "flash_attention_2"},
+        {"output_attentions": True, "output_hidden_states": True},
+        {"return_dict": False},
+        {"use_return_dict": False, "torchscript": True},
+    ],
+    ids=str,
+)
+def test_how_somebody_ran_a_model_does_not_matter(
+    prepared: Prepared, tmp_path: Path, habits: dict[str, Any]
+) -> None:
+    theirs = folder_of(tmp_path / "theirs", small_model())
+    plain = bring(prepared, theirs, tmp_path / "plain")
+    configure(theirs, **habits)
+    mine = bring(prepared, theirs, tmp_path / "mine")
+    assert (mine.folder / "config.json").read_bytes() == (plain.folder / "config.json").read_bytes()
+    assert models.load(mine.path)(torch.zeros(1, 4, dtype=torch.long)).logits.shape == (1, 4, 300)
+
+
+def test_a_folder_of_an_unknown_user_is_named(prepared: Prepared, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="^~nobody-of-that-name/x: .*; write the whole path of the folder"):
+        bring(prepared, Path("~nobody-of-that-name/x"), tmp_path / "mine")
+
+
+def test_an_index_that_is_no_json_is_to_be_mended(prepared: Prepared, tmp_path: Path) -> None:
+    theirs = sharded(tmp_path / "theirs", tiny_model("llama"))
+    (theirs / "model.safetensors.index.json").write_text("{")
+    with pytest.raises(UserError, match=r"index\.json: not JSON .*; mend it, or copy it again"):
+        bring(prepared, theirs, tmp_path / "mine")
 
 
 def test_a_model_is_not_brought_into_its_own_folder(prepared: Prepared, tmp_path: Path) -> None:

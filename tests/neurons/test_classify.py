@@ -24,8 +24,11 @@ def frame(rows: list[tuple[float, float, float]]) -> pd.DataFrame:
         ((10.0, 1.0, 0.0051), "partition"),
         ((2.0, 0.0, 0.005), ""),
         ((np.nan, np.nan, np.nan), ""),
-        ((np.nan, 1.0, 0.006), "partition"),
-        ((np.inf, 1.0, 0.0), "prediction"),
+        ((np.nan, 1.0, 0.006), ""),  # whose kurtosis is not known has no role
+        ((np.inf, 1.0, 0.0), ""),
+        ((-np.inf, 1.0, 0.006), ""),
+        ((11.0, np.inf, 0.0), ""),
+        ((2.0, 1.0, np.inf), ""),
     ],
 )
 def test_roles(row: tuple[float, float, float], expected: str) -> None:
@@ -107,3 +110,11 @@ def test_width_free_query_ranks_within_each_model() -> None:
         assert chosen.assign(rank=ranks).sort_values("rank")["vocab_var"].is_monotonic_increasing
         assert len(chosen) > 0
     assert classify.ROLES == ("prediction", "suppression", "partition")
+
+
+@pytest.mark.parametrize("column", ["vocab_var", "vocab_kurt", "kurt", "l2_penalty"])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_what_is_not_finite_is_no_candidate(column: str, value: float) -> None:
+    table = candidates().head(2).astype(float)
+    table.loc[0, column] = value
+    assert entropy_ranks(table, ENTROPY["medium"]).fillna(0).tolist() == [0, 1]

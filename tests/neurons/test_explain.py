@@ -15,6 +15,7 @@ from scipy.stats import chi2_contingency
 
 from steps.core.errors import UserError
 from steps.core.runner import Output
+from steps.core.settings import validate
 from steps.core.stores import Ledger, write_array
 from steps.core.tensors import read_tensors
 from steps.neurons import explain, explain_part, features, labels, moments
@@ -409,6 +410,14 @@ def test_constant_neurons_and_few_tokens(tmp_path: Path) -> None:
     assert table["variance_reduction"][9] == 0
     assert table.drop(columns=["letter_response", "role", "role_share"]).notna().all().all()
     assert len(table) == 2 * WIDTH
+
+
+def test_counts_larger_than_any_text_are_refused() -> None:
+    for name in ("top_count", "minimum_tokens"):
+        with pytest.raises(
+            UserError, match=f"{name}: found 1000000000000000000000000000, expected: .*2147483"
+        ):
+            validate(explain.Settings, {name: 10**27}, "--settings")
 
 
 def test_roles_are_of_features_of_the_token_itself(studies: list[tuple[Inputs, pd.DataFrame]]) -> None:

@@ -127,6 +127,38 @@ def test_topics_of_a_file(tmp_path: Path) -> None:
         features.topics_from_file(path, ["a"])
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"{", "cannot be read as topic sets (Expecting"),
+        (b"\xff", "cannot be read as topic sets ('utf-8'"),
+        (b'{"a": "b"}', "expected topic sets as JSON"),
+        (None, "cannot be read as topic sets (No such file or directory)"),
+    ],
+)
+def test_a_users_topics_are_to_be_mended_not_deleted(
+    tmp_path: Path, content: bytes | None, says: str
+) -> None:
+    path = tmp_path / "topics.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        features.topics_from_file(path, ["a"])
+    assert f"{path}: {says}" in str(caught.value)
+    assert "; mend it or name another file in neurons.explain.topics" in str(caught.value)
+    assert "delete" not in str(caught.value)
+    assert "snakemake" not in str(caught.value)
+
+
+def test_a_topic_that_no_table_can_hold_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "topics.json"
+    path.write_text('{"law": ["court"], "\\ud800": ["court"]}')
+    with pytest.raises(UserError, match=r"the topic '\\ud800' has half a character in its name; rename it"):
+        features.topics_from_file(path, ["court"])
+    path.write_text('{"\\ud83d\\ude00": ["court"]}')  # two halves make one
+    assert features.topics_from_file(path, ["court"]).names == ["topic \U0001f600"]
+
+
 def test_other_word_lists_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "lists.json"
     path.write_text('{"token_features": []}')

@@ -15,6 +15,7 @@ from scipy.stats import ttest_ind
 from steps.core.errors import UserError
 from steps.core.figures import new_figure
 from steps.core.runner import Output
+from steps.core.settings import validate
 from steps.language_models.architectures import architecture, compute_in_float64
 from steps.language_models.models import load, load_tokenizer
 from steps.neurons import dump, intervene, intervention_figure
@@ -683,6 +684,29 @@ def test_mistakes_are_explained(made: Path, tmp_path: Path) -> None:
         step(made, tmp_path, named=[(5, 3)])
     with pytest.raises(UserError, match="no token is left after exclusion"):
         step(made, tmp_path, exclude_tokens=list(range(VOCABULARY)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (
+            {"named": [[0, 0], [1, 2], [0, 0]]},
+            r"named: found .*, expected: each neuron once .\[0, 0. is there",
+        ),
+        ({"values": [0, 1e308]}, "values.1: found 1e.308, expected: .*less than or equal to 65504"),
+        ({"values": [-1e6]}, "values.0: found -1000000.0, expected: .*greater than or equal to -65504"),
+        ({"clamps": [1e39]}, "clamps.0: found 1e.39, expected: .*less than or equal to 65504"),
+    ],
+)
+def test_settings_that_no_model_can_take_are_refused(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=f"^--settings: {says}"):
+        validate(intervene.Settings, settings, "--settings")
+
+
+def test_the_largest_values_are_taken(made: Path, tmp_path: Path) -> None:
+    files = step(made, tmp_path, values=[65504, -65504], clamps=[-65504], controls=1, ablated=0)
+    table = pd.read_parquet(files["interventions.parquet"])
+    assert set(table["value"].dropna()) >= {65504, -65504}
 
 
 def test_a_damaged_table_is_told(made: Path, tmp_path: Path) -> None:

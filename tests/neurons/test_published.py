@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import sys
 from pathlib import Path
@@ -101,7 +102,7 @@ def test_cells_that_are_no_numbers_are_missing(tmp_path: Path) -> None:
     table.to_csv(tmp_path / "t.csv", index=False, encoding="utf-8-sig")
     found, _ = published.classify(published.read_table(tmp_path / "t.csv"))
     assert found["universal"].tolist() == [False, False, False, True, False, False]
-    assert found["role"].tolist() == ["", "partition", *EXPECTED_ROLES[2:]]
+    assert found["role"].tolist() == ["", "", *EXPECTED_ROLES[2:]]
 
 
 @pytest.mark.parametrize(
@@ -148,3 +149,66 @@ def test_parquet_columns_of_odd_types_are_missing(tmp_path: Path) -> None:
     found, _ = published.classify(published.read_table(path))
     assert not found["universal"].any()
     assert found["role"].tolist() == ["prediction", "", "", "", "", "suppression"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "csv.gz"])
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [(["0,5,1,0.9,", "0,6,2,0.1,"], 2), (["0,5,1,0.9", "", "0,6,2,0.1,"], 4), (["", "0,5,1,0.9,"], 3)],
+)
+def test_a_row_that_is_longer_than_the_header_is_named(
+    tmp_path: Path, suffix: str, rows: list[str], line: int
+) -> None:
+    path = tmp_path / f"t.{suffix}"
+    content = "\n".join(["layer,neuron,rank,excess_corr", *rows, ""]).encode()
+    path.write_bytes(gzip.compress(content) if suffix == "csv.gz" else content)
+    with pytest.raises(UserError, match=f"line {line}: found 5 cells, expected 4 as in the first line; give"):
+        published.read_table(path)
+
+
+@pytest.mark.parametrize("cell", [b"0.9\0", b"\x000.9"])
+def test_a_nul_is_named(tmp_path: Path, cell: bytes) -> None:
+    (tmp_path / "t.csv").write_bytes(b"layer,neuron,excess_corr\n0,1,0.9\n0,2," + cell + b"\n")
+    with pytest.raises(UserError, match="line 3: found a NUL byte, expected text; save"):
+        published.read_table(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "parquet"), [("b.CSV", False), ("b.parquet.csv", False), ("b.csv.Parquet", True)]
+)
+def test_the_end_of_the_name_says_what_is_written(tmp_path: Path, name: str, parquet: bool) -> None:
+    example().to_parquet(tmp_path / "t.parquet")
+    out = Output(tmp_path / f".{name}.part")
+    published.main(tmp_path / "t.parquet", out)
+    assert (out.read_bytes()[:4] == b"PAR1") == parquet
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a", "a.part", "csv", ".parquet"])
+def test_other_formats_are_refused_before_the_work(tmp_path: Path, name: str) -> None:
+    out = Output(tmp_path / f".{name}.part")
+    with pytest.raises(UserError, match=f"--out: found '{name}', expected a name that ends in .csv or .parq"):
+        published.main(tmp_path / "nothing.csv", out)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_values_that_are_not_finite_count_as_missing(tmp_path: Path) -> None:
+    table = example().assign(excess_corr=[np.inf, 0.6, -np.inf, 0.7, 0, 0])
+    table.loc[1, "vocab_var"] = -np.inf
+    table.to_parquet(tmp_path / "t.parquet")
+    for found, _ in (published.classify(t) for t in (table, published.read_table(tmp_path / "t.parquet"))):
+        assert found["universal"].tolist() == [False, True, False, True, False, False]
+        assert found["entropy_rank[medium]"].isna().all()
+    read = published.read_table(tmp_path / "t.parquet")
+    assert read["excess_corr"].isna().tolist() == [True, False, True, False, False, False]
+    table["layer"] = np.inf
+    table.to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(UserError, match="row 1: found 'inf' as layer"):
+        published.read_table(tmp_path / "t.parquet")
+
+
+def test_bytes_are_read_as_texts(tmp_path: Path) -> None:
+    table = example().assign(excess_corr=[b"\xff", b"0.6", None, b"0.5", b"", b"1"], model=b"a\xff")
+    table.to_parquet(tmp_path / "t.parquet")
+    found, _ = published.classify(published.read_table(tmp_path / "t.parquet"))
+    assert found["universal"].tolist() == [False, True, False, False, False, True]
+    assert set(found["model"]) == {"a\\xff"}

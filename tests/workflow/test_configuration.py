@@ -261,6 +261,15 @@ def test_larger_models_from_weights_alone() -> None:
             [1, 1],
             "^configuration: language_models.seeds: found .*differ .1 is there",
         ),
+        (
+            "language_models.seeds",
+            [10**32 - 1, 2],
+            r"seeds.0: found 9+, expected: .* less than 9223372036854775808",
+        ),
+        ("neurons.plan.layers", 10**400, "neurons.plan.layers: found 1000.*, expected: "),
+        ("neurons.plan.width", 10**400, "neurons.plan.width: found 1000.*, expected: "),
+        ("neurons.plan.vocabulary", 10**400, "neurons.plan.vocabulary: found 1000.*, expected: "),
+        ("neurons.plan.devices", 10**400, "neurons.plan.devices: found 1000.*, expected: "),
         ("language_models.train.checkpoints", 10**9, "language_models.train.checkpoints: found 1000000000"),
     ],
 )
@@ -308,6 +317,7 @@ def test_a_mistake_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
         ("corpus={documents: {source: files, files: {folder: nowhere}}}", "nowhere does not exist; name a"),
         (f"corpus={{documents: {{source: files, files: {{folder: {'x' * 300}}}}}}}", "File name too long"),
         ("language_models={models: [{name: a, path: gone}]}", "gone: no such folder; list the folder"),
+        ("language_models={models: [{name: a, path: ~nobody-of-that-name/x}]}", "write the whole path of"),
         ("corpus={documents: {source: files, files: {folder: .}}}", "expected a folder apart from data/raw"),
         ("neurons={parts: 3}", "neurons.parts: found 3, expected at most 2, the number of layers"),
         (
@@ -356,6 +366,13 @@ def test_texts_where_the_workflow_writes_are_refused(
         config = workflow.configure({"corpus": {"documents": documents | place}})
         with pytest.raises(UserError, match="expected a folder apart from .*, which the workflow makes"):
             workflow.user_files(config)
+
+
+def test_a_folder_with_a_nul_in_its_name_is_refused() -> None:
+    documents = {"source": "files", "files": {"folder": "texts\0"}}
+    config = workflow.configure({"corpus": {"documents": documents}})
+    with pytest.raises(UserError, match=r"documents\.files\.folder: found .*, expected a path without NUL"):
+        workflow.user_files(config)
 
 
 def test_the_files_of_a_local_dataset_are_inputs(tmp_path: Path) -> None:
