@@ -29,6 +29,7 @@ from steps.core.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
     import zarr
@@ -206,6 +207,7 @@ class Folder:
         """
         self.path = ledger
         self.folder = ledger.parent
+        self.kind = kind
         content = read_json(ledger)
         if not isinstance(content, dict) or content.get("kind") != kind:
             found = content.get("kind") if isinstance(content, dict) else type(content).__name__
@@ -261,6 +263,18 @@ class Folder:
                 )
             self._checked.add(name)
         return path
+
+    def require_made_with(self, other: Folder) -> None:
+        """Refuse a folder where this one's attributes name another of that kind by its fingerprint.
+
+        Raises:
+            UserError: it is not the one that this folder was made with.
+        """
+        if self.attributes.get(other.kind) != other.fingerprint:
+            raise UserError(
+                f"{other.path}: not the {other.kind} that {self.path} was made with; give that one, or build"
+                " both with one configuration"
+            )
 
     def check_all(self) -> Folder:
         """Compare the hash of every file; see :meth:`check`."""
@@ -441,20 +455,53 @@ def open_table(path: Path, columns: Collection[str] = ()) -> Iterator[pq.Parquet
         raise UserError(f"{path}: unreadable as a parquet table ({reason}); {remedy}") from None
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def read_table(path: Path, columns: Sequence[str] | None = None, needed: Collection[str] = ()) -> pa.Table:
     """Read a parquet table that a step wrote (``.to_pandas()`` makes a data frame of it).
 
     Args:
         path: the table.
         columns: those that are read, in this order; all by default.
+        needed: those that it must have where all are read.
 
     Raises:
         UserError: the file is damaged or something else, or lacks a column.
     """
-    with open_table(path, columns or ()) as file:
+    with open_table(path, columns or needed) as file:
         table = file.read(list(columns) if columns is not None else None)
         table.validate(full=True)  # texts that are no UTF-8, offsets beyond the end
         return table if columns is None else table.select(list(columns))
+
+
+def require_rows(
+    path: Path, found: pd.DataFrame, expected: pd.DataFrame, whose: object, every: bool = True
+) -> None:
+    """Refuse a table that is not about what another input is about.
+
+    Args:
+        path: the table.
+        found: what its rows are about, such as model, layer and neuron, each once.
+        expected: the same columns of what it belongs to, in any order.
+        whose: what that is, for the message.
+        every: whether it must have all of them; else a part is enough.
+
+    Raises:
+        UserError: a row is missing, there twice, or about something else.
+    """
+    import pandas as pd
+
+    here, there = (pd.MultiIndex.from_frame(keys) for keys in (found, expected))
+    for state, keys in (
+        ("holds", here[~here.isin(there)]),
+        ("holds twice", here[here.duplicated()]),
+        ("lacks", there[~there.isin(here)] if every else there[:0]),
+    ):
+        if len(keys):
+            row = ", ".join(f"{name} {value}" for name, value in zip(found, keys[0], strict=True))
+            which = "exactly" if every else "some of"
+            raise UserError(
+                f"{path}: {state} {row}, expected {which} the {len(there)} rows of {whose};"
+                " give that of the same study, or delete it and run snakemake again"
+            )
 
 
 def one_thread() -> None:

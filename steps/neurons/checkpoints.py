@@ -301,7 +301,15 @@ def main(
     like = Activations(activations)
     if len(models) < 2:
         raise UserError(f"--models: found {len(models)}, expected the reference and its partners")
-    if like.store.made_from["model"] != weights_fingerprint(Folder(models[0], "language_model")):
+    weights: dict[str, Path] = {}
+    for ledger in models:
+        own = weights_fingerprint(Folder(ledger, "language_model"))
+        if own in weights:
+            raise UserError(
+                f"--models: {weights[own]} and {ledger} hold the same weights; give every model once"
+            )
+        weights[own] = ledger
+    if like.store.made_from["model"] != next(iter(weights)):
         raise UserError(f"{activations}: not of the model {models[0]}; give those of the first model")
     table = training_table(models, like, settings)
     table.to_parquet(out, index=False)

@@ -146,6 +146,7 @@ def read_text(source: Activations, rows: Path, tokenizer: Path, settings: Settin
     from steps.language_models.models import load_tokenizer
 
     packed = Folder(rows, "rows")
+    packed.require_made_with(Folder(tokenizer, "tokenizer"))
     wanted = min(settings.tokens or len(source.tokens), len(source.tokens))
     end = source.block_slice(-(-wanted // source.block_tokens) - 1).stop
     tokens = source.tokens[:end]
@@ -494,6 +495,7 @@ def main(
     table.to_parquet(explanations, index=False)
     pd.concat([top for _, top, _ in found], ignore_index=True).to_parquet(tokens, index=False)
     facts = {
+        "kind": "explanation profiles",
         "activations": [source.store.fingerprint for source in sources],
         "code": code_digest("neurons.explain"),
     }

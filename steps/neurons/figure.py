@@ -16,11 +16,12 @@ from pydantic import Field
 
 from steps.core.figures import COLOURS, check_names, new_figure, save_figure, say
 from steps.core.runner import Output, progress, run
-from steps.core.stores import read_table, write_json
+from steps.core.stores import read_table, require_rows, write_json
 from steps.neurons.baseline import read_excess
 from steps.neurons.clusters import read_members
 from steps.neurons.pairs import Pair, load_pairs
 from steps.neurons.statistic_figures import STATISTICS, reference_rows
+from steps.neurons.table import KEYS
 from steps.neurons.universal import UniversalSettings, chosen, describe
 
 if TYPE_CHECKING:
@@ -212,8 +213,7 @@ FIGURES: dict[str, _Draw] = {
 
 def _of_another_study(path: Path) -> pd.DataFrame:
     """A neuron table whose models are named after its folder, too."""
-    read_table(path, ["model"])  # else it is no neuron table
-    table = read_table(path).to_pandas()
+    table = read_table(path, needed=["model"]).to_pandas()
     return table.assign(model=f"{path.parent.name}/" + table["model"].astype(str))
 
 
@@ -237,7 +237,11 @@ def main(
     pairs = load_pairs(correlations)
     members = read_members(clusters, {name for pair in pairs for name in (pair.a, pair.b)})
     differences = read_excess(excess, pairs)
-    table = read_table(neurons).to_pandas()
+    # Equal excess, too: neurons of the same name are in every study.
+    same = [*KEYS, "excess_corr"]
+    table = read_table(neurons, needed=[*same, "universal", "privileged_basis", "constant"]).to_pandas()
+    own = differences.assign(model=pairs[0].a)
+    require_rows(neurons, reference_rows(table)[same], own[same], excess)
     universal = chosen(reference_rows(table), settings.universal_set, settings.top_share)
     label = describe(settings.universal_set, settings.top_share, int(universal.sum()))
     for name in progress(figures, len(figures), "figures"):

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from steps.core.errors import UserError
 from steps.core.figures import COLOURS, check_names, new_figure, save_figure, say
 from steps.core.runner import Output, progress, run
-from steps.core.stores import read_table, write_json
+from steps.core.stores import Folder, read_table, require_rows, write_json
 from steps.core.tensors import read_tensors
 from steps.neurons.families import FAMILIES
 from steps.neurons.histograms import Histograms, bin_edges
@@ -46,6 +47,12 @@ TITLES = {
 }
 
 COLUMNS = 4
+
+READ = ["model", "layer", "neuron", "family", "feature", "variance_reduction", "variance_reduction_held_out"]
+"""The columns read of the explanations."""
+
+OF_EXCESS = ["layer", "neuron", "universal", "privileged_basis", "excess_corr", "constant"]
+"""The columns read of the excess table."""
 
 
 class Settings(UniversalSettings):
@@ -177,18 +184,28 @@ def main(
     import numpy as np
 
     check_names(figures, data, GALLERIES)
-    table = read_table(explanations).to_pandas()
+    table = read_table(explanations, READ).to_pandas()
     reference = str(table["model"].iloc[0])
     table = table[table["model"] == reference].reset_index(drop=True)
-    universal = chosen(read_table(excess).to_pandas(), settings.universal_set, settings.top_share)
+    differences = read_table(excess, OF_EXCESS).to_pandas()
+    require_rows(explanations, table[["layer", "neuron"]], differences[["layer", "neuron"]], excess)
+    universal = chosen(differences, settings.universal_set, settings.top_share)
     label = describe(settings.universal_set, settings.top_share, int(universal.sum()))
     table["number"] = np.arange(len(table))
     best_first = table[universal].sort_values("variance_reduction_held_out", ascending=False, kind="stable")
+    whole, facts = read_tensors(profiles, kind="explanation profiles")
+    if facts["activations"] != Folder(histograms, "histograms").made_from["activations"]:
+        raise UserError(f"{profiles}: of other activations than {histograms}; give those of one study")
     arrays = {
         name.removeprefix(f"{reference}."): values
-        for name, values in read_tensors(profiles)[0].items()
+        for name, values in whole.items()
         if name.startswith(f"{reference}.")
     }
+    if (count := len(arrays.get("bins_on", ()))) != len(table):
+        raise UserError(
+            f"{profiles}: holds {count} neurons of {reference!r}, expected the {len(table)} of"
+            f" {explanations}; give those of one study"
+        )
     counts = Histograms(histograms).counts(reference).sum(0)
     for family in progress(figures, len(figures), "galleries"):
         if family == "all":

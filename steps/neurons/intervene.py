@@ -65,7 +65,7 @@ from pydantic import Field, field_validator
 from steps.core.digest import seed as derived_seed
 from steps.core.errors import UserError
 from steps.core.runner import Output, run
-from steps.core.stores import read_table, write_json
+from steps.core.stores import Folder, read_table, write_json
 from steps.language_models.models import load_tokenizer
 from steps.neurons.activations import Activations
 from steps.neurons.candidates import (
@@ -405,6 +405,7 @@ def main(
 
     source = Activations(activations)
     forward = open_model(model, source, settings.device, settings.dtype)
+    Folder(model, "language_model").require_made_with(Folder(tokenizer, "tokenizer"))
     table = read_tables(neurons, roles, source)
     rows = first_rows(source, settings.rows)
     excluded = [*settings.exclude_tokens, *([int(rows[0, 0])] if settings.exclude_bos else [])]

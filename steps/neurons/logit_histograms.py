@@ -18,7 +18,7 @@ from steps.core.errors import UserError
 from steps.core.figures import COLOURS, new_figure, save_figure, say
 from steps.core.runner import Output, run
 from steps.core.settings import Settings as BaseSettings
-from steps.core.stores import read_table, write_json
+from steps.core.stores import Folder, read_table, require_rows, write_json
 from steps.language_models.models import load_tokenizer
 from steps.neurons.classify import ROLES, clearest
 from steps.neurons.features import Features, vocabulary_features
@@ -110,11 +110,18 @@ def draw(
 
 def main(model: Path, roles: Path, tokenizer: Path, settings: Settings, out: Output, data: Output) -> None:
     """Draw the figure for ``model``, the reference, whose rows come first in ``roles``."""
+    import numpy as np
+    import pandas as pd
+
     table = read_table(roles, COLUMNS).to_pandas()
     own = table[table["model"] == model.parent.name].reset_index(drop=True)
     if own.empty:
         raise UserError(f"{roles}: holds no neuron of {model.parent.name!r}; build it again with snakemake")
     reader = open_reader(model)
+    Folder(model, "language_model").require_made_with(Folder(tokenizer, "tokenizer"))
+    number, width = np.arange(reader.facts.layers * reader.facts.width), reader.facts.width
+    places = pd.DataFrame({"layer": number // width, "neuron": number % width})
+    require_rows(roles, own[["layer", "neuron"]], places, model)
     ends = processed_ends(reader.ends(), reader.facts)
     features = vocabulary_features(load_tokenizer(tokenizer), ends.w_e)
     drawn, shown = draw(reader, own, features, ends, settings.neurons)

@@ -19,20 +19,28 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from steps.core.errors import size
+from steps.core.errors import UserError, size
 from steps.core.pages import render
 from steps.core.runner import Output, logger, progress, run
-from steps.core.stores import read_table
+from steps.core.stores import Folder, read_json, read_table, require_rows
 from steps.core.text import visible
-from steps.neurons.activations import Activations, post_activations
+from steps.neurons.activations import Activations, open_all, post_activations
 from steps.neurons.histograms import Histograms, bin_edges
-from steps.neurons.table import KEYS
+from steps.neurons.table import KEYS, neuron_keys, read_examples, require_histograms
 from steps.neurons.universal import UniversalSettings, chosen, describe
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from tokenizers import Tokenizer
+
+READ = {
+    "neurons": [*KEYS, "cluster", "universal", "privileged_basis", "excess_corr", "constant"],
+    "edges": [*(f"{key}_{side}" for side in "ab" for key in KEYS), "corr"],
+    "logits": [*KEYS, "side", "rank", "token", "value"],
+    "families": [*KEYS, "family", "evidence"],
+}
+"""Columns that each table must have."""
 
 LEVELS = 9
 """Strengths of highlighting that are told apart: one digit each, and a class of the report's style."""
@@ -377,6 +385,24 @@ def _percent(value: Any) -> int | None:
     return None if value != value else round(float(value))
 
 
+def require_tokenizer(path: Path, sources: dict[str, Activations]) -> None:
+    """Refuse a tokenizer that is not that of the models; where these are gone, one that lacks tokens.
+
+    Raises:
+        UserError: it is another one.
+    """
+    from steps.language_models.models import load_tokenizer
+
+    wanted = Folder(path, "tokenizer").fingerprint
+    for source in sources.values():
+        ledger = (source.store.folder / source.store.attributes["model_ledger"]).resolve()
+        if ledger.is_file() and read_json(ledger)["attributes"]["tokenizer"] != wanted:
+            raise UserError(f"{path}: not the tokenizer that {ledger} was made with; give that one")
+        last = int(source.tokens.max())
+        if load_tokenizer(path).id_to_token(last) is None:
+            raise UserError(f"{path}: lacks token {last} of {source.store.path}; give that of the same study")
+
+
 def main(
     study: str,
     tokenizer: Path,
@@ -391,15 +417,26 @@ def main(
     out: Output,
 ) -> None:
     """Write the page; ``logits`` and ``families`` hold one table each, or none."""
-    import pandas as pd
-
     from steps.language_models.models import load_tokenizer
 
-    def read(path: Path) -> pd.DataFrame:
-        return read_table(path).to_pandas()
+    sources = open_all(activations)
+    require_tokenizer(tokenizer, sources)
+    everything = neuron_keys(sources)
 
-    sources = {source.name: source for source in map(Activations, activations)}
-    table = read(neurons)
+    def read(kind: str, path: Path) -> pd.DataFrame:
+        table: pd.DataFrame = read_table(
+            path, None if kind == "neurons" else READ[kind], READ[kind]
+        ).to_pandas()
+        keys = table[KEYS].drop_duplicates() if kind == "logits" else table[KEYS]
+        require_rows(path, keys, everything, "the activations")
+        return table
+
+    table, tops = read("neurons", neurons), read_examples(examples, sources)
+    matches = read_table(edges, READ["edges"]).to_pandas()
+    for side in "ab":
+        ends = matches[[f"{key}_{side}" for key in KEYS]].set_axis(KEYS, axis=1).drop_duplicates()
+        require_rows(edges, ends, everything, "the activations", every=False)
+    require_histograms(histograms, sources)
     judged = table["excess_corr"].notna().to_numpy()
     universal = judged.copy()
     universal[judged] = chosen(table[judged], settings.universal_set, settings.top_share)
@@ -407,14 +444,14 @@ def main(
     data = content(
         rows,
         len(table),
-        read(edges),
-        read(examples),
+        matches,
+        tops,
         Histograms(histograms),
         sources,
         settings,
     )
-    data["logits"] = logit_lists(pd.concat(map(read, logits)), rows) if logits else None
-    data["families"] = family_lists(pd.concat(map(read, families)), rows) if families else None
+    data["logits"] = logit_lists(read("logits", logits[0]), rows) if logits else None
+    data["families"] = family_lists(read("families", families[0]), rows) if families else None
     vocabulary = load_tokenizer(tokenizer)
     data["tokens"] = {number: visible(readable(vocabulary, number)) for number in sorted(token_ids(data))}
     text = page(data, f"Neurons of study {study}")

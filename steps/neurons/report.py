@@ -44,9 +44,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from steps.core.errors import UserError
 from steps.core.provenance import card, provenance
 from steps.core.runner import Output, run
-from steps.core.stores import read_json, read_table, write_json
+from steps.core.stores import Folder, read_json, read_table, require_rows, write_json
 from steps.neurons import attention as attention_step
 from steps.neurons import intervene as intervene_step
 from steps.neurons import roles as roles_step
@@ -59,7 +60,7 @@ from steps.neurons.gallery import TITLES
 from steps.neurons.logit_histograms import CAPTIONS as LOGIT_CAPTIONS
 from steps.neurons.pairs import Pair, load_pairs, require_sources
 from steps.neurons.statistic_figures import CAPTIONS as STATISTIC_CAPTIONS
-from steps.neurons.table import KEYS
+from steps.neurons.table import KEYS, neuron_keys, read_examples
 from steps.neurons.universal import UniversalSettings, chosen, describe
 
 if TYPE_CHECKING:
@@ -357,6 +358,60 @@ def headline_cards(
     ]
 
 
+def require_models(models: list[Path], sources: dict[str, Activations], tokenizer: Path) -> None:
+    """Refuse models or a tokenizer other than those of the activations.
+
+    Raises:
+        UserError: a model is missing, in another place, or another one; or the tokenizer is another one.
+    """
+    from steps.neurons.dump import weights_fingerprint
+
+    if len(models) != len(sources):
+        raise UserError(f"--models: found {len(models)}, expected {len(sources)}, as many as --activations")
+    vocabulary = Folder(tokenizer, "tokenizer")
+    for ledger, source in zip(models, sources.values(), strict=True):
+        model = Folder(ledger, "language_model")
+        if weights_fingerprint(model) != source.store.made_from["model"]:
+            raise UserError(
+                f"--models: {ledger} is not the model of {source.store.path}; give those that the activations"
+                " were made from, in their order"
+            )
+        model.require_made_with(vocabulary)
+
+
+def require_figures(figures: list[Path], page: Path) -> None:
+    """Refuse what is no figure of the study of ``page``, which the report page would show.
+
+    Raises:
+        UserError: a file is something else, or lies elsewhere.
+    """
+    if page.suffix != ".html":
+        raise UserError(f"--page: found {page}, expected the HTML file of neurons.page")
+    for path in figures:
+        if path.suffix != ".svg" or path.stem not in CAPTIONS:
+            raise UserError(f"{path}: no figure of this chapter; expected an SVG that one of its steps drew")
+        if path.parent.parent != page.parent:
+            raise UserError(
+                f"{path}: not below {page.parent}, where {page.name} lies; give those of one study"
+            )
+
+
+def read_attention(path: Path) -> dict[str, Any]:
+    """The metrics of ``neurons.attention``.
+
+    Raises:
+        UserError: the file holds something else.
+    """
+    found = read_json(path)
+    names = {"attention_score_max", "attention_neurons"}
+    if not isinstance(found, dict) or set(found) != names:
+        raise UserError(
+            f"{path}: not the metrics of neurons.attention, expected an object of {', '.join(sorted(names))};"
+            " delete it and run snakemake again"
+        )
+    return found
+
+
 def main(
     study: str,
     section: str,
@@ -386,14 +441,24 @@ def main(
     pairs, sources = load_pairs(correlations), open_all(activations)
     require_one_reference(pairs)
     require_sources(pairs, sources)
+    require_models(models, sources, tokenizer)
+    require_figures([*figures, *galleries], page)
+    everything, of_attention = neuron_keys(sources), read_attention(attention)
     excess_table, cluster_members = read_excess(excess, pairs), read_members(clusters, sources)
-    example_table = read_table(examples, [*KEYS, "token"]).to_pandas()
-    explained = read_table(explanations, ["model", "family", "variance_reduction_held_out"]).to_pandas()
+    example_table = read_examples(examples, sources)
+    explained = read_table(explanations, [*KEYS, "family", "variance_reduction_held_out"]).to_pandas()
+    roles_table = read_table(roles, list(dict.fromkeys([*KEYS, *roles_step.COUNTED]))).to_pandas()
+    for path, keys, every in (
+        (clusters, cluster_members[KEYS], False),
+        (explanations, explained[KEYS], True),
+        (roles, roles_table[KEYS], True),
+    ):
+        require_rows(path, keys, everything, "the activations", every)
     universal = chosen(excess_table, settings.universal_set, settings.top_share)
     numbers = metrics(excess_table, cluster_members, pairs, len(sources))
     numbers |= explanation_metrics(explained[explained["model"] == pairs[0].a], universal)
-    numbers |= roles_step.metrics(read_table(roles, roles_step.COUNTED).to_pandas())
-    numbers |= read_json(attention)
+    numbers |= roles_step.metrics(roles_table)
+    numbers |= of_attention
     tokens = next(iter(sources.values())).tokens
     write_json(metrics_out, numbers)
     table = cluster_table(cluster_members, example_table, sources, token_texts(tokenizer, tokens), settings)

@@ -39,7 +39,7 @@ from pydantic import Field
 from steps.core.errors import UserError
 from steps.core.figures import COLOURS, new_figure, save_figure, say
 from steps.core.runner import Output, run
-from steps.core.stores import read_table, write_json
+from steps.core.stores import read_table, require_rows, write_json
 from steps.neurons.classify import (
     ENTROPY,
     KURTOSIS,
@@ -73,6 +73,9 @@ KEPT = (
     "best_feature_vr",
     "best_feature_sign",
 )
+
+OF_NEURONS = ["kurt", "universal", "privileged_basis", "excess_corr", "constant"]
+"""The columns read of the neuron table."""
 
 PERCENTILES = (5, 10, 25, 50, 75, 90, 95)
 
@@ -342,9 +345,10 @@ def main(
     depth_data: Output,
 ) -> None:
     """Write the tables and figures; ``neurons`` is the neuron table or nothing, the reference comes first."""
-    known = read_table(weights).to_pandas()
-    activity = read_table(neurons[0]).to_pandas() if neurons else None
+    known = read_table(weights, needed=[*KEYS, *KEPT]).to_pandas()
+    activity = read_table(neurons[0], [*KEYS, *OF_NEURONS]).to_pandas() if neurons else None
     if activity is not None:
+        require_rows(neurons[0], activity[KEYS], known[KEYS], weights)
         known = known.drop(columns="kurt", errors="ignore").merge(
             activity[[*KEYS, "kurt"]], on=KEYS, how="left", validate="one_to_one"
         )

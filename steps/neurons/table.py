@@ -40,8 +40,8 @@ from typing import TYPE_CHECKING
 
 from steps.core.errors import UserError
 from steps.core.runner import Output, run
-from steps.core.stores import read_table
-from steps.neurons.activations import open_all
+from steps.core.stores import Folder, read_table, require_rows
+from steps.neurons.activations import Activations, open_all
 from steps.neurons.baseline import read_excess, require_one_reference
 from steps.neurons.clusters import read_members
 from steps.neurons.histograms import ZERO, Histograms, binned_moments
@@ -68,6 +68,49 @@ METRICS = {
     "vocab_kurt": "W_U kurtosis",
 }
 """The metrics of the paper's figure 3, in its order, and what figures call them."""
+
+
+def neuron_keys(sources: dict[str, Activations]) -> pd.DataFrame:
+    """All neurons of some models, by :data:`KEYS`, in the order of the neuron table."""
+    import numpy as np
+    import pandas as pd
+
+    parts = []
+    for name, source in sources.items():
+        number = np.arange(source.neurons)
+        parts.append(
+            pd.DataFrame({"model": name, "layer": number // source.width, "neuron": number % source.width})
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def read_examples(path: Path, sources: dict[str, Activations]) -> pd.DataFrame:
+    """Read the table ``examples`` of the models ``sources``.
+
+    Raises:
+        UserError: the file is damaged or something else, or of other models or tokens.
+    """
+    table: pd.DataFrame = read_table(path, [*KEYS, "rank", "token", "value"]).to_pandas()
+    require_rows(path, table[KEYS].drop_duplicates(), neuron_keys(sources), "the activations")
+    last, end = int(table["token"].max()), min(len(source.tokens) for source in sources.values())
+    if last >= end:
+        raise UserError(
+            f"{path}: names token {last}, expected one of the {end} of the activations;"
+            " give that of the same study, or delete it and run snakemake again"
+        )
+    return table
+
+
+def require_histograms(path: Path, sources: dict[str, Activations]) -> None:
+    """Refuse histograms of other activations.
+
+    Raises:
+        UserError: they were not made from those of each model.
+    """
+    made_from = Folder(path, "histograms").made_from["activations"]
+    for source in sources.values():
+        own = source.store.fingerprint
+        source.require_origin(path, own if own in made_from else None)
 
 
 def power_moments(powers: np.ndarray, count: int, shift: np.ndarray | float = 0.0) -> dict[str, np.ndarray]:
@@ -207,6 +250,7 @@ def main(
     pairs, sources = load_pairs(correlations), open_all(activations)
     require_one_reference(pairs)
     require_sources(pairs, sources)
+    require_histograms(histograms, sources)
     counted = Histograms(histograms)
     if len(moments) % len(sources):
         raise UserError(f"--moments: {len(moments)} files of {len(sources)} models, expected as many of each")
@@ -218,7 +262,9 @@ def main(
         tables.append(pd.concat(columns, axis=1))
         tops.append(model_examples(source.name, source.width, source.context, own))
     table = pd.concat(tables, ignore_index=True)
+    everything = neuron_keys(sources)
     members = read_members(clusters, sources)[[*KEYS, "cluster", "stability"]]
+    require_rows(clusters, members[KEYS], everything, "the activations", every=False)
     members["cluster"] = members["cluster"].astype("Int32")
     table = table.merge(members, on=KEYS, how="left")
     reference = pd.concat([read_excess(excess, pairs), reference_columns(pairs)], axis=1)
@@ -230,7 +276,9 @@ def main(
         if column.startswith(("layer[", "neuron[")):
             whole[column] = whole[column].astype("Int32")
     for path in further:
-        whole = whole.merge(read_table(path).to_pandas(), on=KEYS, how="left", validate="one_to_one")
+        columns = read_table(path, needed=KEYS).to_pandas()
+        require_rows(path, columns[KEYS], everything, "the activations")
+        whole = whole.merge(columns, on=KEYS, how="left", validate="one_to_one")
     whole = pd.concat([whole, percentiles(whole, [name for name in METRICS if name in whole])], axis=1)
     whole.to_parquet(neurons, index=False, write_page_checksum=True)
     pd.concat(tops, ignore_index=True).to_parquet(examples, index=False, write_page_checksum=True)

@@ -45,8 +45,10 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from steps.core.devices import torch_device
+from steps.core.errors import UserError
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
+from steps.core.stores import Folder
 from steps.language_models.models import load_tokenizer
 from steps.neurons.composition import Largest
 from steps.neurons.features import Features, vocabulary_features, vocabulary_texts
@@ -352,7 +354,12 @@ def main(models: list[Path], tokenizer: Path, settings: Settings, weights: Outpu
     """Write both tables of ``models``."""
     import pandas as pd
 
-    shared = load_tokenizer(tokenizer)
+    shared, vocabulary = load_tokenizer(tokenizer), Folder(tokenizer, "tokenizer")
+    names = [ledger.parent.name for ledger in models]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"--models: found {twice[0]!r} twice; give every model once")
+    for ledger in models:
+        Folder(ledger, "language_model").require_made_with(vocabulary)
     tables, tops = [], []
     for ledger in models:
         reader = open_reader(ledger)

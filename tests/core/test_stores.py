@@ -31,6 +31,7 @@ from steps.core.stores import (
     read_array,
     read_json,
     read_table,
+    require_rows,
     write_array,
     write_json,
 )
@@ -711,3 +712,53 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         with pytest.raises((ValueError, TypeError)):
             write_json(path, value)
     assert contents(tmp_path) == {"x.json": before}
+
+
+@pytest.mark.parametrize(
+    ("rows", "every", "said"),
+    [
+        ([("a", 0), ("b", 1), ("b", 0)], True, None),
+        ([("b", 1)], False, None),
+        ([], False, None),
+        ([("a", 0), ("b", 0)], True, "t: lacks model b, layer 1, expected exactly the 3 rows of x"),
+        ([("a", 0), ("c", 0)], False, "t: holds model c, layer 0, expected some of the 3 rows of x"),
+        ([("a", 1), ("b", 0), ("b", 1)], True, "t: holds model a, layer 1, expected exactly"),
+        ([("a", 0), ("a", 0), ("b", 1), ("b", 0)], True, "t: holds twice model a, layer 0"),
+    ],
+)
+def test_tables_about_something_else_are_refused(
+    rows: list[tuple[str, int]], every: bool, said: str | None
+) -> None:
+    import pandas as pd
+
+    columns = ["model", "layer"]
+    expected = pd.DataFrame([("a", 0), ("b", 0), ("b", 1)], columns=columns).astype({"layer": "int32"})
+    found = pd.DataFrame(rows, columns=columns)
+    with pytest.raises(UserError, match=said) if said else contextlib.nullcontext():
+        require_rows(Path("t"), found, expected, "x", every)
+
+
+def test_columns_may_be_needed_where_all_are_read(tmp_path: Path) -> None:
+    import pandas as pd
+
+    path = tmp_path / "t.parquet"
+    pd.DataFrame({"a": [1], "b": [2]}).to_parquet(path)
+    assert read_table(path, needed=["a"]).column_names == ["a", "b"]
+    with pytest.raises(UserError, match=r"t.parquet: lacks the column 'c'"):
+        read_table(path, needed=["a", "c"])
+
+
+def test_a_folder_says_what_it_was_made_with(tmp_path: Path) -> None:
+    made = {}
+    for name in "ab":
+        ledger = Ledger(tmp_path / name / "ledger.json", "words", {"name": name})
+        ledger.finish({})
+        made[name] = Folder(tmp_path / name / "ledger.json", "words")
+    ledger = Ledger(tmp_path / "user" / "ledger.json", "user", {})
+    ledger.finish({"words": made["a"].fingerprint})
+    user = Folder(tmp_path / "user" / "ledger.json", "user")
+    user.require_made_with(made["a"])
+    with pytest.raises(
+        UserError, match=r"b/ledger.json: not the words that .*user/ledger.json was made with"
+    ):
+        user.require_made_with(made["b"])

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from steps.core.runner import Output
+from steps.core.stores import Folder
 from steps.neurons import baseline, clusters, correlate, histograms, moments, table
 from steps.neurons.activations import Activations
-from tests.neurons.planted import write_activations, write_labelled_rows
+from steps.neurons.dump import weights_fingerprint
+from tests.neurons.planted import write_activations, write_labelled_rows, write_model
 
 SHARED = range(10, 30)
 """Neurons that are the same in every model; all others of a model are a random rotation of one latent."""
@@ -27,6 +29,7 @@ class Study:
     moments: list[Path]
     correlations: list[Path]
     rows: Path
+    models: list[Path]
 
     @property
     def reference(self) -> list[Path]:
@@ -43,13 +46,17 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Study:
     latent = rng.standard_normal((tokens, count))
     shared = rng.standard_normal((tokens, len(SHARED)))
     keep = rng.random(tokens) < 0.9
-    ledgers, own = [], []
-    for name in "abc":
+    ledgers, own, models = [], [], []
+    for number, name in enumerate("abc"):
+        models.append(write_model(folder / "models" / name, number))  # which activations name and nobody runs
+        weights = weights_fingerprint(Folder(models[-1], "language_model"))
         pre = latent @ rng.standard_normal((count, count)) / count**0.5
         pre[:, SHARED] = 0.8 * shared + 0.6 * rng.standard_normal(shared.shape)
         pre[:, 5] = 1.5  # never varies
         ledgers.append(
-            write_activations(folder / name, pre.astype(np.float16), name=name, keep=keep, block_tokens=256)
+            write_activations(
+                folder / name, pre.astype(np.float16), name=name, keep=keep, block_tokens=256, model=weights
+            )
         )
         own.append(folder / f"{name}.safetensors")
         moments.main(ledgers[-1], 1, 0, moments.Settings(), Output(own[-1]))
@@ -69,7 +76,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Study:
         )
     labels = np.arange(tokens // 16) % 2 * 2  # the second source, names, has no rows
     rows = write_labelled_rows(folder / "rows", Activations(ledgers[0]).tokens, 16, labels)
-    study = Study(folder, ledgers, own, files, rows)
+    study = Study(folder, ledgers, own, files, rows, models)
     histograms.main(ledgers, rows, [], histograms.Settings(), Output(folder / "histograms" / "ledger.json"))
     baseline.main(study.reference, baseline.Settings(), Output(folder / "excess.parquet"))
     clusters.main(

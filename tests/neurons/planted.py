@@ -34,10 +34,11 @@ def write_activations(
     tokens: np.ndarray | None = None,
     codec: str = "zstd",
     up: np.ndarray | None = None,
+    model: str | None = None,
 ) -> Path:
     """Write pre-activations ``[tokens, neurons]`` as ``neurons.dump`` would; returns the ledger.
 
-    ``up``, of the same shape, makes it a gated MLP.
+    ``up``, of the same shape, makes it a gated MLP; ``model`` is the fingerprint of the weights.
     """
     count, neurons = pre.shape
     width = neurons // layers
@@ -45,7 +46,7 @@ def write_activations(
     keep = np.ones(count, bool) if keep is None else keep
     tokens = np.arange(count, dtype=np.int32) % 50 if tokens is None else tokens.astype(np.int32)
     made_from = {
-        "model": [name, pre[:8].tolist()],
+        "model": model or [name, pre[:8].tolist()],
         "tokens": tokens.tolist(),
         "exclude": keep.tolist(),
         "settings": {"split": "held_out"},

@@ -216,5 +216,11 @@ def test_models_without_common_checkpoints_are_refused(
         checkpoints.training_table([ledgers[0], longer], source, settings)
     with pytest.raises(UserError, match="not of the model"):
         checkpoints.main(ledgers[::-1], like, settings, *[Output(tmp_path / "x")] * 3)
+    copied = save_trained(tmp_path / "copied", random_model(0), {EARLY: model})
+    for partner in (ledgers[0], copied):
+        with pytest.raises(
+            UserError, match=rf"--models: .*a/ledger.json and {partner} hold the same weights"
+        ):
+            checkpoints.main([*ledgers[:2], partner], like, settings, *[Output(tmp_path / "x")] * 3)
     with pytest.raises(UserError, match="found 1, expected the reference and its partners"):
         checkpoints.main(ledgers[:1], like, settings, *[Output(tmp_path / "x")] * 3)

@@ -23,7 +23,7 @@ from steps.neurons.families import letter
 from steps.neurons.features import WORD_LISTS, Features
 from steps.neurons.histograms import bin_numbers, count_bins
 from steps.neurons.passes import position_p
-from tests.neurons.planted import write_activations
+from tests.neurons.planted import write_activations, write_tokenizer
 
 TEXTS = [
     *["", " to", "to", " of", "of", " b", "b", " bed", " box", ",", " (", ")", " 7", " 19", " wal", "king"],
@@ -120,7 +120,7 @@ def write_inputs(
     write_array(rows, "held_out", tokens.astype(np.int32))
     write_array(rows, "held_out_source", sources.astype(np.uint16))
     facts = {"context": CONTEXT, "bos": 0, "vocabulary": len(TEXTS), "sources": ["code", "names", "prose"]}
-    rows.finish(facts)
+    rows.finish({**facts, "tokenizer": words.fingerprint})
     keep = tokens.reshape(-1) != 0  # explanations count all tokens all the same
     ledger = write_activations(
         folder / "a",
@@ -521,6 +521,9 @@ def test_other_rows_and_other_tokens_are_refused(
     other = write_inputs(tmp_path, tokens, sources, plant(rng, tokens, sources))
     with pytest.raises(UserError, match="not made from"):
         dataclasses.replace(other, rows=studies[0][0].rows).explain()
+    words = write_tokenizer(tmp_path / "words")
+    with pytest.raises(UserError, match=r"words/ledger.json: not the tokenizer that .*rows/ledger.json was"):
+        dataclasses.replace(other, tokenizer=words).explain()
     out = [Output(tmp_path / name) for name in ("x", "y", "z")]
     inputs = studies[0][0]
     both = [inputs.activations, other.activations]

@@ -184,3 +184,17 @@ def test_an_empty_universal_set_draws_a_figure_that_says_so(
 def test_without_weights_a_figure_says_so(planted: Study, name: str, tmp_path: Path) -> None:
     out, _ = draw(planted, name, tmp_path)
     assert "needs the weights of" in out.read_text()
+
+
+@pytest.mark.parametrize("change", ["column", "model", "excess", "neuron"])
+def test_a_neuron_table_of_another_study_is_refused(planted: Study, change: str, tmp_path: Path) -> None:
+    table = pd.read_parquet(planted.folder / "neurons.parquet")
+    changed, said = {
+        "column": (table.drop(columns="excess_corr"), "lacks the column 'excess_corr'"),
+        "model": (table.replace({"model": {"a": "z"}}), "holds model z, layer 0, neuron 0"),
+        "excess": (table.assign(excess_corr=table["excess_corr"] + 0.01), "holds model a, layer 0, neuron 0"),
+        "neuron": (table.drop(index=95), "lacks model a, layer 1, neuron 47"),
+    }[change]
+    changed.to_parquet(tmp_path / "other.parquet")
+    with pytest.raises(UserError, match=f"other.parquet: {said}"):
+        draw(planted, "clusters", tmp_path, neurons=tmp_path / "other.parquet")

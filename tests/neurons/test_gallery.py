@@ -11,8 +11,9 @@ import pytest
 
 from steps.core.errors import UserError
 from steps.core.runner import Output
-from steps.core.tensors import write_tensors
+from steps.core.tensors import read_tensors, write_tensors
 from steps.neurons import gallery, report
+from steps.neurons.activations import Activations
 from steps.neurons.families import FAMILIES
 from steps.neurons.histograms import BINS
 from tests.neurons.conftest import Study
@@ -34,16 +35,29 @@ def explained(planted: Study, tmp_path_factory: pytest.TempPathFactory) -> tuple
     bins[:, 110] = 50
     profile = np.random.default_rng(0).random((96, 16), dtype=np.float32)
     arrays = {"a.bins_on": bins, "a.position_mean": profile, "a.position_std": profile, "b.bins_on": bins[:1]}
-    write_tensors(folder / "profiles", arrays, {})
+    facts = {"kind": "explanation profiles"}
+    write_tensors(
+        folder / "profiles",
+        arrays,
+        {**facts, "activations": [Activations(path).store.fingerprint for path in planted.activations]},
+    )
     return folder / "explanations", folder / "profiles"
 
 
 def draw(
-    study: Study, explained: tuple[Path, Path], folder: Path, family: str, **settings: object
+    study: Study,
+    explained: tuple[Path, Path],
+    folder: Path,
+    family: str,
+    excess: Path | None = None,
+    **settings: object,
 ) -> tuple[str, dict]:
     out, data = folder / f"{family}.svg", folder / f"{family}.json"
     chosen = gallery.Settings.model_validate(settings)
-    excess, histograms = study.folder / "excess.parquet", study.folder / "histograms" / "ledger.json"
+    excess, histograms = (
+        excess or study.folder / "excess.parquet",
+        study.folder / "histograms" / "ledger.json",
+    )
     gallery.main(excess, *explained, histograms, chosen, {family: Output(out)}, {family: Output(data)})
     return out.read_text(), json.loads(data.read_text())
 
@@ -119,3 +133,47 @@ def test_explanation_metrics(explained: tuple[Path, Path]) -> None:
     assert found["family_count_unigram"] == 5
     assert found["family_count_syntax"] == 0
     assert report.explanation_metrics(table, np.zeros(96, bool))["explained_above_half"] == 0
+
+
+def test_inputs_of_another_kind_or_study_are_refused(
+    planted: Study, explained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    excess, table = pd.read_parquet(planted.folder / "excess.parquet"), pd.read_parquet(explained[0])
+    arrays, facts = read_tensors(explained[1])
+    for name, frame in {
+        "excess": excess.iloc[:-1],
+        "bare": excess.drop(columns="privileged_basis"),
+        "short": table.drop(index=95),
+        "plain": table.drop(columns="family"),
+    }.items():
+        frame.to_parquet(tmp_path / f"{name}.parquet")
+    fewer = {name: values[:95] for name, values in arrays.items()}
+    write_tensors(tmp_path / "fewer", fewer, facts)
+    write_tensors(tmp_path / "others", arrays, {**facts, "activations": facts["activations"][::-1]})
+    for changes, said in (
+        ({"excess": tmp_path / "excess.parquet"}, "explanations: holds layer 1, neuron 47, expected exactly"),
+        ({"excess": tmp_path / "bare.parquet"}, "bare.parquet: lacks the column 'privileged_basis'"),
+        (
+            {"explained": (tmp_path / "short.parquet", explained[1])},
+            "short.parquet: lacks layer 1, neuron 47",
+        ),
+        (
+            {"explained": (tmp_path / "plain.parquet", explained[1])},
+            "plain.parquet: lacks the column 'family'",
+        ),
+        (
+            {"explained": (explained[0], planted.moments[0])},
+            "found a file of 'moments', expected one of 'expl",
+        ),
+        (
+            {"explained": (explained[0], tmp_path / "others")},
+            "others: of other activations than .*ledger.json",
+        ),
+        (
+            {"explained": (explained[0], tmp_path / "fewer")},
+            "fewer: holds 95 neurons of 'a', expected the 96",
+        ),
+    ):
+        with pytest.raises(UserError, match=said):
+            draw(planted, folder=tmp_path, family="all", **({"explained": explained} | changes))  # type: ignore
+    assert not (tmp_path / "all.svg").exists()

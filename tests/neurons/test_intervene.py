@@ -684,6 +684,11 @@ def test_mistakes_are_explained(made: Path, tmp_path: Path) -> None:
         step(made, tmp_path, named=[(5, 3)])
     with pytest.raises(UserError, match="no token is left after exclusion"):
         step(made, tmp_path, exclude_tokens=list(range(VOCABULARY)))
+    for name in ("a", "dump", "neurons.parquet", "roles.parquet"):
+        (tmp_path / name).symlink_to(made / name)
+    write_tokenizer(tmp_path / "tokenizer", "other")
+    with pytest.raises(UserError, match=r"tokenizer/ledger.json: not the tokenizer that .*a/ledger.json was"):
+        step(tmp_path, tmp_path / "out")
 
 
 @pytest.mark.parametrize(

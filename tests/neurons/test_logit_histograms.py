@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.neurons import logit_histograms, roles, transformer, weights
 from steps.neurons.features import Features
+from tests.neurons.planted import write_model, write_tokenizer
 from tests.neurons.planted_weights import (
     CLASS,
     PARTITION,
@@ -112,3 +114,25 @@ def test_a_damaged_table_is_told(tmp_path: Path, table: pd.DataFrame) -> None:
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(UserError, match=r"roles.parquet: unreadable as a parquet table"):
         logit_histograms.main(*inputs, *files)
+
+
+def test_inputs_of_another_study_are_refused(tmp_path: Path, table: pd.DataFrame) -> None:
+    own, other = (write_tokenizer(tmp_path / name, name) for name in ("planted", "other"))
+    model = write_model(tmp_path / "m")
+    number = np.arange(128)
+    rows = pd.concat([table] * 2, ignore_index=True).head(128)
+    rows = rows.assign(layer=number // 64, neuron=number % 64)
+    files = [Output(tmp_path / name) for name in ("a.svg", "a.json")]
+    for count, words, said in (
+        (
+            127,
+            own,
+            "roles.parquet: lacks layer 1, neuron 63, expected exactly the 128 rows of .*m/ledger.json",
+        ),
+        (128, other, "other/ledger.json: not the tokenizer that .*m/ledger.json was made with"),
+        (128, own, None),
+    ):
+        rows.head(count).to_parquet(tmp_path / "roles.parquet")
+        inputs = model, tmp_path / "roles.parquet", words, logit_histograms.Settings(neurons=1)
+        with pytest.raises(UserError, match=said) if said else contextlib.nullcontext():
+            logit_histograms.main(*inputs, *files)

@@ -67,7 +67,12 @@ def tokenizer(folder: Path) -> Path:
 
 
 def build(planted: Study, folder: Path, study: str = "default", **changes: Any) -> str:
-    """The page of the planted study; ``changes`` are settings, or tables as ``logits`` and ``families``."""
+    """The page of the planted study; ``changes`` are settings, or tables as ``logits`` and ``families``.
+
+    ``histograms`` and ``words`` replace the histograms and the tokenizer.
+    """
+    histograms = changes.pop("histograms", planted.folder / "histograms" / "ledger.json")
+    words = changes.pop("words", None) or tokenizer(folder / "tokenizer")
     tables = {name: changes.pop(name, None) for name in ("logits", "families")}
     files: dict[str, list[Path]] = {}
     for name, table in tables.items():
@@ -76,12 +81,12 @@ def build(planted: Study, folder: Path, study: str = "default", **changes: Any) 
             table.to_parquet(files[name][0])
     page.main(
         study,
-        tokenizer(folder / "tokenizer"),
+        words,
         planted.activations,
         planted.folder / "neurons.parquet",
         planted.folder / "examples.parquet",
         planted.folder / "edges.parquet",
-        planted.folder / "histograms" / "ledger.json",
+        histograms,
         files["logits"],
         files["families"],
         page.Settings(**changes),
@@ -243,6 +248,8 @@ def test_no_universal_neuron_and_no_optional_table(planted: Study, tmp_path: Pat
 
 def test_logit_effects_and_families(planted: Study, tmp_path: Path) -> None:
     key = {"model": "a", "layer": 0, "neuron": 12}
+    others = pd.read_parquet(planted.folder / "neurons.parquet")[list(key)]
+    others = others[~(others[list(key)] == pd.Series(key)).all(axis=1)]
     logits = pd.DataFrame(
         [
             {**key, "side": side, "rank": rank, "token": 10 * rank + len(side), "value": 1.5 - rank}
@@ -250,7 +257,9 @@ def test_logit_effects_and_families(planted: Study, tmp_path: Path) -> None:
             for side in ("promoted", "suppressed")
         ]
     )
+    logits = pd.concat([logits, others.assign(side="promoted", rank=0, token=1, value=0.5)])
     families = pd.DataFrame([{**key, "family": "unigram", "evidence": HOSTILE}])
+    families = pd.concat([families, others.assign(family=None, evidence=None)])
     data = held(build(planted, tmp_path, logits=logits, families=families))
     at = [tuple(place[:3]) for place in data["neurons"]].index((0, 0, 12))
     assert data["logits"][at] == [[[8, 1.5], [18, 0.5]], [[10, 1.5], [20, 0.5]]]
@@ -327,7 +336,8 @@ def test_names_of_statistics_need_no_neighbour() -> None:
 
 
 def test_hostile_texts_stay_texts_and_only_our_script_may_run(planted: Study, tmp_path: Path) -> None:
-    families = pd.DataFrame([{"model": "a", "layer": 0, "neuron": 1, "family": HOSTILE, "evidence": HOSTILE}])
+    families = pd.read_parquet(planted.folder / "neurons.parquet")[["model", "layer", "neuron"]]
+    families = families.assign(family=HOSTILE, evidence=HOSTILE)
     text = build(planted, tmp_path, study=HOSTILE, families=families)
     found = Parsed(text)
     scripts = [attributes for tag, attributes in found.elements if tag == "script"]
@@ -361,3 +371,73 @@ def test_the_script_writes_texts_as_texts() -> None:
 def test_twice_the_same_bytes(planted: Study, tmp_path: Path) -> None:
     (tmp_path / "again").mkdir()
     assert build(planted, tmp_path) == build(planted, tmp_path / "again")
+
+
+SIDES = {"logits": {"side": "promoted", "rank": 0, "token": 1, "value": 0.5}}
+SIDES["families"] = {"family": "unigram", "evidence": "e"}
+
+
+@pytest.mark.parametrize("name", ["neurons", "examples", "edges", "logits", "families"])
+@pytest.mark.parametrize("change", ["column", "model", "neuron"])
+def test_a_table_of_another_kind_or_study_is_refused(
+    planted: Study, tmp_path: Path, name: str, change: str
+) -> None:
+    folder = tmp_path / "study"
+    folder.mkdir()
+    for file in ("neurons", "examples", "edges"):
+        shutil.copy(planted.folder / f"{file}.parquet", folder)
+    keys = pd.read_parquet(planted.folder / "neurons.parquet")[["model", "layer", "neuron"]]
+    table = keys.assign(**SIDES[name]) if name in SIDES else pd.read_parquet(folder / f"{name}.parquet")
+    ends = "_b" if name == "edges" else ""
+    if change == "column":
+        needed = {"edges": "corr", "neurons": "excess_corr", "families": "evidence"}.get(name, "value")
+        table, said = table.drop(columns=needed), f"lacks the column '{needed}'"
+    elif change == "model":
+        table, said = table.replace({f"model{ends}": {"c": "z"}}), "holds model z, layer 0"
+    elif name == "edges":
+        table, said = table.assign(neuron_b=table["neuron_b"] + 48), "holds model b, layer 0"
+    else:
+        table = table[~((table["model"] == "b") & (table["layer"] == 1) & (table["neuron"] == 4))]
+        said = "lacks model b, layer 1, neuron 4, expected exactly the 288 rows of the activations"
+    given = {name: table} if name in SIDES else {}
+    table.to_parquet(folder / f"{name}.parquet")
+    study = dataclasses.replace(planted, folder=folder)
+    with pytest.raises(UserError, match=rf"{name}.parquet: {said}"):
+        build(study, tmp_path, histograms=planted.folder / "histograms" / "ledger.json", **given)
+
+
+def test_activations_histograms_and_tokens_of_another_study_are_refused(
+    planted: Study, tmp_path: Path
+) -> None:
+    a, b, c = planted.activations
+    with pytest.raises(UserError, match=r"neurons.parquet: holds model c"):
+        build(dataclasses.replace(planted, activations=[a, b]), tmp_path)
+    with pytest.raises(UserError, match="both of model 'a'; give every model once"):
+        build(dataclasses.replace(planted, activations=[a, b, c, a]), tmp_path)
+    other = tmp_path / "h" / "ledger.json"
+    origins = [Activations(path).store.fingerprint for path in (a, b)]
+    Ledger(other, "histograms", {"activations": [*origins, "x"]}).finish({"sources": [], "tokens": []})
+    with pytest.raises(UserError, match=r"h/ledger.json: not made from .*c/ledger.json as it is now"):
+        build(planted, tmp_path, histograms=other)
+    words = write_tokenizer(tmp_path / "words")  # of 48; tokens go up to 49
+    with pytest.raises(UserError, match=r"words/ledger.json: lacks token 49 of .*a/ledger.json"):
+        build(planted, tmp_path, words=words)
+    examples = pd.read_parquet(planted.folder / "examples.parquet")
+    folder = tmp_path / "study"
+    folder.mkdir()
+    shutil.copy(planted.folder / "neurons.parquet", folder)
+    examples.assign(token=examples["token"] + 3200).to_parquet(folder / "examples.parquet")
+    with pytest.raises(UserError, match=r"examples.parquet: names token \d+, expected one of the 6400"):
+        build(dataclasses.replace(planted, folder=folder), tmp_path)
+
+
+def test_the_tokenizer_is_that_of_the_models(tmp_path: Path) -> None:
+    model, rows = write_model(tmp_path / "a"), write_rows(tmp_path / "rows")
+    own, other = (write_tokenizer(tmp_path / name, name) for name in ("planted", "other"))
+    dump.main(model, own, rows, "a", dump.Settings(), Output(tmp_path / "dump" / "ledger.json"))
+    sources = {"a": Activations(tmp_path / "dump" / "ledger.json")}
+    page.require_tokenizer(own, sources)
+    with pytest.raises(
+        UserError, match=r"other/ledger.json: not the tokenizer that .*/a/ledger.json was made"
+    ):
+        page.require_tokenizer(other, sources)

@@ -18,12 +18,12 @@ from steps.neurons.families import FAMILIES
 from steps.neurons.pairs import load_pairs
 from tests.language_models.tiny_models import keep, tiny_model
 from tests.neurons.conftest import SHARED, Study
-from tests.neurons.planted import write_activations, write_model, write_tokenizer
+from tests.neurons.planted import VOCABULARY, write_activations, write_tokenizer
 
 
 def write(planted: Study, folder: Path, **changes: object) -> tuple[dict, dict]:
     """Run the step; returns metrics and report."""
-    figures = [folder / "correlation_summary.svg", folder / "clusters.svg"]
+    figures = [folder / "figures" / f"{name}.svg" for name in ("correlation_summary", "clusters")]
     inputs: dict[str, object] = {
         "tokenizer": write_tokenizer(folder / "tokenizer"),
         "activations": planted.activations,
@@ -31,6 +31,10 @@ def write(planted: Study, folder: Path, **changes: object) -> tuple[dict, dict]:
         "excess": planted.folder / "excess.parquet",
         "clusters": planted.folder / "clusters.parquet",
         "examples": planted.folder / "examples.parquet",
+        "models": planted.models,
+        "figures": figures,
+        "galleries": [],
+        "page": folder / "neurons.html",
         "settings": report.Settings(clusters=4, snippets=2, context=3),
         **changes,
     }
@@ -39,8 +43,6 @@ def write(planted: Study, folder: Path, **changes: object) -> tuple[dict, dict]:
     report.main(
         study="planted",
         section=json.dumps({"q": 0.05}),
-        figures=figures,
-        page=folder / "neurons.html",
         metrics_out=out,
         report=page,
         **given,  # type: ignore[arg-type]
@@ -49,21 +51,19 @@ def write(planted: Study, folder: Path, **changes: object) -> tuple[dict, dict]:
 
 
 def planted_inputs(folder: Path, study: Study) -> dict[str, object]:
-    """Tables of the steps that the planted study has not run, and models of its names."""
+    """Tables of the steps that the planted study has not run."""
     excess = pd.read_parquet(study.folder / "excess.parquet")
-    name = Activations(study.activations[0]).name
+    neurons = pd.read_parquet(study.folder / "neurons.parquet")[["model", "layer", "neuron"]]
     universal = np.flatnonzero(excess["privileged_basis"])
-    reduction = np.zeros(len(excess))
+    reduction = np.zeros(len(neurons))
     reduction[universal[: len(universal) // 4]] = 0.9
-    explained = pd.DataFrame({"model": name, "variance_reduction_held_out": reduction, "family": None})
+    explained = neurons.assign(variance_reduction_held_out=reduction, family=None)
     explained.to_parquet(folder / "explanations.parquet")
-    roles = pd.DataFrame({"model": [name], "role": [None], "role_width_free": [None], "entropy_rank": [None]})
-    roles["entropy"] = False
+    roles = neurons.assign(role=None, role_width_free=None, entropy_rank=None, entropy=False)
     roles.to_parquet(folder / "roles.parquet")
     (folder / "attention.json").write_text(json.dumps({"attention_score_max": 1.5, "attention_neurons": 3}))
-    models = [write_model(folder / f"model-{n}", n) for n in range(len(study.activations))]
     names = {"explanations": "explanations.parquet", "roles": "roles.parquet", "attention": "attention.json"}
-    return {key: folder / file for key, file in names.items()} | {"models": models, "galleries": []}
+    return {key: folder / file for key, file in names.items()}
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +262,35 @@ def test_inputs_of_another_study_are_refused(planted: Study, tmp_path: Path) -> 
     a, b, c = planted.activations
     broken = tmp_path / "examples.parquet"
     broken.write_bytes(b"PAR1")
+    neurons = pd.read_parquet(planted.folder / "neurons.parquet")
+    fewer, wide = tmp_path / "fewer.parquet", tmp_path / "wide.parquet"
+    neurons.iloc[:-1].assign(role=None, role_width_free=None, entropy=False, entropy_rank=None).assign(
+        family=None, variance_reduction_held_out=0.0, rank=0, token=0, value=0.0
+    ).to_parquet(fewer)
+    members = pd.read_parquet(planted.folder / "clusters.parquet")
+    members.assign(neuron=members["neuron"] + 48).to_parquet(wide)
+    (tmp_path / "metrics.json").write_text(
+        json.dumps({"attention_score_max": 1, "attention_neurons": 0, "x": 1})
+    )
+    one, two, three = planted.models
+    figure = tmp_path / "figures" / "excess.svg"
     for changes, said in (
+        ({"models": [one, two]}, "--models: found 2, expected 3, as many as --activations"),
+        ({"models": [one, two, three, one]}, "--models: found 4, expected 3"),
+        ({"models": [two, one, three]}, "--models: .*b/ledger.json is not the model of .*a/ledger.json"),
+        (
+            {"tokenizer": write_tokenizer(tmp_path / "t", "t")},
+            "t/ledger.json: not the tokenizer that .*models/a",
+        ),
+        ({"explanations": fewer}, "fewer.parquet: lacks model c, layer 1, neuron 47"),
+        ({"examples": fewer}, "fewer.parquet: lacks model c, layer 1, neuron 47"),
+        ({"roles": fewer}, "fewer.parquet: lacks model c, layer 1, neuron 47"),
+        ({"clusters": wide}, "wide.parquet: holds model a, layer 0"),
+        ({"attention": tmp_path / "metrics.json"}, "metrics.json: not the metrics of neurons.attention"),
+        ({"figures": [figure, tmp_path / "metrics.json"]}, "metrics.json: no figure of this chapter"),
+        ({"figures": [figure.with_name("plan.svg")]}, "plan.svg: no figure of this chapter"),
+        ({"galleries": [tmp_path / "other" / "galleries" / "all.svg"]}, "all.svg: not below"),
+        ({"page": tmp_path / "metrics.json"}, "--page: found .*metrics.json, expected the HTML file"),
         ({"activations": [a, other, c]}, "--correlations: those of b were not made from"),
         ({"activations": [a, b]}, "--activations: none of c"),
         ({"correlations": planted.correlations}, "expected one"),
@@ -281,7 +309,8 @@ def test_inputs_of_another_study_are_refused(planted: Study, tmp_path: Path) -> 
 
 
 def test_a_tokenizer_without_its_file_is_named(planted: Study, tmp_path: Path) -> None:
-    Ledger(tmp_path / "none" / "ledger.json", "tokenizer", {}).finish({})
+    made_from = {"words": VOCABULARY, "name": "planted"}
+    Ledger(tmp_path / "none" / "ledger.json", "tokenizer", made_from).finish({})
     with pytest.raises(UserError, match=r"tokenizer.json: not in .*ledger.json"):
         write(planted, tmp_path, tokenizer=tmp_path / "none" / "ledger.json")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -314,3 +315,26 @@ def test_damaged_tables_are_told(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"{name}: unreadable as a parquet table"):
             roles.main(tmp_path / "weights.parquet", [tmp_path / "neurons.parquet"], Settings(), *outputs)
         (tmp_path / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("weights", lambda t: t.drop(columns="vocab_skew"), "lacks the column 'vocab_skew'"),
+        ("weights", lambda t: t.iloc[:-1], "neurons.parquet: holds model a, layer 2, neuron 47"),
+        ("neurons", lambda t: t.drop(columns="kurt"), "lacks the column 'kurt'"),
+        ("neurons", lambda t: t.iloc[:-1], "neurons.parquet: lacks model a, layer 2, neuron 47"),
+        ("neurons", lambda t: t.assign(model="b"), "neurons.parquet: holds model b, layer 0, neuron 0"),
+    ],
+)
+def test_tables_of_another_kind_or_study_are_refused(
+    tmp_path: Path, name: str, change: Callable[[pd.DataFrame], pd.DataFrame], said: str
+) -> None:
+    table = planted_table(0)
+    files = {"weights": table.drop(columns="kurt"), "neurons": activity(table, [])}
+    files[name] = change(files[name])
+    for file, frame in files.items():
+        frame.to_parquet(tmp_path / f"{file}.parquet")
+    out = [Output(tmp_path / letter) for letter in "abcdef"]
+    with pytest.raises(UserError, match=said):
+        roles.main(tmp_path / "weights.parquet", [tmp_path / "neurons.parquet"], Settings(), *out)

@@ -10,6 +10,7 @@ import pytest
 
 from steps.core.errors import UserError
 from steps.core.runner import Output
+from steps.core.stores import Ledger
 from steps.neurons import table
 from steps.neurons.activations import Activations
 from tests.neurons.conftest import Study
@@ -110,6 +111,12 @@ def test_inputs_that_do_not_belong_together_are_refused(planted: Study, tmp_path
     (tmp_path / "broken.parquet").write_bytes((planted.folder / "excess.parquet").read_bytes()[:-9])
     members = pd.read_parquet(planted.folder / "clusters.parquet")
     members.replace({"model": {"c": "z"}}).to_parquet(tmp_path / "z.parquet")
+    members.assign(neuron=members["neuron"] + 48).to_parquet(tmp_path / "wide.parquet")
+    keys = pd.read_parquet(planted.folder / "neurons.parquet")[["model", "layer", "neuron"]]
+    keys.iloc[:-1].to_parquet(tmp_path / "fewer.parquet")
+    keys.replace({"model": {"c": "z"}}).to_parquet(tmp_path / "further.parquet")
+    histograms = tmp_path / "h" / "ledger.json"
+    Ledger(histograms, "histograms", {"activations": ["x"]}).finish({"sources": [], "tokens": []})
     for changes, said in (
         ({"moments": swapped}, r"c.safetensors: not made from .*/b/ledger.json as it is now"),
         ({"moments": [a, b]}, "--moments: 2 files of 3 models, expected as many of each"),
@@ -127,6 +134,11 @@ def test_inputs_that_do_not_belong_together_are_refused(planted: Study, tmp_path
         ({"excess": planted.folder / "clusters.parquet"}, "clusters.parquet: lacks the column"),
         ({"clusters": planted.folder / "excess.parquet"}, "excess.parquet: lacks the column 'cluster'"),
         ({"clusters": tmp_path / "z.parquet"}, "z.parquet: holds neurons of 'z'"),
+        ({"clusters": tmp_path / "wide.parquet"}, "wide.parquet: holds model a, layer 0, neuron"),
+        ({"further": [tmp_path / "fewer.parquet"]}, "fewer.parquet: lacks model c, layer 1, neuron 47"),
+        ({"further": [tmp_path / "further.parquet"]}, "further.parquet: holds model z, layer 0, neuron 0"),
+        ({"further": [planted.folder / "excess.parquet"]}, "excess.parquet: lacks the column 'model'"),
+        ({"histograms": histograms}, "h/ledger.json: not made from .*a/ledger.json as it is now"),
     ):
         with pytest.raises(UserError, match=said):
             build(planted, tmp_path, **changes)
@@ -192,7 +204,8 @@ def test_percentiles_are_ranks_within_layer_and_model() -> None:
 def test_further_columns_are_joined_and_have_percentiles(planted: Study, tmp_path: Path) -> None:
     keys = pd.read_parquet(planted.folder / "neurons.parquet")[["model", "layer", "neuron"]]
     weights = keys.assign(l2_penalty=np.arange(len(keys)) % 7.0).sample(frac=1, random_state=1)
-    weights.iloc[:-1].to_parquet(tmp_path / "weights.parquet")
+    weights.iloc[-1, -1] = np.nan
+    weights.to_parquet(tmp_path / "weights.parquet")
     table.main(
         planted.activations,
         planted.moments,

@@ -10,7 +10,9 @@ import pytest
 import torch
 from scipy import stats
 
+from steps.core.errors import UserError
 from steps.core.runner import Output
+from steps.core.stores import Folder
 from steps.neurons import transformer, weights
 from steps.neurons.features import Features
 from steps.neurons.weights import Settings
@@ -178,7 +180,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("shape", ["gpt_neox", "qwen2"])
 def test_the_step_writes_both_tables(shape: str, tmp_path: Path, tokenizer: Path) -> None:
-    ledgers = [keep(tmp_path / name, tiny_model(shape, seed=n)) for n, name in enumerate("xy")]
+    words = Folder(tokenizer, "tokenizer").fingerprint
+    ledgers = [keep(tmp_path / name, tiny_model(shape, seed=n), words) for n, name in enumerate("xy")]
     out = [Output(tmp_path / f"{name}.parquet") for name in ("weights", "effects", "again", "again_effects")]
     weights.main(ledgers, tokenizer, Settings(effects=3), *out[:2])
     weights.main(ledgers, tokenizer, Settings(effects=3), *out[2:])
@@ -188,3 +191,16 @@ def test_the_step_writes_both_tables(shape: str, tmp_path: Path, tokenizer: Path
     assert table[["model", "layer", "neuron"]].drop_duplicates().shape[0] == len(table) == 2 * 3 * 24
     assert table["model"].unique().tolist() == ["x", "y"]
     assert len(pd.read_parquet(out[1])) == 2 * len(table) * 3
+
+
+def test_models_given_twice_and_another_tokenizer_are_refused(tmp_path: Path, tokenizer: Path) -> None:
+    words = Folder(tokenizer, "tokenizer").fingerprint
+    own = keep(tmp_path / "x", tiny_model("gpt_neox"), words)
+    other = keep(tmp_path / "y", tiny_model("gpt_neox"))
+    for models, said in (
+        ([own, own], "--models: found 'x' twice"),
+        ([own, other], r"t/ledger.json: not the tokenizer that .*y/ledger.json was made with"),
+    ):
+        with pytest.raises(UserError, match=said):
+            weights.main(models, tokenizer, Settings(), *[Output(tmp_path / "out")] * 2)
+    assert not (tmp_path / "out").exists()
