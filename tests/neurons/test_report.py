@@ -206,7 +206,7 @@ def test_cards_name_the_step_that_computed_them(planted: Study, written: tuple[d
         "Largest attention score": "neurons_attention",
     }
     assert cards["Explained above one half"]["value"] == round(100 * numbers["explained_above_half"], 1)
-    assert "universal neurons: privileged basis" in cards["Explained above one half"]["note"]
+    assert "neurons taken as universal: privileged basis" in cards["Explained above one half"]["note"]
     assert cards["Largest attention score"]["value"] == 1.5
     assert cards["Best match in the same layer"]["value"] == round(100 * numbers["same_layer_match_share"], 1)
     assert cards["Clusters"]["value"] == numbers["clusters"]
