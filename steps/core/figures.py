@@ -123,7 +123,7 @@ def plain(values: Any) -> list[Any]:
 def plain_ticks(*axes: Any) -> None:
     """Write the numbers of logarithmic axes out: texts are not typeset as formulas here.
 
-    Call it when all is drawn: an axis that holds fewer than two powers of ten gets other ticks.
+    Call it when all is drawn: an axis that holds fewer than two powers of ten, or many, gets other ticks.
     """
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
@@ -134,6 +134,8 @@ def plain_ticks(*axes: Any) -> None:
             axis.set_major_locator(MaxNLocator(4))
         elif powers < 2:
             axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        elif powers > 4:
+            axis.set_major_locator(LogLocator(numticks=4))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(NullFormatter())
 
