@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,12 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5
 
 MAP = "viridis"
 """The colour map of heat maps."""
+
+CHARACTERS = 12
+"""Of the usual size in an inch, roughly."""
+
+SOFT = "#555555"
+"""What sentences in place of a picture are written in."""
 
 
 def new_figure(
@@ -65,11 +72,44 @@ def new_figure(
 
 
 def say(axes: Any, text: str) -> None:
-    """Write ``text`` in the middle of axes that have nothing to show."""
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="#555555", wrap=True)
-    axes.grid(visible=False)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    """Write ``text`` in the middle of axes that have nothing to show, without the axes themselves."""
+    place = axes.get_subplotspec()
+    width = axes.figure.get_figwidth() * len(place.colspan) / place.get_gridspec().ncols
+    shown = "\n".join(textwrap.fill(line, int(width * CHARACTERS)) for line in text.splitlines())
+    written = axes.text(0.5, 0.5, shown, transform=axes.transAxes, ha="center", va="center", color=SOFT)
+    written.set_in_layout(False)  # else panels beside it shrink
+    axes.set_axis_off()
+
+
+def say_only(text: str) -> Figure:
+    """A figure of nothing but ``text``, where no panel has anything to show."""
+    figure, axes = new_figure(width=6.4, height=1.0)
+    say(axes, text)
+    return figure
+
+
+def note(figure: Figure, text: str) -> None:
+    """Write ``text`` under all panels of a figure, once."""
+    figure.supxlabel(text, color=SOFT, fontsize="medium")
+
+
+def legend_below(axes: Any, columns: int = 2) -> None:
+    """Put the legend under axes, where it lies on nothing."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns, fontsize=8)
+
+
+def whole_numbers(most: int = 9) -> Any:
+    """A locator of ticks, about ``most``, at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(most, integer=True)
+
+
+def few_ticks(*axes: Any) -> None:
+    """Leave room between the ticks of linear axes; large and small numbers share a power of ten."""
+    for axis in axes:
+        axis.get_major_locator().set_params(nbins=5)
+        axis.get_major_formatter().set_powerlimits((-3, 4))
 
 
 def plain(values: Any) -> list[Any]:
@@ -81,10 +121,21 @@ def plain(values: Any) -> list[Any]:
 
 
 def plain_ticks(*axes: Any) -> None:
-    """Write the numbers of logarithmic axes out: texts are not typeset as formulas here."""
-    from matplotlib.ticker import NullFormatter
+    """Write the numbers of logarithmic axes out: texts are not typeset as formulas here.
+
+    Call it when all is drawn: an axis that holds fewer than two powers of ten, or many, gets other ticks.
+    """
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     for axis in axes:
+        low, high = sorted(axis.get_view_interval())
+        powers = math.floor(math.log10(high)) - math.ceil(math.log10(low)) + 1
+        if high < 4 * low:
+            axis.set_major_locator(MaxNLocator(4))
+        elif powers < 2:
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        elif powers > 4:
+            axis.set_major_locator(LogLocator(numticks=4))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(NullFormatter())
 

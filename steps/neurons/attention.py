@@ -41,7 +41,17 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from steps.core.digest import seed as derived_seed
-from steps.core.figures import COLOURS, new_figure, plain, plain_ticks, save_figure, say
+from steps.core.figures import (
+    COLOURS,
+    few_ticks,
+    legend_below,
+    new_figure,
+    plain,
+    plain_ticks,
+    save_figure,
+    say,
+    whole_numbers,
+)
 from steps.core.runner import Output, run
 from steps.core.stores import write_json
 from steps.neurons.activations import Activations
@@ -235,8 +245,10 @@ def draw(
     shown = sorted(points, key=lambda p: (p.source != "named", -abs(p.score) if p.score == p.score else 0))[
         :5
     ]
-    figure, axes = new_figure(2, 4, width=3.6)
-    a, b, c, d = axes[0]
+    # one panel for scores, one for heads, then two for the first pair and one for each further pair
+    rows = -(-(2 + max(1, len(shown) + bool(shown))) // 3)
+    figure, axes = new_figure(rows, 3, width=3.3, height=2.9, squeeze=False)
+    a, b, *panels = axes.flat
     data: dict[str, Any] = {
         "norm_ratio": plain(heads["norm_ratio"]),
         "median_norm_ratio": plain([heads["norm_ratio"].median()])[0],
@@ -271,28 +283,31 @@ def draw(
             title=f"Scores; {called:,} neurons beyond chance",
         )
         plain_ticks(a.yaxis)
-        a.legend(fontsize=7)
+        few_ticks(a.xaxis)
+        legend_below(a)
     else:
         say(a, "no head has a score: " + (heads["skipped"].dropna().iloc[-1] if len(heads) else "no heads"))
-    b.scatter(heads["other_norm"], heads["bos_norm"], s=14, c=heads["layer"])
+    dots = b.scatter(heads["other_norm"], heads["bos_norm"], s=14, c=heads["layer"])
+    bar = figure.colorbar(dots, ax=b, label="layer")
+    bar.locator = whole_numbers()
     ends = [0.0, float(max(heads["other_norm"].max(), heads["bos_norm"].max()))]
     b.plot(ends, ends, color=COLOURS[6], linewidth=0.8, linestyle=":")
     b.set(xlabel="mean norm at other tokens", ylabel="norm at BOS")
     b.set_title(f"Head outputs, median ratio {heads['norm_ratio'].median():.1f}")
-    panels = [c, d, *axes[1]]
     if not shown:
-        say(c, "no pairs were ablated")
-    for axis in panels if not shown else panels[len(shown) + 1 :]:
-        axis.set_axis_off() if axis is not c or shown else None
+        say(panels[0], "no pairs were ablated")
+    for axis in panels[max(1, len(shown) + bool(shown)) :]:
+        axis.set_axis_off()
     for axis, pair in zip(panels, [*shown[:1], *shown], strict=False):
         activation, bos, norm = points[pair]
-        first = axis is c
+        first = axis is panels[0]
         x, y = (activation, bos) if first else (bos, norm)
         axis.scatter(x, y, s=4, alpha=0.4, linewidths=0, rasterized=len(x) > 20_000)
         axis.set(
             xlabel="activation" if first else "change of attention to BOS",
             ylabel="change of attention to BOS" if first else "relative change of norm",
         )
+        few_ticks(axis.xaxis, axis.yaxis)
         axis.set_title(
             f"L{pair.layer}.{pair.neuron} → L{pair.head_layer}H{pair.head}: {correlation(x, y):.2f}"
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from steps.core.figures import COLOURS, check_names, new_figure, save_figure, say
+from steps.core.figures import COLOURS, check_names, new_figure, save_figure, say, say_only, whole_numbers
 from steps.core.runner import Output, progress, run
 from steps.core.stores import read_table, require_rows, write_json
 from steps.neurons.baseline import read_excess
@@ -99,16 +99,18 @@ def correlation_summary(excess: pd.DataFrame, clusters: pd.DataFrame, pairs: lis
     x, y = running_mean(largest, smallest)
     data |= {"max_corr": largest.tolist(), "min_corr": smallest.tolist()}
     data |= {"running_max": x.tolist(), "running_min": y.tolist()}
-    b.scatter(
-        largest, smallest, s=4, alpha=0.4, linewidths=0, label="neuron", rasterized=len(largest) > 20_000
-    )
-    b.plot(x, y, color=COLOURS[1], label="running mean")
-    ends = [min(0.0, smallest.min()), max(largest.max(), 0.01)]
-    b.plot(ends, ends, color=COLOURS[6], linewidth=0.8, linestyle=":")
-    b.set(
-        xlabel="most similar partner", ylabel="least similar partner", title="Largest correlation by partner"
-    )
-    b.legend(fontsize=7, loc="upper left")
+    if len(pairs) > 1:
+        b.scatter(
+            largest, smallest, s=4, alpha=0.4, linewidths=0, label="neuron", rasterized=len(largest) > 20_000
+        )
+        b.plot(x, y, color=COLOURS[1], label="running mean")
+        ends = [min(0.0, smallest.min()), max(largest.max(), 0.01)]
+        b.plot(ends, ends, color=COLOURS[6], linewidth=0.8, linestyle=":")
+        b.set(xlabel="most similar partner", ylabel="least similar partner")
+        b.set_title("Largest correlation by partner")
+        b.legend(fontsize=7, loc="upper left")
+    else:
+        say(b, f"{pairs[0].b} is the only partner")
 
     matches = 100 * layer_matches(pairs)
     data["layer_match_percent"] = matches.tolist()
@@ -160,9 +162,8 @@ def excess_against_null(excess: pd.DataFrame, clusters: pd.DataFrame, pairs: lis
     b.axhline(0, color=COLOURS[6], linewidth=0.8)
     count = int(chosen.sum())
     b.set(xlabel="neurons by excess", ylabel="excess over the mean of all draws")
-    b.set_title(f"Privileged basis: {count} of {len(chosen)} (blue)")
-    if count == 0:
-        b.text(0.5, 0.9, "no neuron passes the calibrated threshold", transform=b.transAxes, ha="center")
+    found = f"{count} of {len(chosen)} (blue)" if count else "no neuron passes the calibrated threshold"
+    b.set_title(f"Privileged basis: {found}")
     return figure, data
 
 
@@ -170,7 +171,6 @@ def cluster_sizes(excess: pd.DataFrame, clusters: pd.DataFrame, pairs: list[Pair
     """How large the clusters are and how stable."""
     import numpy as np
 
-    figure, (a, b) = new_figure(1, 2, width=4.2)
     each = clusters.drop_duplicates("cluster").sort_values("cluster")
     sizes, counts = np.unique(each["size"], return_counts=True)
     data = {
@@ -180,9 +180,8 @@ def cluster_sizes(excess: pd.DataFrame, clusters: pd.DataFrame, pairs: list[Pair
         "stability": each["stability"].tolist(),
     }
     if not len(each):
-        for axes in (a, b):
-            say(axes, "no neurons form a cluster at this scale")
-        return figure, data
+        return say_only("no neurons form a cluster at this scale"), data
+    figure, (a, b) = new_figure(1, 2, width=4.2)
     a.bar(sizes, counts, width=0.8)
     a.set(xlabel="neurons in the cluster", ylabel="clusters", title=f"{len(each)} clusters")
     generator = np.random.default_rng(0)
@@ -195,7 +194,7 @@ def cluster_sizes(excess: pd.DataFrame, clusters: pd.DataFrame, pairs: list[Pair
     )
     b.set(xlabel="neurons in the cluster", ylabel="stability (mean best Jaccard)", ylim=(0, 1.03))
     for axes in (a, b):
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(whole_numbers())
     b.set_title("Stability under resampled tokens")
     return figure, data
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from steps.core.errors import UserError
-from steps.core.figures import COLOURS, check_names, new_figure, save_figure, say
+from steps.core.figures import COLOURS, check_names, new_figure, save_figure, say, say_only
 from steps.core.runner import Output, progress, run
 from steps.core.stores import Folder, read_table, require_rows, write_json
 from steps.core.tensors import read_tensors
@@ -68,9 +68,8 @@ def gallery(
     title = f"{TITLES[name]}: {label}"
     data: dict[str, Any] = {"set": label, "neurons": []}
     if not len(table):
-        figure, axes = new_figure(width=6.4, height=2.0)
-        say(axes, f"{TITLES[name]}: none among {label}")
-        return figure, data
+        # the label of an empty set says "no neurons" itself
+        return say_only(title if label.startswith("no ") else f"{TITLES[name]}: none among {label}"), data
     rows = -(-len(table) // COLUMNS)
     figure, grid = new_figure(rows, COLUMNS, width=3.0, height=2.2, squeeze=False)
     for axes in grid.flat[len(table) :]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from steps.core.figures import COLOURS, new_figure, plain, plain_ticks, say
+from steps.core.figures import COLOURS, legend_below, new_figure, plain, plain_ticks, say, say_only
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +21,7 @@ PANELS = (
 
 COSINE_BINS = 60
 
-COLUMNS = 4
+COLUMNS = 3
 """Neurons side by side in the figure of suppression neurons."""
 
 
@@ -62,9 +62,9 @@ def draw(
     """
     import numpy as np
 
-    figure, axes = new_figure(2, 4, width=3.6)
+    figure, axes = new_figure(3, 3, width=3.3, height=2.9)
     weights, against, *sweeps = axes.flat[:6]
-    direct, ablation = axes.flat[6:]
+    direct, ablation, key_of_all = axes.flat[6:]
     fixed = interventions[
         (interventions["kind"] == "fixed") & ~interventions["role"].isin(["universal", "matched"])
     ]
@@ -123,7 +123,8 @@ def draw(
             axis.plot(own["value"], own[name], color=colours[key], marker=".", label=names[key])
         axis.axhline(nominal[name], color="black", linewidth=0.8, linestyle=":", label="unchanged")
         axis.set(xlabel="fixed value", ylabel=label)
-    sweeps[0].legend(fontsize=6)
+    key_of_all.set_axis_off()
+    key_of_all.legend(*sweeps[0].get_legend_handles_labels(), loc="center")
     for record in data["effects"]:
         key = (record["layer"], record["neuron"])
         place = (max(record["total_loss_change_abs"], 1e-12), max(record["direct_loss_change_abs"], 1e-12))
@@ -142,7 +143,8 @@ def draw(
         ends = [float(pairs.min().min()), float(pairs.max().max())]
         ablation.plot(ends, ends, color=COLOURS[6], linewidth=0.8, linestyle=":")
         ablation.set(xlabel="change of loss, matched", ylabel="change of loss, universal")
-        ablation.set_title("Zero ablation\n" + universal.replace(": ", ":\n"), fontsize=7)
+        title = f"Zero ablation of {len(pairs)} among\n" + universal.replace(": ", ":\n")
+        ablation.set_title(title, fontsize=8)
     else:
         data["ablation"] = {"universal": [], "matched": []}
         say(ablation, f"nothing to ablate: {universal}")
@@ -162,9 +164,11 @@ def draw_suppression(suppression: pd.DataFrame, counts: np.ndarray) -> tuple[Fig
 
     first = ~suppression.duplicated(["layer", "neuron"]).to_numpy()
     panels = int(first.sum())
-    columns = min(COLUMNS, max(1, panels))
-    figure, grid = new_figure(max(1, -(-panels // columns)), columns, width=3.3, height=2.6, squeeze=False)
     data: dict[str, Any] = {"neurons": []}
+    if not panels:
+        return say_only("no neuron comes near to suppression"), data
+    columns = min(COLUMNS, panels)
+    figure, grid = new_figure(-(-panels // columns), columns, width=3.3, height=3.0, squeeze=False)
     places = iter(grid.flat)
     middle = activation_edges()
     width = float(middle[1] - middle[0])
@@ -194,10 +198,7 @@ def draw_suppression(suppression: pd.DataFrame, counts: np.ndarray) -> tuple[Fig
         plain_ticks(axes.yaxis)
         title = f"L{row['layer']}.{row['neuron']}"
         axes.set_title(title if row["by_the_rule"] else f"nearest to suppression: {title}")
-        axes.legend(fontsize=6)
+        legend_below(axes, 1)
     for axes in places:
         axes.set_visible(False)
-    if not panels:
-        grid[0, 0].set_visible(True)
-        say(grid[0, 0], "no neuron comes near to suppression")
     return figure, data

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from steps.core.errors import UserError
-from steps.core.figures import COLOURS, new_figure, save_figure, say
+from steps.core.figures import COLOURS, few_ticks, new_figure, save_figure, say
 from steps.core.runner import Output, run
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import Folder, read_table, require_rows, write_json
@@ -88,9 +88,11 @@ def draw(
             edges = np.linspace(values.min(), max(values.max(), values.min() + 1e-6), BINS + 1)
             others, within = (np.histogram(values[mask], edges)[0] for mask in (~inside, inside))
             axes.stairs(others, edges, fill=True, color=COLOURS[6], alpha=0.45, label="other tokens")
-            axes.stairs(within, edges, fill=True, color=COLOURS[1], alpha=0.7, label=f"{feature}")
+            if feature == feature:  # else no feature is known
+                axes.stairs(within, edges, fill=True, color=COLOURS[1], alpha=0.7, label=f"{feature}")
             axes.set(yscale="log", ylim=(0.7, None), xlabel="effect on the logit", ylabel="tokens")
             axes.yaxis.set_major_formatter("{x:g}")
+            few_ticks(axes.xaxis)
             name = f"L{neuron['layer']}.{neuron['neuron']}"
             axes.set_title(f"{role}: {name}" if has_role else f"nearest to {role}: {name}")
             axes.legend(fontsize=7)

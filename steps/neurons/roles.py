@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from steps.core.errors import UserError
-from steps.core.figures import COLOURS, new_figure, save_figure, say
+from steps.core.figures import COLOURS, legend_below, new_figure, note, save_figure, say
 from steps.core.runner import Output, run
 from steps.core.stores import read_table, require_rows, write_json
 from steps.neurons.classify import (
@@ -184,7 +184,8 @@ def draw_roles(table: pd.DataFrame, settings: Settings) -> tuple[Figure, dict[st
         label = "the excess is not known: weights alone do not tell which neurons are universal"
         groups = {"all neurons": last}
     figure, both = new_figure(1, 2, width=4.6)
-    where = f"layers {first} to {layers - 1} of {table['model'].iloc[0]}"
+    which = f"layers {first} to {layers - 1}" if first < layers - 1 else f"layer {first}"
+    where = f"{which} of {table['model'].iloc[0]}"
     data: dict[str, Any] = {"set": label, "first_layer": first, "last_layer": layers - 1}
     for axes, (column, title) in zip(both, LABELS.items(), strict=True):
         data[column] = {}
@@ -199,8 +200,6 @@ def draw_roles(table: pd.DataFrame, settings: Settings) -> tuple[Figure, dict[st
                 left += share
         axes.set_yticks(range(len(groups)), [f"{name}\n({len(part)})" for name, part in groups.items()])
         axes.set(xlim=(0, 100), xlabel="% of these neurons", title=f"Roles by {title}")
-        if not len(groups.get("universal", last)):
-            axes.text(50, 0, label, ha="center", va="center", fontsize=7, wrap=True)
     handles, names = both[0].get_legend_handles_labels()
     figure.legend(handles, names, fontsize=7, loc="outside lower center", ncols=4)
     figure.suptitle(f"{where}; {label}", fontsize="medium")
@@ -234,7 +233,9 @@ def turns_negative(depth: pd.DataFrame) -> float | None:
 
 def draw_depth(depth: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
     """Kurtosis and skewness of vocabulary effects and roles over relative depth."""
-    figure, ((a, b, c), below) = new_figure(2, 3, width=4.2)
+    heavy = bool(depth["high_kurtosis"].any())
+    figure, grid = new_figure(2 if heavy else 1, 3, width=3.4, height=3.4, squeeze=False)
+    a, b, c = grid[0]
     models = list(depth["model"].unique())
     mean = mean_over_models(depth)
     data: dict[str, Any] = {"models": models, "depth": mean.index.tolist()}
@@ -256,62 +257,70 @@ def draw_depth(depth: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
     b.axhline(0, color=COLOURS[6], linestyle=":", linewidth=1)
     a.set(xlabel="relative depth", ylabel="kurtosis of cos(w_out, W_U)", title="Percentiles of kurtosis")
     b.set(xlabel="relative depth", ylabel="skewness of cos(w_out, W_U)", title="Percentiles of skewness")
-    a.legend(fontsize=6, ncols=2)
+    for axes in (a, b):
+        legend_below(axes, 4)
     for role, colour in zip(ROLES, COLOURS, strict=False):
         for column, style in zip(LABELS, ("-", ":"), strict=True):
             values = mean[f"{role}[{column}]"]
             data[f"{role}[{column}]"] = values.tolist()
-            shown = role if column == "role" else f"{role}, width-free"
+            shown = role if column == "role" else None
             c.plot(mean.index, values, style, marker="o", markersize=2.5, color=colour, label=shown)
         for _, part in depth.groupby("model", sort=False):
             c.plot(part["depth"], part[f"{role}[role]"], color=colour, alpha=0.15, linewidth=0.8)
+    c.plot([], [], ":", color=COLOURS[6], label="dotted: width-free rule")
     c.set(xlabel="relative depth", ylabel="neurons per layer", title=f"Roles, mean of {len(models)} models")
-    c.legend(fontsize=6)
     if mean[[f"{role}[role]" for role in ROLES]].to_numpy().sum() == 0:
-        c.text(0.5, 0.9, "no neuron has a role by the paper's rule", transform=c.transAxes, ha="center")
-    data["high_kurtosis"] = _draw_high_kurtosis(depth, below)
+        c.set_title("no neuron has a role by the paper's rule")
+    legend_below(c)
+    data["high_kurtosis"] = _high_kurtosis(depth)
+    if heavy:
+        _draw_high_kurtosis(depth, data["high_kurtosis"], *grid[1])
+    else:
+        note(figure, f"no neuron has a kurtosis above {KURTOSIS:g}")
     return figure, data
 
 
-def _draw_high_kurtosis(depth: pd.DataFrame, axes: Any) -> dict[str, Any]:
-    """Neurons of high kurtosis: how many, the median of their skewness, its spread in the first model."""
-    counts, medians, spread = axes
+def _high_kurtosis(depth: pd.DataFrame) -> dict[str, Any]:
+    """Neurons of high kurtosis, by model: how many, the median of their skewness, where it turns negative."""
     data: dict[str, Any] = {}
-    for place, (name, part) in enumerate(depth.groupby("model", sort=False)):
+    for name, part in depth.groupby("model", sort=False):
         skew = part["high_kurtosis_skew[50]"]
-        turn = turns_negative(part)
         data[str(name)] = {
             "depth": part["depth"].tolist(),
             "neurons": part["high_kurtosis"].tolist(),
             "median_skew": [None if value != value else float(value) for value in skew],
-            "turns_negative": turn,
+            "turns_negative": turns_negative(part),
         }
+    return data
+
+
+def _draw_high_kurtosis(
+    depth: pd.DataFrame, found: dict[str, Any], counts: Any, medians: Any, spread: Any
+) -> None:
+    """Draw what ``_high_kurtosis`` found, and the spread of the skewness in the first model."""
+    for place, (name, part) in enumerate(depth.groupby("model", sort=False)):
+        skew = part["high_kurtosis_skew[50]"]
+        turn = found[str(name)]["turns_negative"]
         shown = str(name) if turn is None else f"{name}, negative from {turn:.2g} on"
         style = {"marker": "o", "markersize": 2.5, "color": COLOURS[place % len(COLOURS)], "label": shown}
-        if depth["high_kurtosis"].any():
-            counts.plot(part["depth"], part["high_kurtosis"], **style)
+        counts.plot(part["depth"], part["high_kurtosis"], **style)
         if skew.notna().any():
             medians.plot(part["depth"], skew, **style)
-    if not depth["high_kurtosis"].any():
-        for panel in axes:
-            say(panel, f"no neuron has a kurtosis above {KURTOSIS:g}")
-        return data
     medians.axhline(0, color=COLOURS[6], linestyle=":", linewidth=1)
     counts.set(xlabel="relative depth", ylabel="neurons per layer", title=f"Kurtosis above {KURTOSIS:g}")
     medians.set(
         xlim=counts.get_xlim(), xlabel="relative depth", ylabel="median skewness", title="Skewness of these"
     )
-    medians.legend(fontsize=6)
+    legend_below(medians, 1 if len(found) < 4 else 2)
     first = depth[depth["model"] == depth["model"].iloc[0]].dropna(subset="high_kurtosis_skew[50]")
     if first.empty:
         say(spread, f"none in {depth['model'].iloc[0]}")
-        return data
+        return
     places = {"whislo": 5, "q1": 25, "med": 50, "q3": 75, "whishi": 95}
     boxes = [{k: row[f"high_kurtosis_skew[{p}]"] for k, p in places.items()} for _, row in first.iterrows()]
     spread.bxp(boxes, positions=first["layer"].to_numpy(), showfliers=False, manage_ticks=False)
     spread.axhline(0, color=COLOURS[6], linestyle=":", linewidth=1)
     spread.set(xlabel="layer", ylabel="skewness", title=f"Of {first['model'].iloc[0]}, 5 to 95 %")
-    return data
 
 
 COUNTED = ["model", "role", "role_width_free", "entropy", "entropy_rank"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from steps.core.figures import COLOURS, new_figure, say
+from steps.core.figures import COLOURS, new_figure, note, say, say_only, whole_numbers
 from steps.neurons.table import METRICS
 
 if TYPE_CHECKING:
@@ -53,12 +53,11 @@ def universal_percentiles(neurons: pd.DataFrame, universal: np.ndarray, label: s
 
     rows = reference_rows(neurons)[universal]
     metrics = [metric for metric in METRICS if f"percentile[{metric}]" in rows]
-    figure, axes = new_figure(width=6.4, height=0.8 + 0.42 * len(metrics))
     tails = [0.25, 0.125, 0.0625, 0.03125]
     data: dict[str, Any] = {"set": label, "neurons": len(rows), "quantiles": {}}
     if not len(rows):
-        say(axes, label)
-        return figure, data
+        return say_only(label), data
+    figure, axes = new_figure(width=6.4, height=0.8 + 0.42 * len(metrics))
     for place, metric in enumerate(reversed(metrics)):
         values = rows[f"percentile[{metric}]"].dropna().to_numpy(float)
         if not len(values):
@@ -81,10 +80,9 @@ def universal_percentiles(neurons: pd.DataFrame, universal: np.ndarray, label: s
 
 def frequency_cosine(neurons: pd.DataFrame, universal: np.ndarray, label: str) -> _Drawn:
     """How often a neuron fires against the cosine of its input and output weights."""
-    figure, axes = new_figure(width=5.6, height=4.2)
     if "in_out_sim" not in neurons:
-        say(axes, LACKING)
-        return figure, {}
+        return say_only(LACKING), {}
+    figure, axes = new_figure(width=5.6, height=4.2)
     each = {
         str(name): correlation(part["in_out_sim"].to_numpy(float), part["activation_frequency"].to_numpy())
         for name, part in neurons.groupby("model", sort=False)
@@ -93,23 +91,26 @@ def frequency_cosine(neurons: pd.DataFrame, universal: np.ndarray, label: str) -
     x, y, depth = (rows[name].to_numpy(float) for name in ("in_out_sim", "activation_frequency", "layer"))
     raster = len(rows) > 20_000
     points = axes.scatter(x, y, c=depth, s=5, alpha=0.6, linewidths=0, rasterized=raster)
-    axes.scatter(
-        x[universal],
-        y[universal],
-        s=14,
-        facecolors="none",
-        edgecolors=COLOURS[1],
-        linewidths=0.6,
-        rasterized=raster,
-        label=label,
-    )
+    if universal.any():
+        axes.scatter(
+            x[universal],
+            y[universal],
+            s=14,
+            facecolors="none",
+            edgecolors=COLOURS[1],
+            linewidths=0.6,
+            rasterized=raster,
+            label=label,
+        )
+        figure.legend(loc="outside lower center", fontsize=8)
+    else:
+        note(figure, label)
     name = str(rows["model"].iloc[0])
     found = each[name]
-    axes.set(xlabel="cos(input, output weights)", ylabel="activation frequency", ylim=(-0.02, 1.15))
+    axes.set(xlabel="cos(input, output weights)", ylabel="activation frequency")
     axes.set_title(f"{name}: correlation " + ("not defined" if found is None else f"{found:.2f}"))
-    axes.legend(fontsize=7, loc="upper right")
     bar = figure.colorbar(points, ax=axes, label="layer", alpha=1)
-    bar.locator = _whole_numbers()
+    bar.locator = whole_numbers()
     return figure, {
         "set": label,
         "correlation": each,
@@ -124,12 +125,13 @@ def redundancy(neurons: pd.DataFrame, universal: np.ndarray, label: str) -> _Dra
     """How alike the most similar neuron of the same model is."""
     import numpy as np
 
-    figure, both = new_figure(1, 2, width=4.4)
     data: dict[str, Any] = {"set": label}
     rows = reference_rows(neurons)
-    for axes, column, title in zip(
-        both, ("w_in_max_cos", "w_out_max_cos"), ("Input weights", "Output weights"), strict=True
-    ):
+    shown = {"w_in_max_cos": "Input weights", "w_out_max_cos": "Output weights"}
+    if not set(shown) & set(rows):
+        return say_only(LACKING), data
+    figure, both = new_figure(1, 2, width=4.4)
+    for axes, (column, title) in zip(both, shown.items(), strict=True):
         if column not in rows:
             say(axes, LACKING)
             continue
@@ -144,8 +146,8 @@ def redundancy(neurons: pd.DataFrame, universal: np.ndarray, label: str) -> _Dra
             counts, _ = np.histogram(values[known & chosen], edges)
             data[column][name] = counts.tolist()
             if counts.sum():
-                shown = f"{name} ({counts.sum():,})"
-                axes.stairs(counts / counts.sum(), edges, label=shown, color=colour, fill=True, alpha=0.35)
+                text = f"{name} ({counts.sum():,})"
+                axes.stairs(counts / counts.sum(), edges, label=text, color=colour, fill=True, alpha=0.35)
                 axes.stairs(counts / counts.sum(), edges, color=colour)
         axes.set(xlabel="largest cosine with another neuron's", ylabel="share of neurons", title=title)
         axes.legend(fontsize=7)
@@ -158,7 +160,7 @@ def metric_densities(neurons: pd.DataFrame, universal: np.ndarray, label: str) -
     import numpy as np
 
     metrics = [metric for metric in METRICS if metric in neurons]
-    columns = min(4, len(metrics))
+    columns = min(3, len(metrics))  # a page holds three of this width without making them smaller
     figure, grid = new_figure(-(-len(metrics) // columns), columns, width=3.3, height=2.5, squeeze=False)
     data: dict[str, Any] = {}
     fewest = int(neurons["model"].value_counts().min())
@@ -177,7 +179,7 @@ def metric_densities(neurons: pd.DataFrame, universal: np.ndarray, label: str) -
         axes.set(xlabel=METRICS[metric], ylabel="density")
     for axes in grid.flat[len(metrics) :]:
         axes.set_visible(False)
-    grid.flat[0].legend(fontsize=7)
+    figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure, data
 
 
@@ -213,24 +215,16 @@ def metrics_by_layer(neurons: pd.DataFrame, universal: np.ndarray, label: str) -
                 boxprops={"facecolor": COLOURS[5], "linewidth": 0.8},
                 medianprops={"color": "black"},
             )
-        else:
-            say(axes, label)
         median = rows.groupby("layer")[metric].median().reindex(layers).to_numpy(float)
         data["median_of_all"][metric] = [None if np.isnan(m) else float(m) for m in median]
         axes.plot(layers, median, color=COLOURS[1], marker="o", markersize=3, label="median of all neurons")
         axes.set(xlabel="layer", ylabel=names[metric], xlim=(layers[0] - 0.6, layers[-1] + 0.6))
-        axes.xaxis.set_major_locator(_whole_numbers())
+        axes.xaxis.set_major_locator(whole_numbers())
     for axes in grid.flat[len(metrics) :]:
         axes.set_visible(False)
-    grid.flat[0].legend(fontsize=7)
+    figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside lower center")
     figure.suptitle(label, fontsize="medium")
     return figure, data
-
-
-def _whole_numbers() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(integer=True)
 
 
 STATISTICS: dict[str, _Draw] = {

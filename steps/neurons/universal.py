@@ -59,6 +59,6 @@ def describe(universal_set: UniversalSet, top_share: float, count: int) -> str:
         "calibrated": "privileged basis, calibrated against rotations",
         "top_share": f"the {100 * top_share:g} % of largest excess",
     }[universal_set]
-    if count == 0:
-        return f"no universal neurons here ({rule})"
-    return f"{count:,} universal neuron{'s' if count > 1 else ''}: {rule}"
+    # "taken as": the paper's own count, of an excess above 0.5, stands beside this one in reports
+    many = f"{count:,}" if count else "no"
+    return f"{many} neuron{'' if count == 1 else 's'} taken as universal: {rule}"

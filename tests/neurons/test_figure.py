@@ -118,7 +118,7 @@ def test_universal_neurons_stand_where_they_were_planted(
 ) -> None:
     out, data = draw(planted, "universal_percentiles", tmp_path, neurons=with_weights, **PLANTED_SET)
     assert data["neurons"] == 19
-    assert "19 universal neurons: the 20 % of largest excess" in out.read_text()
+    assert "19 neurons taken as universal: the 20 % of largest excess" in out.read_text()
     # the 20 planted ones hold the upper 20 places of 48 in their layer
     assert data["quantiles"]["l2_penalty"]["0.03125"] > 100 * 28 / 48
     table = pd.read_parquet(with_weights)
@@ -177,7 +177,47 @@ def test_an_empty_universal_set_draws_a_figure_that_says_so(
     planted: Study, with_weights: Path, name: str, tmp_path: Path
 ) -> None:
     out, _ = draw(planted, name, tmp_path, neurons=with_weights, universal_set="top_share", top_share=0.001)
-    assert "no universal neurons here" in out.read_text() or name == "metric_densities"
+    assert "no neurons taken as universal" in out.read_text() or name == "metric_densities"
+
+
+def test_medians_stay_readable_where_no_neuron_is_universal(with_weights: Path) -> None:
+    """One sentence for the figure, none in its panels, and every panel with its numbers."""
+    table = pd.read_parquet(with_weights)
+    none = np.zeros(96, bool)
+    drawn, data = STATISTICS["metrics_by_layer"](table, none, "none at all")
+    assert drawn.get_suptitle() == "none at all"
+    shown = [axes for axes in drawn.axes if axes.get_visible()]
+    assert len(shown) == len(data["median_of_all"]) >= 8
+    for axes in shown:
+        assert not axes.texts
+        assert axes.axison
+        assert len(axes.get_yticks()) >= 2
+        assert axes.lines[0].get_xdata().tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("share", [0.001, 0.2])
+def test_frequencies_end_where_the_data_end(with_weights: Path, share: float) -> None:
+    """No room is made for a legend: it stands below."""
+    table = pd.read_parquet(with_weights)
+    universal = figure.chosen(figure.reference_rows(table), "top_share", share)
+    drawn, data = STATISTICS["frequency_cosine"](table, universal, "so many")
+    assert drawn.axes[0].get_ylim()[1] < 1.1 * max(data["activation_frequency"])
+    assert drawn.axes[0].get_legend() is None
+    assert drawn.get_supxlabel() == ("" if universal.any() else "so many")
+    assert [t.get_text() for key in drawn.legends for t in key.get_texts()] == ["so many"] * bool(
+        universal.any()
+    )
+
+
+def test_one_partner_is_not_compared_with_itself(planted: Study) -> None:
+    excess = pd.read_parquet(planted.folder / "excess.parquet")
+    pairs = load_pairs(planted.reference)
+    both, data = figure.correlation_summary(excess, excess, pairs)
+    assert both.axes[1].get_title() == "Largest correlation by partner"
+    alone, same = figure.correlation_summary(excess, excess, pairs[:1])
+    assert [t.get_text() for t in alone.axes[1].texts] == ["b is the only partner"]
+    assert not alone.axes[1].collections
+    assert same.keys() == data.keys()
 
 
 @pytest.mark.parametrize("name", ["frequency_cosine", "redundancy"])

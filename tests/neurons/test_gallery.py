@@ -99,9 +99,9 @@ def test_empty_galleries_say_so(planted: Study, explained: tuple[Path, Path], tm
     assert "Syntax neurons: none" in svg.replace("\n", " ")
     svg, data = draw(planted, explained, tmp_path, "unigram", universal_set="top_share", top_share=1e-9)
     assert data["neurons"] == []
-    assert "no universal neurons" in svg
+    assert "Unigram neurons: no neurons taken as universal" in svg
     assert (
-        "no universal neurons"
+        "no neurons taken as universal"
         in draw(planted, explained, tmp_path, "all", universal_set="top_share", top_share=1e-9)[0]
     )
 

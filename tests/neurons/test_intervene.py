@@ -663,7 +663,7 @@ def test_without_a_suppression_neuron_the_nearest_is_shown_and_called_so(made: P
 
 def test_an_empty_universal_set_is_told(made: Path, tmp_path: Path) -> None:
     files = step(made, tmp_path, universal_set="half", controls=0)
-    assert "nothing to ablate: no universal neurons here" in files["figure.svg"].read_text()
+    assert "nothing to ablate: no neurons taken" in files["figure.svg"].read_text()
     assert not pd.read_parquet(files["interventions.parquet"])["role"].isin(["universal", "matched"]).any()
 
 

@@ -97,6 +97,10 @@ def test_without_a_role_the_nearest_is_shown_and_called_so(
     figure, data = logit_histograms.draw(reader, table.assign(role=""), FEATURES, ends, 3)
     assert [found["by_the_rule"] for found in data["prediction"]] == [False] * 3
     assert figure.axes[0].get_title().startswith("nearest to prediction: L")
+    figure, data = logit_histograms.draw(reader, table.assign(best_feature=np.nan), FEATURES, ends, 1)
+    assert data["prediction"][0]["feature"] is None
+    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert texts == ["other tokens"]
     unknown = table.assign(vocab_skew=np.nan, vocab_var=np.nan)
     figure, data = logit_histograms.draw(reader, unknown, FEATURES, ends, 3)
     assert data == {"prediction": [], "suppression": [], "partition": []}

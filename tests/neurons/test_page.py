@@ -105,7 +105,7 @@ def test_the_page_holds_what_the_tables_say(planted: Study, tmp_path: Path) -> N
     data = held(build(planted, tmp_path, **settings))
     table = pd.read_parquet(planted.folder / "neurons.parquet").set_index(["model", "layer", "neuron"])
     assert (len(data["neurons"]), data["everything"]) == (288, 288)
-    assert data["set"] == "19 universal neurons: the 20 % of largest excess"
+    assert data["set"] == "19 neurons taken as universal: the 20 % of largest excess"
     assert [flag for *_, flag in data["neurons"]] == [1] * 19 + [0] * 269
     places = {name: at for at, (name, _, _) in enumerate(data["statistics"])}
     for at in (0, 18, 19, 200, 287):
@@ -240,7 +240,7 @@ def test_the_limit_keeps_the_best_and_says_how_many_there_are(planted: Study, tm
 
 def test_no_universal_neuron_and_no_optional_table(planted: Study, tmp_path: Path) -> None:
     data = held(build(planted, tmp_path, universal_set="half"))
-    assert data["set"] == "no universal neurons here (excess correlation above 0.5)"
+    assert data["set"] == "no neurons taken as universal: excess correlation above 0.5"
     assert data["logits"] is None
     assert data["families"] is None
     assert "l2_penalty" not in [name for name, _, _ in data["statistics"]]

@@ -109,24 +109,34 @@ def test_explanations_and_roles_of_other_models_do_not_count(planted: Study, tmp
     """Before and after the reference's rows; the families and roles of others are other ones."""
     planted_inputs(tmp_path, planted)
     explained = pd.read_parquet(tmp_path / "explanations.parquet")
-    kept = explained.assign(family=["bos"] * 3 + ["syntax"] * (len(explained) - 3))
-    other = kept.assign(model="b", family="unigram", variance_reduction_held_out=0.9)
-    pd.concat([other, kept, other.assign(model="c")]).to_parquet(tmp_path / "several.parquet")
-    columns = ["model", "role", "role_width_free", "entropy", "entropy_rank"]
-    rows = [
-        *[("a", "prediction", "partition", True, 1), ("a", "prediction", "prediction", False, 2)],
-        *[("a", "suppression", "suppression", False, None), ("a", "partition", "partition", False, None)],
-        *[("b", role, role, True, 1) for role in ("prediction", "suppression", "partition") * 2],
-        *[("c", "partition", "suppression", True, 3)] * 4,
-    ]
-    pd.DataFrame(rows, columns=columns).to_parquet(tmp_path / "several-roles.parquet")
+    kept = explained[explained["model"] == "a"]
+    kept = kept.assign(family=["bos"] * 3 + ["syntax"] * (len(kept) - 3))
+    others = explained.assign(family="unigram", variance_reduction_held_out=0.9)
+    b, c = (others[others["model"] == name] for name in "bc")
+    pd.concat([b, kept, c]).to_parquet(tmp_path / "several.parquet")
+
+    roles = explained[["model", "layer", "neuron"]].assign(role=None, role_width_free=None, entropy=False)
+    roles["entropy_rank"] = np.where(roles["model"] == "a", np.nan, 1.0)
+    roles.loc[roles["model"] != "a", ["role", "role_width_free"]] = "prediction"
+    roles.loc[roles["model"] != "a", "entropy"] = True
+    columns = ["role", "role_width_free", "entropy", "entropy_rank"]
+    for number, row in enumerate(
+        (
+            ("prediction", "partition", True, 1),
+            ("prediction", "prediction", False, 2),
+            ("suppression", "suppression", False, None),
+            ("partition", "partition", False, None),
+        )
+    ):
+        roles.loc[number, columns] = row
+    roles.to_parquet(tmp_path / "several-roles.parquet")
     several = {"explanations": tmp_path / "several.parquet", "roles": tmp_path / "several-roles.parquet"}
     numbers, _ = write(planted, tmp_path, **several)
     universal = int(pd.read_parquet(planted.folder / "excess.parquet")["privileged_basis"].sum())
     expected = {
         "explained_above_half": universal // 4 / universal,
         **{f"family_count_{family}": 0 for family in FAMILIES},
-        **{"family_count_bos": 3, "family_count_syntax": len(explained) - 3},
+        **{"family_count_bos": 3, "family_count_syntax": len(kept) - 3},
         **{"prediction": 2, "suppression": 1, "partition": 1},
         **{"prediction_width_free": 1, "suppression_width_free": 1, "partition_width_free": 2},
         **{"entropy_candidates": 1, "entropy_ranked": 2},
@@ -235,7 +245,7 @@ def test_cards_name_the_step_that_computed_them(planted: Study, written: tuple[d
         "Largest attention score": "neurons_attention",
     }
     assert cards["Explained above one half"]["value"] == round(100 * numbers["explained_above_half"], 1)
-    assert "universal neurons: privileged basis" in cards["Explained above one half"]["note"]
+    assert "neurons taken as universal: privileged basis" in cards["Explained above one half"]["note"]
     assert cards["Largest attention score"]["value"] == 1.5
     assert cards["Best match in the same layer"]["value"] == round(100 * numbers["same_layer_match_share"], 1)
     assert cards["Clusters"]["value"] == numbers["clusters"]

@@ -41,6 +41,6 @@ def test_a_missing_excess_is_not_universal() -> None:
 
 
 def test_figures_name_the_set() -> None:
-    assert describe("half", 0.05, 0) == "no universal neurons here (excess correlation above 0.5)"
-    assert describe("top_share", 0.025, 1) == "1 universal neuron: the 2.5 % of largest excess"
-    assert describe("calibrated", 0.05, 1234).startswith("1,234 universal neurons: privileged basis")
+    assert describe("half", 0.05, 0) == "no neurons taken as universal: excess correlation above 0.5"
+    assert describe("top_share", 0.025, 1) == "1 neuron taken as universal: the 2.5 % of largest excess"
+    assert describe("calibrated", 0.05, 1234).startswith("1,234 neurons taken as universal: privileged basis")
