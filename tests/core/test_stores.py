@@ -699,7 +699,10 @@ def test_a_table_without_a_column_or_with_texts_that_are_no_utf8_is_refused(tmp_
 
 
 def test_a_folder_is_no_json(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be read .Is a directory.; mend or remove it"):
+    with pytest.raises(UserError, match="a folder; expected a JSON file"):
+        read_json(tmp_path)
+    (tmp_path / "ledger.json").write_text("{}")
+    with pytest.raises(UserError, match="a folder; give its ledger, .*/ledger.json$"):
         read_json(tmp_path)
 
 
