@@ -89,7 +89,7 @@ def run(main: Callable[..., None]) -> typing.NoReturn:
             logger.error("error: %s", _place(error), exc_info=debug)
             sys.exit(2)
         if isinstance(error, KeyboardInterrupt):
-            logger.error("interrupted; finished parts are kept, start again to go on", exc_info=debug)
+            logger.error("interrupted; start again: finished parts are not made anew", exc_info=debug)
             sys.exit(130)
         raise
     finally:

@@ -424,9 +424,8 @@ def main(
     everything = neuron_keys(sources)
 
     def read(kind: str, path: Path) -> pd.DataFrame:
-        table: pd.DataFrame = read_table(
-            path, None if kind == "neurons" else READ[kind], READ[kind]
-        ).to_pandas()
+        columns = None if kind in ("neurons", "families") else READ[kind]  # further ones are shown
+        table: pd.DataFrame = read_table(path, columns, READ[kind]).to_pandas()
         keys = table[KEYS].drop_duplicates() if kind == "logits" else table[KEYS]
         require_rows(path, keys, everything, "the activations")
         return table

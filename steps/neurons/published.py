@@ -80,7 +80,9 @@ def read_table(path: Path) -> pd.DataFrame:
         raise
     except Exception as error:  # pandas and pyarrow raise exceptions of many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"{path}: expected a table as CSV or parquet ({reason})") from None
+        raise UserError(
+            f"{path}: expected a table as parquet or CSV, plain or in .gz, .bz2 or .xz ({reason})"
+        ) from None
     names = [str(name).strip().lower() for name in raw.columns]
     raw.columns = pd.Index(names)
     known = [name for name in ("model", "layer", "neuron", *NUMBERS) if name in names]

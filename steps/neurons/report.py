@@ -346,7 +346,7 @@ def headline_cards(
         "Largest attention score",
         None if largest is None else round(largest, 3),
         "",
-        "Of all pairs of a neuron and a later head: how much the neuron turns the head to BOS, or from it.",
+        "Of all pairs of a neuron and a later head: how much the neuron turns the head to BOS.",
     )
     return [
         *(card(*facts, step="neurons.baseline", study=study, inputs=correlations) for facts in excess),
@@ -390,7 +390,7 @@ def require_figures(figures: list[Path], page: Path) -> None:
     for path in figures:
         if path.suffix != ".svg" or path.stem not in CAPTIONS:
             raise UserError(f"{path}: no figure of this chapter; expected an SVG that one of its steps drew")
-        if path.parent.parent != page.parent:
+        if path.resolve().parent.parent != page.resolve().parent:
             raise UserError(
                 f"{path}: not below {page.parent}, where {page.name} lies; give those of one study"
             )

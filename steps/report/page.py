@@ -377,7 +377,7 @@ def even_decimals(values: list[float]) -> int | None:
         return None
     most = 3 - math.floor(math.log10(largest))
     shown = [f"{value:.4g}" for value in values]
-    decimals = min(most, max(len(text.partition(".")[2]) for text in shown if "e" not in text))
+    decimals = min(most, max((len(text.partition(".")[2]) for text in shown if "e" not in text), default=0))
     lost = [value for value in values if value and abs(value) < 10 ** (1 - decimals)]
     return None if any(round(value, decimals) != value for value in lost) else decimals
 

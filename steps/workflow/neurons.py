@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -223,7 +224,10 @@ def neuron_user_files(config: Config) -> dict[str, list[str]]:
         "figure.beside": [*neurons.figure.beside],
         "published.table": [neurons.published.table],
     }
-    found = {key: declarable([Path(path) for path in paths if path]) for key, paths in named.items()}
+    found = {
+        key: declarable([Path(os.path.expanduser(path)) for path in paths if path])
+        for key, paths in named.items()
+    }
     for key, paths in found.items():
         for path in map(Path, paths):
             own = path.is_relative_to(f"results/neurons/{neurons.study}")  # made on the way

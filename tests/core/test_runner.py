@@ -159,7 +159,7 @@ def test_a_failure_leaves_nothing_and_keeps_what_was_there(folder: Path, what: s
 
 def test_an_interrupted_step_says_so_in_one_line_and_keeps_finished_parts(folder: Path) -> None:
     done = usual(folder, "--what", "waits", "--log", "step.log")
-    said = "wrote .out.txt.part\ninterrupted; finished parts are kept, start again to go on\n"
+    said = "wrote .out.txt.part\ninterrupted; start again: finished parts are not made anew\n"
     assert (done.returncode, done.stderr) == (130, said)
     assert (folder / "step.log").read_text() == said
     assert made(folder) == ["made/finished.txt", "step.log"]

@@ -267,6 +267,22 @@ def test_logit_effects_and_families(planted: Study, tmp_path: Path) -> None:
     assert data["families"].count(None) == 287
     assert {"8", "18", "10", "20"} <= set(data["tokens"])
 
+    told = {
+        "feature": "contains_.",
+        "which": "current",
+        "difference": 1.0,
+        "role": "other",
+        "role_share": 1.0,
+    }
+    numbers = ("variance_reduction", "variance_reduction_held_out", "p_adjusted")
+    told |= dict.fromkeys((*numbers, "position_mi", "position_p_adjusted"), 0.25)
+    whole = families.assign(**told, family="syntax")
+    data = held(build(planted, tmp_path, logits=logits, families=whole))
+    assert data["families"][at][0] == "syntax"
+    assert data["families"][at][1].startswith(
+        "Best feature: “contains_.”. Variance reduction 0.25 on held-out"
+    )
+
 
 @pytest.mark.parametrize(
     ("changes", "said", "unsaid"),

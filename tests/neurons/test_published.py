@@ -108,16 +108,16 @@ def test_cells_that_are_no_numbers_are_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "expected a table as CSV or parquet"),
-        (b"PAR1 but not really", "expected a table as CSV or parquet"),
-        (b"\xff\xfe\x00\x01", "expected a table as CSV or parquet"),
+        (b"", "expected a table as parquet or CSV"),
+        (b"PAR1 but not really", "expected a table as parquet or CSV"),
+        (b"\xff\xfe\x00\x01", "expected a table as parquet or CSV"),
         (b"a,b\n1,2\n", "lacks the columns layer, neuron"),
         (b"layer,neuron,Layer\n1,2,3\n", "has the column 'layer' twice"),
         (b"layer,neuron\n1.5,2\n", "row 1: found '1.5' as layer"),
         (b"layer,neuron\n1,2\n-1,2\n", "row 2: found '-1' as layer"),
         (b"layer,neuron\n1,9999999999\n", "as neuron"),
         (b"layer,neuron\n1,2\n1,2\n", "1 neurons are there twice"),
-        (b'layer,neuron\n1,"2\n', "expected a table as CSV or parquet"),
+        (b'layer,neuron\n1,"2\n', "expected a table as parquet or CSV"),
     ],
 )
 def test_what_cannot_be_classified_is_said_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:

@@ -339,6 +339,15 @@ def test_what_is_missing_is_one_line_without_frames_of_ours(tmp_path: Path, sett
     assert "Traceback" not in said
 
 
+def test_files_of_the_home_folder_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = workflow.configure({"neurons": {"published": {"table": "~/table.csv"}}})
+    with pytest.raises(UserError, match="neurons.published.table: found .*/table.csv, which is no file"):
+        workflow.user_files(config)
+    (tmp_path / "table.csv").write_text("layer,neuron\n0,0\n")
+    assert workflow.published_table(config) == [str(tmp_path / "table.csv")]
+
+
 def test_another_study_is_never_made(tmp_path: Path) -> None:
     """It would be made under this one's settings, over what its own have made."""
     for made in (
