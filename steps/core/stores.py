@@ -540,24 +540,27 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(partial, path)
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON.
+def read_json(path: Path, brought: bool = False) -> Any:
+    """Read JSON that a step made, or that the user ``brought``, whose it is to mend.
 
     Raises:
         UserError: the file is missing or holds something else.
     """
+    theirs = "mend it, or copy it again" if brought else None
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: missing; build it with snakemake") from None
+        raise UserError(f"{path}: missing; {theirs or 'build it with snakemake'}") from None
     except IsADirectoryError:
         ledger = path / "ledger.json"
         found = f"give its ledger, {ledger}" if ledger.is_file() else "expected a JSON file"
         raise UserError(f"{path}: a folder; {found}") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); mend or remove it") from None
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); {theirs or 'mend or remove it'}"
+        ) from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error}); delete it and build it again") from None
+        raise UserError(f"{path}: not JSON ({error}); {theirs or 'delete it and build it again'}") from None
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -16,6 +16,11 @@ def visible(text: str) -> str:
     return "".join(_visible_character(character) for character in text)
 
 
+def plural(count: int, what: str) -> str:
+    """What is counted, in the plural but for one."""
+    return what if count == 1 else f"{what}s"
+
+
 def _visible_character(character: str) -> str:
     if character in _ARROWS:
         return _ARROWS[character]

@@ -21,17 +21,10 @@ from typing import TYPE_CHECKING, Any
 from steps.core.digest import code_digest, file_digest
 from steps.core.errors import UserError
 from steps.core.runner import Output, run
-from steps.core.stores import Folder, Ledger
+from steps.core.stores import Folder, Ledger, read_json
 from steps.language_models.architectures import NAMES, ROTARY, config_class, model_class
 from steps.language_models.models import family, load_tokenizer, quiet, save
-from steps.language_models.sources import (
-    Source,
-    apart,
-    fetch_model,
-    read_brought,
-    tokenizer_files,
-    weight_files,
-)
+from steps.language_models.sources import Source, apart, fetch_model, tokenizer_files, weight_files
 from steps.language_models.tokenizer import read, same
 
 if TYPE_CHECKING:
@@ -69,7 +62,7 @@ def read_config(path: Path, vocabulary: int, context: int) -> PreTrainedConfig:
         UserError: another family, other rotary positions than the family's code knows, another
             vocabulary, too short a context, or not a configuration.
     """
-    content = read_brought(path)
+    content = read_json(path, brought=True)
     kind = family(content, path)
     content = {key: value for key, value in content.items() if key.removeprefix("_") not in HABITS}
     ours = config_class(kind)

@@ -6,15 +6,14 @@ brings, no pickle beyond the tensors that ``weights_only`` lets through.
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, model_validator
 
 from steps.core.errors import UserError, disk_is_full
 from steps.core.settings import Settings as BaseSettings
+from steps.core.stores import read_json
 
 logger = logging.getLogger("reprise")
 
@@ -69,7 +68,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _indexed(index: Path) -> list[Path]:
-    content = read_brought(index)
+    content = read_json(index, brought=True)
     places = content.get("weight_map") if isinstance(content, dict) else None
     names = set(places.values()) if isinstance(places, dict) else set()
     if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
@@ -79,20 +78,6 @@ def _indexed(index: Path) -> list[Path]:
     if missing is not None:
         raise UserError(f"{missing}: missing, though {index.name} names it; copy all weight files")
     return files
-
-
-def read_brought(path: Path) -> Any:
-    """JSON that a user brought.
-
-    Raises:
-        UserError: the file is missing or holds something else.
-    """
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); mend it, or copy it again") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error}); mend it, or copy it again") from None
 
 
 def local_folder(path: str) -> Path:

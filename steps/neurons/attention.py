@@ -245,8 +245,10 @@ def draw(
     shown = sorted(points, key=lambda p: (p.source != "named", -abs(p.score) if p.score == p.score else 0))[
         :5
     ]
-    # one panel for scores, one for heads, then two for the first pair and one for each further pair
-    rows = -(-(2 + max(1, len(shown) + bool(shown))) // 3)
+    # one panel for scores, one for heads, then two for the first pair and one for each further pair, or one
+    # that says that there is no pair
+    of_pairs = len(shown) + 1
+    rows = -(-(2 + of_pairs) // 3)
     figure, axes = new_figure(rows, 3, width=3.3, height=2.9, squeeze=False)
     a, b, *panels = axes.flat
     data: dict[str, Any] = {
@@ -296,7 +298,7 @@ def draw(
     b.set_title(f"Head outputs, median ratio {heads['norm_ratio'].median():.1f}")
     if not shown:
         say(panels[0], "no pairs were ablated")
-    for axis in panels[max(1, len(shown) + bool(shown)) :]:
+    for axis in panels[of_pairs:]:
         axis.set_axis_off()
     for axis, pair in zip(panels, [*shown[:1], *shown], strict=False):
         activation, bos, norm = points[pair]

@@ -64,11 +64,11 @@ ENTROPY = {
 """The queries of the authors' code for each model set, and ours for models of any size."""
 
 
-def known(table: pd.DataFrame, name: str) -> np.ndarray:
+def finite(column: pd.Series) -> np.ndarray:
     """A column as float64, NaN where a value is missing or not finite."""
     import numpy as np
 
-    values = table[name].to_numpy(float, na_value=np.nan)
+    values = column.to_numpy(float, na_value=np.nan)
     return np.where(np.isfinite(values), values, np.nan)
 
 
@@ -87,7 +87,7 @@ def roles(table: pd.DataFrame, times_width: bool = False) -> np.ndarray:
     """
     import numpy as np
 
-    kurt, skew, var = (known(table, name) for name in ("vocab_kurt", "vocab_skew", "vocab_var"))
+    kurt, skew, var = (finite(table[name]) for name in ("vocab_kurt", "vocab_skew", "vocab_var"))
     heavy, light = kurt > KURTOSIS, kurt <= KURTOSIS
     limit = PARTITION_VARIANCE
     if times_width:
@@ -134,7 +134,7 @@ def within_limits(table: pd.DataFrame, query: EntropyQuery) -> np.ndarray:
     import pandas as pd
 
     def column(name: str) -> np.ndarray:
-        return known(table, name)
+        return finite(table[name])
 
     chosen = ~np.isnan(column("vocab_var"))
     for name in ("vocab_var", "vocab_kurt", "kurt"):

@@ -22,7 +22,7 @@ from steps.neurons.clusters import read_members
 from steps.neurons.pairs import Pair, load_pairs
 from steps.neurons.statistic_figures import STATISTICS, reference_rows
 from steps.neurons.table import KEYS
-from steps.neurons.universal import UniversalSettings, chosen, describe
+from steps.neurons.universal import SET_COLUMNS, UniversalSettings, chosen, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -238,7 +238,7 @@ def main(
     differences = read_excess(excess, pairs)
     # Equal excess, too: neurons of the same name are in every study.
     same = [*KEYS, "excess_corr"]
-    table = read_table(neurons, needed=[*same, "universal", "privileged_basis", "constant"]).to_pandas()
+    table = read_table(neurons, needed=[*KEYS, *SET_COLUMNS]).to_pandas()
     own = differences.assign(model=pairs[0].a)
     require_rows(neurons, reference_rows(table)[same], own[same], excess)
     universal = chosen(reference_rows(table), settings.universal_set, settings.top_share)

@@ -23,7 +23,7 @@ from steps.core.stores import Folder, read_table, require_rows, write_json
 from steps.core.tensors import read_tensors
 from steps.neurons.families import FAMILIES
 from steps.neurons.histograms import Histograms, bin_edges
-from steps.neurons.universal import UniversalSettings, chosen, describe
+from steps.neurons.universal import SET_COLUMNS, UniversalSettings, chosen, describe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +51,7 @@ COLUMNS = 4
 READ = ["model", "layer", "neuron", "family", "feature", "variance_reduction", "variance_reduction_held_out"]
 """The columns read of the explanations."""
 
-OF_EXCESS = ["layer", "neuron", "universal", "privileged_basis", "excess_corr", "constant"]
+OF_EXCESS = ["layer", "neuron", *SET_COLUMNS]
 """The columns read of the excess table."""
 
 

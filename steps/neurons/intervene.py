@@ -88,7 +88,7 @@ from steps.neurons.interventions import (
     sweep,
 )
 from steps.neurons.transformer import processed_ends
-from steps.neurons.universal import UniversalSettings, chosen, describe
+from steps.neurons.universal import SET_COLUMNS, UniversalSettings, chosen, describe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,7 +98,7 @@ WHOLE = ("named", "entropy", "nearest", "opposite")
 """Roles on which every intervention is tried."""
 
 KEYS = ["model", "layer", "neuron"]
-OF_NEURONS = ["activation_frequency", "post_mean", "universal", "privileged_basis", "excess_corr", "constant"]
+OF_NEURONS = ["activation_frequency", "post_mean", *SET_COLUMNS]
 OF_ROLES = ["l2_penalty", "w_out_norm", "vocab_var", "vocab_skew", "vocab_kurt", "role", "entropy"]
 OF_ROLES += ["entropy_rank", "null_space_p", "best_feature", "best_feature_sign"]
 """The columns read of the neuron table and of that of roles."""

@@ -27,7 +27,7 @@ from steps.core.text import visible
 from steps.neurons.activations import Activations, open_all, post_activations
 from steps.neurons.histograms import Histograms, bin_edges
 from steps.neurons.table import KEYS, neuron_keys, read_examples, require_histograms
-from steps.neurons.universal import UniversalSettings, chosen, describe
+from steps.neurons.universal import SET_COLUMNS, UniversalSettings, chosen, describe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 READ = {
-    "neurons": [*KEYS, "cluster", "universal", "privileged_basis", "excess_corr", "constant"],
+    "neurons": [*KEYS, "cluster", *SET_COLUMNS],
     "edges": [*(f"{key}_{side}" for side in "ab" for key in KEYS), "corr"],
     "logits": [*KEYS, "side", "rank", "token", "value"],
     "families": [*KEYS, "family", "evidence"],
@@ -393,13 +393,13 @@ def require_tokenizer(path: Path, sources: dict[str, Activations]) -> None:
     """
     from steps.language_models.models import load_tokenizer
 
-    wanted = Folder(path, "tokenizer").fingerprint
+    vocabulary, wanted = load_tokenizer(path), Folder(path, "tokenizer").fingerprint
     for source in sources.values():
         ledger = (source.store.folder / source.store.attributes["model_ledger"]).resolve()
         if ledger.is_file() and read_json(ledger)["attributes"]["tokenizer"] != wanted:
             raise UserError(f"{path}: not the tokenizer that {ledger} was made with; give that one")
         last = int(source.tokens.max())
-        if load_tokenizer(path).id_to_token(last) is None:
+        if vocabulary.id_to_token(last) is None:
             raise UserError(f"{path}: lacks token {last} of {source.store.path}; give that of the same study")
 
 

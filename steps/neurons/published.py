@@ -36,7 +36,7 @@ from pydantic import Field
 from steps.core.errors import UserError
 from steps.core.runner import Output, final_name, run
 from steps.core.settings import Settings as BaseSettings
-from steps.neurons.classify import ENTROPY, EXCESS, ROLES, entropy_columns, entropy_ranks, known, roles
+from steps.neurons.classify import ENTROPY, EXCESS, ROLES, entropy_columns, entropy_ranks, finite, roles
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -177,8 +177,7 @@ def _numbers(column: pd.Series) -> Any:
         column = _texts(column).str.strip()
     elif not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)):
         return np.full(len(column), np.nan)  # dates, lists and others
-    values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-    return np.where(np.isfinite(values), values, np.nan)
+    return finite(pd.to_numeric(column, errors="coerce"))
 
 
 def classify(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -203,7 +202,7 @@ def classify(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     elif {"mean_corr", "mean_baseline"} <= set(table):
         found["excess_corr"] = table["mean_corr"] - table["mean_baseline"]
     if "excess_corr" in found:
-        found["universal"] = known(found, "excess_corr") > EXCESS
+        found["universal"] = finite(found["excess_corr"]) > EXCESS
     else:
         skipped.append("universal: not applied, the table lacks excess_corr (or mean_corr and mean_baseline)")
     if possible("prediction, suppression, partition", "vocab_kurt", "vocab_skew", "vocab_var"):

@@ -48,6 +48,7 @@ from steps.core.errors import UserError
 from steps.core.provenance import card, provenance
 from steps.core.runner import Output, run
 from steps.core.stores import Folder, read_json, read_table, require_rows, write_json
+from steps.core.text import plural
 from steps.neurons import attention as attention_step
 from steps.neurons import intervene as intervene_step
 from steps.neurons import roles as roles_step
@@ -276,8 +277,8 @@ def kinds_table(numbers: dict[str, Any]) -> dict[str, Any]:
 
 
 def counted(count: int, what: str) -> str:
-    """A count and what is counted, in the plural but for one."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+    """A count and what is counted."""
+    return f"{count:,} {plural(count, what)}"
 
 
 def headline_cards(
@@ -298,13 +299,13 @@ def headline_cards(
         (
             "Universal, excess above 0.5",
             numbers["universal_at_half"],
-            "neuron" if numbers["universal_at_half"] == 1 else "neurons",
+            plural(numbers["universal_at_half"], "neuron"),
             "The paper's rule, which 1 to 4 % of the neurons of its models pass.",
         ),
         (
             "Privileged basis",
             numbers["universal_calibrated"],
-            "neuron" if numbers["universal_calibrated"] == 1 else "neurons",
+            plural(numbers["universal_calibrated"], "neuron"),
             f"More similar to their partners than {counted(numbers['draws'], 'rotation')} of them allow,"
             " tested at rate q of false discoveries; in layers that mix shared and other neurons the rate is"
             " higher (docs/neurons.md).",
@@ -338,7 +339,7 @@ def headline_cards(
     entropy = (
         "Entropy neurons",
         numbers["entropy_candidates"],
-        "neuron" if numbers["entropy_candidates"] == 1 else "neurons",
+        plural(numbers["entropy_candidates"], "neuron"),
         "Their output lies in the unembedding's null space more than random directions do.",
     )
     largest = numbers["attention_score_max"]

@@ -49,7 +49,7 @@ from steps.neurons.classify import (
     entropy_test,
     roles,
 )
-from steps.neurons.universal import UniversalSettings, chosen, describe
+from steps.neurons.universal import SET_COLUMNS, UniversalSettings, chosen, describe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +74,7 @@ KEPT = (
     "best_feature_sign",
 )
 
-OF_NEURONS = ["kurt", "universal", "privileged_basis", "excess_corr", "constant"]
+OF_NEURONS = ["kurt", *SET_COLUMNS]
 """The columns read of the neuron table."""
 
 PERCENTILES = (5, 10, 25, 50, 75, 90, 95)

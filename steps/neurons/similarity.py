@@ -103,6 +103,8 @@ class Reader:
         self.post = PostActivations(source, settings.arithmetic, neurons, nothing, settings.device)
         self.source = source
         self.pilot = torch.from_numpy(pilot).to(self.post.device)
+        self.shift = self.pilot.to(getattr(torch, settings.arithmetic))
+        self.threshold = settings.threshold
         limit = settings.tokens or len(source.tokens)
         self.tokens = min(len(source.tokens), -(-limit // source.context) * source.context)
         self.blocks = -(-self.tokens // source.block_tokens)
@@ -116,6 +118,10 @@ class Reader:
     def block(self, block: int) -> torch.Tensor:
         """``[kept tokens, neurons]``; overwritten by the next call."""
         return self.post.block(block)[: int(self.source.keep[self.tokens_of(block)].sum())]
+
+    def values(self, block: torch.Tensor) -> Values:
+        """What sums are formed of, for post-activations that are not shifted, of any tokens."""
+        return Values(block - self.shift, (block > self.threshold).to(self.shift.dtype))
 
 
 @dataclasses.dataclass
@@ -265,9 +271,7 @@ def layer_sums(reference: Reader, partner: Activations, layer: int, settings: Se
 
     width = partner.width
     reader = Reader(partner, settings, slice(layer * width, (layer + 1) * width))
-    pilot = reader.pilot
-    dtype = getattr(torch, settings.arithmetic)
-    where = pilot.device
+    pilot, dtype, where = reader.pilot, reader.shift.dtype, reader.shift.device
     values = torch.empty((reader.kept, width), dtype=dtype, device=where)
     end = 0
     for k in range(reader.blocks):
@@ -284,24 +288,20 @@ def layer_sums(reference: Reader, partner: Activations, layer: int, settings: Se
     gaussian = Gaussian(reader, layer, settings)
     constant = torch.from_numpy((gaussian.deviation == 0).all(0)).to(where)
 
-    def made(block: torch.Tensor) -> Values:
-        return Values(block - pilot.to(dtype), (block > settings.threshold).to(dtype))
-
     names = ("real", *NULLS)
     sums = {n: Sums(reference.source.neurons, turned_pilot if n == "rotated" else pilot) for n in names}
     end = 0
     for k in range(reference.blocks):
         own = reference.block(k)
         begin, end = end, end + len(own)
-        left = Values(own - reference.pilot.to(dtype), (own > settings.threshold).to(dtype))
-        real = made(values[begin:end])
+        left, real = reference.values(own), reader.values(values[begin:end])
         turned = real.shifted @ turn.T
-        drawn = torch.where(constant, pilot.to(dtype), gaussian.draw(len(own)).to(where))
+        drawn = torch.where(constant, reader.shift, gaussian.draw(len(own)).to(where))
         right = {
             "real": real,
             "rotated": Values(turned, (turned + turned_pilot > settings.threshold).to(dtype)),
-            "permuted": made(values[order[begin:end]]),
-            "gaussian": made(drawn),
+            "permuted": reader.values(values[order[begin:end]]),
+            "gaussian": reader.values(drawn),
         }
         for name in names:
             sums[name].add(left, right[name])
@@ -423,7 +423,6 @@ def compare(sources: list[Activations], settings: Settings) -> pd.DataFrame:
     Raises:
         UserError: there is no other, the models may not be compared, or no token is left.
     """
-    import torch
 
     if len(sources) < 2:
         raise UserError(f"--activations: found {len(sources)}, expected the reference and its partners")
@@ -438,10 +437,8 @@ def compare(sources: list[Activations], settings: Settings) -> pd.DataFrame:
             f"neurons.similarity.tokens: found {settings.tokens}, none of which is kept; raise it"
         )
     own = Side(reference.pilot)
-    dtype = getattr(torch, settings.arithmetic)
     for k in range(reference.blocks):
-        block = reference.block(k)
-        own.add(Values(block - reference.pilot.to(dtype), (block > settings.threshold).to(dtype)))
+        own.add(reference.values(reference.block(k)))
     own.finish()
     largest = [largest_similarities(reference, own, partner, settings) for partner in partners]
     return similarity_table(first.width, largest)

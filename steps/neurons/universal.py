@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from steps.core.settings import Settings
+from steps.core.text import plural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +28,10 @@ class UniversalSettings(Settings):
     top_share: float = Field(
         0.05, gt=0, le=1, description="share of the neurons, by excess, that top_share takes"
     )
+
+
+SET_COLUMNS = ("universal", "privileged_basis", "excess_corr", "constant")
+"""The columns that :func:`chosen` reads."""
 
 
 def chosen(excess: pd.DataFrame, universal_set: UniversalSet, top_share: float) -> np.ndarray:
@@ -61,4 +66,4 @@ def describe(universal_set: UniversalSet, top_share: float, count: int) -> str:
     }[universal_set]
     # "taken as": the paper's own count, of an excess above 0.5, stands beside this one in reports
     many = f"{count:,}" if count else "no"
-    return f"{many} neuron{'' if count == 1 else 's'} taken as universal: {rule}"
+    return f"{many} {plural(count, 'neuron')} taken as universal: {rule}"
