@@ -11,8 +11,8 @@ from benchmarks import made
 from benchmarks.measure import RUNS, Figure, in_turn, ratio, slope
 from steps.core.runner import Output
 from steps.neurons import correlate
-from steps.neurons.activations import Activations, PostActivations
-from steps.neurons.moments import WithinLayers
+from steps.neurons.activations.store import Activations, PostActivations
+from steps.neurons.correlations.moments import WithinLayers
 
 if TYPE_CHECKING:
     import torch

@@ -29,8 +29,8 @@ def figures(folder: Path, quick: bool) -> Iterator[Figure]:
     """
     import torch
 
-    from steps.neurons.activations import Activations, PostActivations
-    from steps.neurons.moments import add_products
+    from steps.neurons.activations.store import Activations, PostActivations
+    from steps.neurons.correlations.products import add_products
 
     device = "cpu" if quick else DEVICE
     shape = {"layers": 2, "d_model": 16, "heads": 2, "context": 64} if quick else SMALL

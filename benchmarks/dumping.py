@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks import made
 from benchmarks.measure import RUNS, Figure, in_turn, ratio
 from steps.core.stores import Ledger, write_array
+from steps.interp import pre_activations
 from steps.neurons import dump
 
 SMALL = {"layers": 12, "d_model": 768, "heads": 12, "context": 512}
@@ -34,7 +35,7 @@ def compare(folder: Path, shape: dict[str, int], tokens: int, runs: int) -> dict
 
     bare: Any = made.model(**shape)
     settings = dump.Settings()
-    source = dump.PreActivations.of(copy.deepcopy(bare), settings.dtype, settings.batch_tokens)
+    source = pre_activations.PreActivations.of(copy.deepcopy(bare), settings.dtype, settings.batch_tokens)
     context = shape["context"]
     rows = made.rows(tokens, context)
     batch = settings.batch_tokens // context

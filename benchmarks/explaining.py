@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.measure import RUNS, Figure, in_turn, ratio
-from steps.neurons import features, labels
+from steps.neurons.explanations import features, labels
 
 if TYPE_CHECKING:
     import torch

@@ -9,6 +9,7 @@ import numpy as np
 
 from steps.core.runner import Output
 from steps.core.stores import Ledger, write_array
+from steps.interp import loading
 from steps.neurons import dump, moments
 
 if TYPE_CHECKING:
@@ -90,13 +91,13 @@ def computed_activations(
 ) -> Path:
     """Activations that a model of random weights computes anew on ``device``; returns their ledger."""
     from steps.core.stores import Folder
-    from steps.language_models.models import save
+    from steps.interp.loading import save
 
     weights = Ledger(folder / "model" / "ledger.json", "language_model", {"seed": seed})
     save(model(**shape, seed=seed), weights)
     weights.finish({})
     made = rows(tokens, shape["context"])
-    fingerprint = dump.weights_fingerprint(Folder(folder / "model" / "ledger.json", "language_model"))
+    fingerprint = loading.weights_fingerprint(Folder(folder / "model" / "ledger.json", "language_model"))
     made_from = {"model": fingerprint, "tokens": tokens, "exclude": [0]}
     ledger = Ledger(folder / "activations" / "ledger.json", "activations", made_from)
     keep = made.reshape(-1) > 0

@@ -59,7 +59,7 @@ def peak(a: str, b: str) -> dict[str, int]:
     import zarr  # noqa: F401
 
     from benchmarks.correlating import correlate_pair
-    from steps.neurons.activations import Activations
+    from steps.neurons.activations.store import Activations
 
     sources = [Activations(Path(ledger)) for ledger in (a, b)]
     rows, columns = (source.neurons for source in sources)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks import made
 from benchmarks.measure import RUNS, Figure, in_child
+from steps.language_models.learning import loop
 
 
 def figures(folder: Path, quick: bool) -> Iterator[Figure]:
@@ -35,19 +36,18 @@ def seconds(folder: str, tokens: int, runs: int) -> list[float]:
     """
     from steps.core.stores import Ledger
     from steps.core.training import prepare
-    from steps.language_models import train
-    from steps.language_models.models import quiet
+    from steps.interp.loading import quiet
 
     prepare(1)
     quiet()
-    settings = train.Settings(tokens=tokens, evaluations=1)
+    settings = loop.Settings(tokens=tokens, evaluations=1)
     rows = made.rows(64 * 4096, 64)
-    config = train.configuration(settings, made.VOCABULARY, 64, 0)
+    config = loop.configuration(settings, made.VOCABULARY, 64, 0)
     measured = []
     for _ in range(runs + 1):
         with tempfile.TemporaryDirectory(dir=folder) as out:
             ledger = Ledger(Path(out) / "model" / "ledger.json", "language_model", {})
             start = time.process_time()
-            train.train(rows, rows[:256], config, 1, settings, ledger)
+            loop.train(rows, rows[:256], config, 1, settings, ledger)
             measured.append(time.process_time() - start)
     return measured[1:]

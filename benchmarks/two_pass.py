@@ -25,10 +25,11 @@ from benchmarks import made
 from benchmarks.correlating import correlate_pair, within_layers
 from benchmarks.measure import Figure, ratio
 from steps.core.tensors import read_tensors, write_tensors
-from steps.neurons.activations import Activations, PostActivations, require_comparable
-from steps.neurons.baseline import rotation
-from steps.neurons.correlate import correlations, summarise
-from steps.neurons.moments import add_products
+from steps.neurons.activations.store import Activations, PostActivations, require_comparable
+from steps.neurons.correlate import summarise
+from steps.neurons.correlations.pearson import correlations
+from steps.neurons.correlations.products import add_products
+from steps.neurons.correlations.rotation import rotation
 
 MODELS = 5
 TOLERANCE = 1e-4

@@ -27,6 +27,7 @@ the result, and a hash over all of it.
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import json
 import logging
@@ -39,10 +40,13 @@ from typing import TYPE_CHECKING, Any
 
 from steps.core.digest import fingerprint
 from steps.core.digest import seed as derive
+from steps.core.errors import UserError
 from steps.core.runner import progress
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+
 
 logger = logging.getLogger("reprise")
 
@@ -228,3 +232,50 @@ def _digest(tensors: Mapping[str, torch.Tensor], about: str) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def batch_of(step: int, rows: int, batch: int, seed: int) -> np.ndarray:
+    """The numbers of the rows of a step: the next ``batch`` of an endless row of permutations.
+
+    Args:
+        step: its number, from 0.
+        rows: how many there are.
+        batch: rows per step.
+        seed: of the model.
+    """
+    import numpy as np
+
+    wanted = np.arange(step * batch, (step + 1) * batch)
+    epochs, places = np.divmod(wanted, rows)
+    numbers = [_order(seed, int(epoch), rows)[places[epochs == epoch]] for epoch in np.unique(epochs)]
+    return np.concatenate(numbers)
+
+
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, rows: int) -> np.ndarray:
+    import numpy as np
+
+    generator = np.random.default_rng(derive(seed, "language_models.train", "order", epoch))
+    return generator.permutation(rows)
+
+
+def spaced(total: int, count: int, spacing: str) -> list[int]:
+    """Up to ``count`` numbers of steps between 1 and ``total`` - 1 after which checkpoints are kept."""
+    if spacing == "log":
+        steps = {round(total ** (k / count)) for k in range(count)}
+    else:
+        steps = {round(total * (k + 1) / (count + 1)) for k in range(count)}
+    return sorted(step for step in steps if 1 <= step < total)
+
+
+def require_finite(loss: float, kind: str, step: int, total: int) -> None:
+    """Stop a training that diverged.
+
+    Raises:
+        UserError: the loss is infinite or no number.
+    """
+    if not math.isfinite(loss):
+        raise UserError(
+            f"step {step} of {total}: found a {kind} loss of {loss}, expected a number: the training"
+            " diverged; lower language_models.train.rate (or .clip)"
+        )

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING
 
 from steps.core.runner import Output, run
 from steps.core.stores import ArrayReader, Folder, write_json
-from steps.language_models.evaluate import Settings, held_out
+from steps.language_models.learning.losses import Settings, held_out
 
 if TYPE_CHECKING:
     import numpy as np
+
 
 ROWS_AT_ONCE = 1 << 14
 

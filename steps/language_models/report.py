@@ -38,6 +38,7 @@ from steps.core.stores import Folder, read_json, write_json
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+
 MOST_LINES = 8
 """Models that are drawn one by one in the legend."""
 

@@ -40,20 +40,24 @@ from steps.core.runner import Output, run
 from steps.core.settings import NO_INFLUENCE
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import ArrayWriter, Folder, Ledger, write_array
-from steps.language_models import documents
-from steps.language_models.models import load_tokenizer
+from steps.interp.loading import load_tokenizer
+from steps.language_models.text import documents
 
 if TYPE_CHECKING:
     import numpy as np
     from tokenizers import Tokenizer
 
+
 logger = logging.getLogger("reprise")
+
 
 BATCH = 2_000_000
 """Characters tokenised at once: a tokeniser needs about 100 bytes per token while it works."""
 
+
 BLOCK = 1 << 20
 """Tokens per block of the store."""
+
 
 MOST_SOURCES = 1 << 16
 

@@ -17,30 +17,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from steps.core.devices import torch_device
-from steps.core.digest import seed as derive_seed
-from steps.core.errors import UserError
-from steps.core.runner import Output, progress, run
+from steps.core.runner import Output, run
 from steps.core.settings import Settings as BaseSettings
-from steps.core.stores import read_table
-from steps.neurons.pairs import Pair, load_pairs
+from steps.core.statistics import benjamini_hochberg, p_values
+from steps.neurons.correlations.pairs import Pair, load_pairs, require_one_reference
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
-    import torch
-
-    from steps.neurons.activations import Arithmetic
-    from steps.neurons.moments import Moments
-
-EXCESS_COLUMNS = [
-    *("layer", "neuron", "max_corr", "mean_corr", "min_corr", "mean_baseline", "excess_corr"),
-    *("excess_corr_draws", "universal", "privileged_basis", "constant"),
-]
-"""Columns of the excess table that later steps read."""
-
-DRAW_COLUMNS = 1024
-"""Small layers are rotated by several draws at once, up to this many columns, to keep products large."""
 
 
 class Settings(BaseSettings):
@@ -48,90 +31,6 @@ class Settings(BaseSettings):
 
     threshold: float = Field(0.5, description="excess correlation above which the paper says universal")
     q: float = Field(0.05, gt=0, lt=1, description="false discovery rate of the calibrated threshold")
-
-
-def rotation(
-    seed: int, model: str, layer: int, draw: int, width: int, dtype: Arithmetic = "float32"
-) -> np.ndarray:
-    """The random matrix ``[width, width]`` that rotates a layer of ``model`` in draw ``draw``."""
-    import numpy as np
-
-    key = derive_seed(seed, "neurons.baseline", model, layer, draw)
-    generator = np.random.Generator(np.random.SFC64(key))
-    return generator.standard_normal((width, width), dtype=dtype)
-
-
-def rotated_maxima(
-    rho: torch.Tensor,
-    partner: Moments,
-    layers: int,
-    model: str,
-    draws: int,
-    seed: int,
-    precision: Arithmetic,
-    device: str = "cpu",
-) -> np.ndarray:
-    """Largest correlation of each neuron with any neuron of the rotated partner.
-
-    Args:
-        rho: correlations ``[rows, columns]`` with the partner, float64.
-        partner: the partner's moments.
-        layers: its number of layers.
-        model: its name, from which with ``seed``, layer and draw the rotations derive.
-        draws: number of rotations.
-        seed: the configured seed.
-        precision: of the products.
-        device: where they are formed.
-
-    Returns:
-        float64 ``[draws, rows]``.
-    """
-    import numpy as np
-    import torch
-
-    dtype, where = getattr(torch, precision), torch_device(device)
-    rows, width = len(rho), rho.shape[1] // layers
-    together = max(1, DRAW_COLUMNS // width)
-    best = torch.full((draws, rows), -torch.inf, dtype=torch.float64, device=where)
-    work = [(layer, start) for layer in range(layers) for start in range(0, draws, together)]
-    covariance, scaled = torch.empty(0), torch.empty((rows, width), dtype=dtype, device=where)
-    for layer, start in progress(work, len(work), f"rotations of {model}"):
-        if start == 0:
-            columns = slice(layer * width, (layer + 1) * width)
-            covariance = torch.from_numpy(partner.covariance(layer)).to(where, dtype)
-            norm = torch.from_numpy(partner.norm[columns])
-            for first in range(0, rows, DRAW_COLUMNS):
-                part = slice(first, first + DRAW_COLUMNS)
-                scaled[part] = rho[part, columns] * norm
-        numbers = range(start, min(start + together, draws))
-        turn = torch.from_numpy(
-            np.concatenate([rotation(seed, model, layer, draw, width, precision) for draw in numbers])
-        ).to(where)
-        variance = torch.linalg.vecdot(turn @ covariance, turn).clamp_(min=0)
-        scale = torch.where(variance > 0, variance.rsqrt(), torch.zeros_like(variance))
-        for first in range(0, rows, DRAW_COLUMNS):
-            part = slice(first, first + DRAW_COLUMNS)
-            turned = (scaled[part] @ turn.T).mul_(scale).view(-1, len(numbers), width)
-            here = best[start : start + len(numbers), part]
-            torch.maximum(here, turned.amax(2).T.double(), out=here)
-    return best.cpu().numpy()
-
-
-def p_values(statistic: np.ndarray, null: np.ndarray) -> np.ndarray:
-    """(1 + number of draws at least as large) / (draws + 1) of ``statistic [n]`` in ``null [draws, n]``."""
-    result: np.ndarray = (1 + (null >= statistic).sum(0)) / (len(null) + 1)
-    return result
-
-
-def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
-    """Adjusted p-values: those at most q are the discoveries at false discovery rate q."""
-    import numpy as np
-
-    order = np.argsort(p, kind="stable")
-    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(1, np.minimum.accumulate(scaled[::-1])[::-1])
-    return adjusted
 
 
 def excess_table(pairs: list[Pair], settings: Settings) -> pd.DataFrame:
@@ -177,37 +76,6 @@ def excess_table(pairs: list[Pair], settings: Settings) -> pd.DataFrame:
         columns[f"layer[{pair.b}]"] = index // pair.width[1]
         columns[f"neuron[{pair.b}]"] = index % pair.width[1]
     return pd.DataFrame(columns)
-
-
-def read_excess(path: Path, pairs: list[Pair]) -> pd.DataFrame:
-    """Read the table that :func:`main` wrote of ``pairs``.
-
-    Raises:
-        UserError: the file is damaged or something else, or was made from other correlations.
-    """
-    import numpy as np
-
-    names = [f"max_corr[{pair.b}]" for pair in pairs]
-    table = read_table(path, [*EXCESS_COLUMNS, *names]).to_pandas()
-    largest = [pair.row_top_value[:, 0] for pair in pairs]
-    if not all(np.array_equal(table[n], values) for n, values in zip(names, largest, strict=True)):
-        raise UserError(
-            f"{path}: not made from the correlations of {pairs[0].a} as they are now;"
-            " delete it and run snakemake again"
-        )
-    whole: pd.DataFrame = read_table(path).to_pandas()
-    return whole
-
-
-def require_one_reference(pairs: list[Pair]) -> None:
-    """Refuse pairs of several reference models.
-
-    Raises:
-        UserError: their first models differ.
-    """
-    references = sorted({pair.a for pair in pairs})
-    if len(references) != 1:
-        raise UserError(f"--correlations: files of reference models {references}, expected one")
 
 
 def main(correlations: list[Path], settings: Settings, out: Output) -> None:

@@ -26,15 +26,18 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from steps.core.errors import UserError
-from steps.core.figures import COLOURS, new_figure, save_figure
+from steps.core.figures import save_figure
 from steps.core.runner import Output, run
+from steps.core.statistics import benjamini_hochberg, p_values
 from steps.core.stores import Folder, read_json, write_json
-from steps.neurons.activations import (
+from steps.interp.loading import weights_fingerprint
+from steps.interp.pre_activations import PreActivations
+from steps.neurons.activations.store import (
     Activations,
     Arithmetic,
     PostActivations,
@@ -42,11 +45,12 @@ from steps.neurons.activations import (
     Stored,
     arithmetic,
 )
-from steps.neurons.baseline import benjamini_hochberg, p_values, rotated_maxima
-from steps.neurons.correlate import correlations, sum_products
-from steps.neurons.dump import PreActivations, weights_fingerprint
-from steps.neurons.moments import Moments, WithinLayers
-from steps.neurons.universal import UniversalSettings, chosen, describe
+from steps.neurons.correlations.moments import Moments, WithinLayers
+from steps.neurons.correlations.pearson import correlations
+from steps.neurons.correlations.products import sum_products
+from steps.neurons.correlations.rotation import rotated_maxima
+from steps.neurons.figures.checkpoints import training_figure
+from steps.neurons.selection.universal import UniversalSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,9 +58,10 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     import torch
-    from matplotlib.figure import Figure
+
 
 logger = logging.getLogger("reprise")
+
 
 FOLDER = "checkpoints/step-"
 
@@ -115,7 +120,7 @@ class InMemory(Activations):
 
     def __init__(self, model: Path, checkpoint: str | None, like: Activations, tokens: int) -> None:
         """Run the model; see :func:`common_steps` for ``checkpoint``."""
-        from steps.language_models.models import load
+        from steps.interp.loading import load
 
         facts = like.store.attributes
         loaded = load(model, device=facts["device"], dtype=facts["compute_dtype"], checkpoint=checkpoint)
@@ -252,48 +257,6 @@ def training_table(models: list[Path], like: Activations, settings: Settings) ->
     return pd.concat(tables, ignore_index=True)
 
 
-def training_figure(table: pd.DataFrame, settings: Settings) -> tuple[Figure, dict[str, Any]]:
-    """Excess, counts and persistence over training."""
-    threshold = settings.threshold
-    figure, (a, b, c) = new_figure(1, 3, width=4.0)
-    groups = table.groupby("tokens")
-    tokens = [int(value) for value in groups.groups]
-    data: dict[str, Any] = {"tokens": tokens, "neurons": int(groups.size().iloc[0])}
-
-    def draw(ax: Any, name: str, label: str, values: pd.Series, **style: Any) -> None:
-        data[name] = [float(value) for value in values]
-        ax.plot(tokens, data[name], marker="o", markersize=3, label=label, **style)
-
-    draw(a, "excess_mean", "mean", groups["excess_corr"].mean(), color=COLOURS[0])
-    for quantile, shade in ((0.5, 5), (0.9, 4), (0.99, 1)):
-        values = groups["excess_corr"].quantile(quantile)
-        draw(
-            a, f"excess_quantile_{quantile:g}", f"{100 * quantile:g} % quantile", values, color=COLOURS[shade]
-        )
-    a.set(ylabel="excess correlation", title="Excess over draw 0")
-    draw(b, "universal", f"excess above {threshold:g}", groups["universal"].sum(), color=COLOURS[1])
-    draw(b, "privileged_basis", "calibrated", groups["privileged_basis"].sum(), color=COLOURS[0])
-    b.set(ylabel=f"neurons of {data['neurons']}", ylim=(0, None), title="Neurons by either threshold")
-    draw(c, "self_corr_mean", "correlation, mean", groups["self_corr"].mean(), color=COLOURS[0])
-    last = table[table["tokens"] == tokens[-1]]
-    members = last.loc[chosen(last, settings.universal_set, settings.top_share), ["layer", "neuron"]]
-    data["set"] = describe(settings.universal_set, settings.top_share, len(members))
-    if len(members):
-        kept = table.merge(members, on=["layer", "neuron"]).groupby("tokens")["self_corr"].mean()
-        draw(c, "self_corr_mean_universal", "of the universal neurons", kept, color=COLOURS[2])
-    draw(
-        c, "best_is_itself", "share best matched by itself", groups["best_is_itself"].mean(), color=COLOURS[1]
-    )
-    c.set(ylabel="with the last step", ylim=(min(0.0, *data["self_corr_mean"]), 1.03), title="Persistence")
-    figure.suptitle(f"After the last step: {data['set']}", fontsize=9)
-    for ax in (a, b, c):
-        ax.set(xscale="log", xlabel="tokens seen in training")
-        ax.xaxis.set_major_formatter("{x:g}")
-        ax.xaxis.set_minor_formatter("")
-        ax.legend(fontsize=7)
-    return figure, data
-
-
 def main(
     models: list[Path], activations: Path, settings: Settings, out: Output, figure: Output, data: Output
 ) -> None:
@@ -313,7 +276,7 @@ def main(
         raise UserError(f"{activations}: not of the model {models[0]}; give those of the first model")
     table = training_table(models, like, settings)
     table.to_parquet(out, index=False)
-    drawn, shown = training_figure(table, settings)
+    drawn, shown = training_figure(table, settings, settings.threshold)
     save_figure(drawn, figure)
     write_json(data, shown)
 

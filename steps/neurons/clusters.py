@@ -18,18 +18,17 @@ assessment of cluster stability", 2007.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from steps.core.digest import seed as derive_seed
-from steps.core.errors import UserError
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
-from steps.core.stores import read_table
-from steps.neurons.activations import (
+from steps.core.statistics import benjamini_hochberg, p_values
+from steps.neurons.activations.store import (
     Activations,
     Arithmetic,
     PostActivations,
@@ -37,16 +36,17 @@ from steps.neurons.activations import (
     arithmetic,
     open_all,
 )
-from steps.neurons.baseline import benjamini_hochberg, p_values
-from steps.neurons.pairs import Pair, load_pairs, require_sources
+from steps.neurons.correlations.pairs import Pair, load_pairs, require_sources
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     import torch
 
+
 Neuron = tuple[str, int]
 """A model's name and the number of one of its neurons."""
+
 
 MARGIN = 0.1
 """Candidates further than this below the null's threshold are left out: resampling makes edges of them only
@@ -324,22 +324,6 @@ def _frame(rows: Sequence[tuple[object, ...]], names: list[str]) -> pd.DataFrame
     kinds |= dict.fromkeys(["model", "model_a", "model_b"], "str")
     table = pd.DataFrame(rows, columns=names)
     return table.astype({name: kinds.get(name, "int32") for name in names})
-
-
-def read_members(path: Path, sources: Container[str]) -> pd.DataFrame:
-    """Read the table ``clusters``, whose members are neurons of the models ``sources``.
-
-    Raises:
-        UserError: the file is damaged or something else, or of other models.
-    """
-    names = ["cluster", "size", "models", "stability", "mean_corr", "model", "layer", "neuron"]
-    table: pd.DataFrame = read_table(path, names).to_pandas()
-    others = [name for name in table["model"].unique() if name not in sources]
-    if others:
-        raise UserError(
-            f"{path}: holds neurons of {others[0]!r}, which is none of the models; build it again"
-        )
-    return table
 
 
 def main(

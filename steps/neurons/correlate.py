@@ -28,29 +28,27 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from steps.core.digest import code_digest
-from steps.core.errors import UserError
-from steps.core.runner import Output, progress, run
+from steps.core.runner import Output, run
 from steps.core.settings import Settings as BaseSettings
-from steps.core.tensors import open_tensors, write_tensors
-from steps.neurons.activations import (
+from steps.core.tensors import write_tensors
+from steps.neurons.activations.store import (
     Activations,
     PostActivations,
     Precision,
     arithmetic,
     require_comparable,
 )
-from steps.neurons.baseline import rotated_maxima
-from steps.neurons.moments import Moments, add_products, require_all_blocks
+from steps.neurons.correlations.moments import Moments
+from steps.neurons.correlations.pearson import correlations, row_chunks
+from steps.neurons.correlations.products import merge_products, require_precision, sum_products, tile_rows
+from steps.neurons.correlations.rotation import rotated_maxima
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import numpy as np
     import torch
 
+
 BINS = 101
-CHUNK = 2**17
-"""Correlations that are summarised at once, which bounds the memory beside the matrix."""
 
 
 class Settings(BaseSettings):
@@ -63,113 +61,6 @@ class Settings(BaseSettings):
     allow_self: bool = Field(False, description="let a model be compared with itself")
     device: str = Field("cpu", description="where products and rotations are formed")
     threads: int = Field(1, ge=1, description="arithmetic threads")
-
-
-def tile_rows(neurons: int, tiles: int, tile: int) -> slice:
-    """The neurons of row tile ``tile`` of ``tiles``.
-
-    Raises:
-        UserError: no such tile, or more tiles than neurons.
-    """
-    if tiles > neurons:
-        raise UserError(f"neurons.tiles: found {tiles}, expected at most {neurons}, the neurons of a model")
-    if not 0 <= tile < tiles:
-        raise UserError(f"--tile {tile} of --tiles {tiles}: expected a tile from 0 to --tiles minus 1")
-    return slice(neurons * tile // tiles, neurons * (tile + 1) // tiles)
-
-
-def sum_products(a: PostActivations, b: PostActivations, blocks: range) -> tuple[int, torch.Tensor]:
-    """Count of kept tokens and sums of products ``[a's neurons, b's neurons]``, float64, over ``blocks``."""
-    import torch
-
-    total = torch.zeros((a.count, b.count), dtype=torch.float64, device=a.device)
-    count = 0
-    for k in progress(blocks, len(blocks), f"{a.source.name} with {b.source.name}: blocks correlated"):
-        values = a.block(k)
-        count += len(values)
-        add_products(total, values, b.block(k))
-    return count, total.cpu()
-
-
-def merge_products(
-    files: list[Path], a: Activations, b: Activations, rows: slice, precision: Precision
-) -> tuple[int, torch.Tensor]:
-    """Count and sums of products of ``rows`` of model a, over all token ranges.
-
-    Raises:
-        UserError: a file is damaged or lacks, or was made from other activations, for other rows or in
-            another precision.
-    """
-    import torch
-
-    count, blocks = 0, []
-    total = torch.zeros((rows.stop - rows.start, b.neurons), dtype=torch.float64)
-    for path in files:
-        with open_tensors(path, "products") as (file, facts):
-            a.require_origin(path, facts["a"])
-            b.require_origin(path, facts["b"])
-            if facts["rows"] != [rows.start, rows.stop]:
-                raise UserError(
-                    f"{path}: of rows {facts['rows'][0]} to {facts['rows'][1]},"
-                    f" expected {rows.start} to {rows.stop}; give the products of this tile"
-                )
-            _require_precision(path, facts["precision"], precision)
-            blocks.append((facts["blocks"], path))
-            count += int(file.get_tensor("count")[0])
-            product = file.get_slice("product")
-            for part in _chunks(total):
-                total[part] += torch.from_numpy(product[part])
-    require_all_blocks(blocks, a.blocks)
-    return count, total
-
-
-def _require_precision(path: Path, found: Precision, expected: Precision) -> None:
-    if found != expected:
-        raise UserError(
-            f"{path}: summed in {found}, expected {expected};"
-            " set neurons.precision, which holds for all steps, and delete it"
-        )
-
-
-def correlations(
-    total: torch.Tensor,
-    count: int,
-    rows: tuple[np.ndarray, np.ndarray],
-    columns: tuple[np.ndarray, np.ndarray],
-) -> torch.Tensor:
-    """Turn sums of products into Pearson correlations, in place.
-
-    Args:
-        total: ``[rows, columns]`` sums of products of shifted values, float64.
-        count: number of tokens.
-        rows: mean of shifted values and root of the centred sum of squares of each row's neuron.
-        columns: the same for the columns.
-
-    A neuron that does not vary has correlation 0 with every other.
-    """
-    import torch
-
-    row_mean, row_scale = torch.from_numpy(rows[0]), _inverse(rows[1])
-    column_mean, column_scale = torch.from_numpy(columns[0]), _inverse(columns[1])
-    for part in _chunks(total):
-        chunk = total[part]
-        chunk.addr_(row_mean[part], column_mean, alpha=-count)
-        chunk.mul_(row_scale[part, None]).mul_(column_scale).clamp_(-1, 1)
-    return total
-
-
-def _inverse(norm: np.ndarray) -> torch.Tensor:
-    import torch
-
-    values = torch.from_numpy(norm)
-    return torch.where(values > 0, 1 / values, torch.zeros_like(values))
-
-
-def _chunks(matrix: torch.Tensor) -> Iterator[slice]:
-    """Runs of the rows of a matrix with about ``CHUNK`` entries each."""
-    step = max(1, CHUNK // matrix.shape[1])
-    for start in range(0, len(matrix), step):
-        yield slice(start, min(start + step, len(matrix)))
 
 
 def summarise(rho: torch.Tensor, first: int, top: int) -> dict[str, np.ndarray]:
@@ -192,7 +83,7 @@ def _summary(view: str, rho: torch.Tensor, first: int, top: int) -> dict[str, np
     extremes = {sign: (np.empty(listed, np.float64), np.empty(listed, np.int32)) for sign in (1, -1)}
     histogram = np.empty((count, BINS), np.int32)
     powers = np.empty((4, count))
-    for here in _chunks(rho):
+    for here in row_chunks(rho):
         part = rho[here].contiguous().numpy()
         for sign, (value, index) in extremes.items():
             place = _largest(sign * part, listed[1])
@@ -246,8 +137,8 @@ def main(
     require_comparable(first, second, settings.allow_self)
     rows = tile_rows(first.neurons, tiles, tile)
     own, partner = Moments(a_moments, first), Moments(b_moments, second)
-    _require_precision(a_moments[0], own.precision, settings.precision)
-    _require_precision(b_moments[0], partner.precision, settings.precision)
+    require_precision(a_moments[0], own.precision, settings.precision)
+    require_precision(b_moments[0], partner.precision, settings.precision)
     if products:
         count, total = merge_products(products, first, second, rows, settings.precision)
     else:

@@ -26,14 +26,21 @@ from pydantic import Field
 from steps.core.devices import torch_device
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
+from steps.core.statistics import power_moments
 from steps.core.tensors import write_tensors
-from steps.neurons.table import power_moments
-from steps.neurons.transformer import Reader, open_reader, processed_ends, processed_layer, unit
-from steps.neurons.weights import BLOCK_VALUES
+from steps.interp.weights import (
+    BLOCK_VALUES,
+    WeightReader,
+    open_reader,
+    processed_ends,
+    processed_layer,
+    unit,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
+
 
 BINS = 99
 
@@ -98,7 +105,7 @@ def summarise(
     return found
 
 
-def cosines(reader: Reader, settings: Settings) -> dict[str, np.ndarray]:
+def cosines(reader: WeightReader, settings: Settings) -> dict[str, np.ndarray]:
     """All arrays of the module's docstring."""
     import numpy as np
 

@@ -13,8 +13,9 @@ from steps.core.digest import code_digest, file_digest
 from steps.core.runner import Output, run
 from steps.core.settings import deciding
 from steps.core.tensors import write_tensors
-from steps.neurons.activations import Activations
-from steps.neurons.explain import Settings, explain, read_text, shared_features, slices
+from steps.neurons.activations.store import Activations
+from steps.neurons.explain import explain, slices
+from steps.neurons.explanations.text import Settings, read_text, shared_features
 
 
 def main(

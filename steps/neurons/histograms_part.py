@@ -12,8 +12,9 @@ from steps.core.digest import code_digest
 from steps.core.runner import Output, run
 from steps.core.stores import Folder
 from steps.core.tensors import write_tensors
-from steps.neurons.activations import Activations
-from steps.neurons.histograms import Settings, block_sources, counted_blocks, model_counts, part_layers
+from steps.neurons.activations.bins import block_sources
+from steps.neurons.activations.store import Activations
+from steps.neurons.histograms import Settings, counted_blocks, model_counts, part_layers
 
 
 def main(activations: Path, rows: Path, parts: int, part: int, settings: Settings, out: Output) -> None:

@@ -66,9 +66,13 @@ from steps.core.digest import seed as derived_seed
 from steps.core.errors import UserError
 from steps.core.runner import Output, run
 from steps.core.stores import Folder, read_table, write_json
-from steps.language_models.models import load_tokenizer
-from steps.neurons.activations import Activations
-from steps.neurons.candidates import (
+from steps.interp.forward import Forward, ModelSettings
+from steps.interp.interventions import Intervention, Suppressed, Sweep, activation_by_class, counted, sweep
+from steps.interp.loading import load_tokenizer
+from steps.interp.weights import processed_ends
+from steps.neurons.activations.store import Activations, first_rows, open_model
+from steps.neurons.explanations.features import Features, vocabulary_features
+from steps.neurons.selection.candidates import (
     control_neurons,
     entropy_candidates,
     matched,
@@ -76,53 +80,40 @@ from steps.neurons.candidates import (
     suppressed_tokens,
     vocabulary_cosines,
 )
-from steps.neurons.classify import clearest
-from steps.neurons.features import Features, vocabulary_features
-from steps.neurons.forward import Forward, ModelSettings, first_rows, open_model
-from steps.neurons.interventions import (
-    Intervention,
-    Suppressed,
-    Sweep,
-    activation_by_class,
-    counted,
-    sweep,
-)
-from steps.neurons.transformer import processed_ends
-from steps.neurons.universal import SET_COLUMNS, UniversalSettings, chosen, describe
+from steps.neurons.selection.rules import clearest
+from steps.neurons.selection.universal import SET_COLUMNS, UniversalSettings, chosen, describe
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+
 WHOLE = ("named", "entropy", "nearest", "opposite")
 """Roles on which every intervention is tried."""
 
+
 KEYS = ["model", "layer", "neuron"]
+
+
 OF_NEURONS = ["activation_frequency", "post_mean", *SET_COLUMNS]
+
+
 OF_ROLES = ["l2_penalty", "w_out_norm", "vocab_var", "vocab_skew", "vocab_kurt", "role", "entropy"]
+
+
 OF_ROLES += ["entropy_rank", "null_space_p", "best_feature", "best_feature_sign"]
 """The columns read of the neuron table and of that of roles."""
 
-PARTS = ["scale", "entropy", "loss", "rank", "reciprocal_rank", "entropy_change", "loss_change"]
-PARTS += ["entropy_change_abs", "loss_change_abs", "entropy_lowered", "entropy_raised", "rank_changed"]
 
-CAPTIONS = {
-    "interventions": "Neurons that look most like entropy neurons, beside random neurons: where they stand in"
-    " the last two layers, and the cosines of their output weights with the unembedding. Fixed to a value at"
-    " every position, beside the unchanged model (dotted): the scale of the final norm, entropy, loss and"
-    " reciprocal rank of the true token. Then mean ablation with and without the way through later layers and"
-    " the final scale, and zero ablation of universal neurons beside others of their layer that fire as often"
-    " and write as much.",
-    "suppression": "Activation of suppression neurons where the next token is in the class that they lower,"
-    " and where it is not. The class are the tokens of the feature that explains most of their effect on the"
-    " vocabulary; where that effect is not negative, the tokens that they lower most. In the paper they fire"
-    " more before tokens of their class.",
-}
-"""Of the figures."""
+PARTS = ["scale", "entropy", "loss", "rank", "reciprocal_rank", "entropy_change", "loss_change"]
+
+
+PARTS += ["entropy_change_abs", "loss_change_abs", "entropy_lowered", "entropy_raised", "rank_changed"]
 
 
 LARGEST = 65504.0
 """Largest value that a neuron is set to: what float16 can hold."""
+
 
 Value = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 
@@ -401,7 +392,7 @@ def main(
     import torch
 
     from steps.core.figures import save_figure
-    from steps.neurons.intervention_figure import draw, draw_suppression
+    from steps.neurons.figures.interventions import draw, draw_suppression
 
     source = Activations(activations)
     forward = open_model(model, source, settings.device, settings.dtype)

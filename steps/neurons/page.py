@@ -24,15 +24,16 @@ from steps.core.pages import render
 from steps.core.runner import Output, logger, progress, run
 from steps.core.stores import Folder, read_json, read_table, require_rows
 from steps.core.text import visible
-from steps.neurons.activations import Activations, open_all, post_activations
-from steps.neurons.histograms import Histograms, bin_edges
-from steps.neurons.table import KEYS, neuron_keys, read_examples, require_histograms
-from steps.neurons.universal import SET_COLUMNS, UniversalSettings, chosen, describe
+from steps.neurons.activations.bins import Histograms, bin_edges
+from steps.neurons.activations.store import Activations, open_all, post_activations
+from steps.neurons.selection.tables import KEYS, neuron_keys, read_examples, require_histograms
+from steps.neurons.selection.universal import SET_COLUMNS, UniversalSettings, chosen, describe
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from tokenizers import Tokenizer
+
 
 READ = {
     "neurons": [*KEYS, "cluster", *SET_COLUMNS],
@@ -42,8 +43,10 @@ READ = {
 }
 """Columns that each table must have."""
 
+
 LEVELS = 9
 """Strengths of highlighting that are told apart: one digit each, and a class of the report's style."""
+
 
 STATISTICS = {
     "excess_corr": "excess correlation",
@@ -69,6 +72,7 @@ STATISTICS = {
     "w_out_max_cos": "output, largest cosine",
 }
 """Columns of the neuron table that the page shows where they are there, and what it calls them."""
+
 
 IN_TABLE = ("excess_corr", "activation_frequency", "kurt", "l2_penalty", "vocab_kurt")
 """Those that can be sorted by; more would leave no room for what a neuron fires on."""
@@ -391,7 +395,7 @@ def require_tokenizer(path: Path, sources: dict[str, Activations]) -> None:
     Raises:
         UserError: it is another one.
     """
-    from steps.language_models.models import load_tokenizer
+    from steps.interp.loading import load_tokenizer
 
     vocabulary, wanted = load_tokenizer(path), Folder(path, "tokenizer").fingerprint
     for source in sources.values():
@@ -417,7 +421,7 @@ def main(
     out: Output,
 ) -> None:
     """Write the page; ``logits`` and ``families`` hold one table each, or none."""
-    from steps.language_models.models import load_tokenizer
+    from steps.interp.loading import load_tokenizer
 
     sources = open_all(activations)
     require_tokenizer(tokenizer, sources)

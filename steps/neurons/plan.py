@@ -29,54 +29,73 @@ from steps.core.errors import UserError, size
 from steps.core.runner import Output, run
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import write_json
-from steps.neurons import attention, cosines, explain, intervene, weights
-from steps.neurons.hardware import HARDWARE
-from steps.neurons.moments import STRIP
+from steps.interp.weights import BLOCK_VALUES
+from steps.neurons import attention, cosines, intervene, weights
+from steps.neurons.correlations.products import STRIP
+from steps.neurons.costs.hardware import HARDWARE
+from steps.neurons.explanations.text import Settings as ExplainSettings
 
 logger = logging.getLogger("reprise")
 
+
 ITEM = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+
+
 BINS = 101
 """Of the histograms of correlations, see ``neurons.correlate``."""
+
 
 OPENED = 8.0
 """Bytes per token of opened activations: id, mask, and either of them once more while it is read."""
 
+
 HISTOGRAM_BINS = 257
 """Of those of ``neurons.histograms``."""
+
 
 MANY_SOURCES = 32
 """How many sources of text are assumed."""
 
+
 MANY_FEATURES = 1000
 """How many features of token ids are assumed: 207, unigram groups and topics."""
 
+
 TOKEN_FEATURES = 207
-"""Of ``neurons.features``."""
+"""Of ``explanations.features``."""
+
 
 COLUMNS = 2000.0
 """Bytes of a row of a table of neurons while the table is put together."""
 
+
 MOST_RUNS = 256
 """Of token blocks that ``neurons.clusters`` resamples."""
+
 
 STARTED = 1000.0
 """Megabytes of a job that has loaded its libraries and nothing else, with some room."""
 
+
 BINNED = 15e-9
 """Seconds of a core for each activation that is counted into a bin, as measured."""
+
 
 EXPLAINED = 50e-9
 """The same for each one that is explained, in both readings together."""
 
+
 DRAWN = 30e-9
 """The same for each normal number in an activation's place."""
+
 
 TURNED = 10e-9
 """The same for each number of a rotation: every device rotates by the same ones."""
 
+
 SUMMARISED = 70e-9
 """The same for each correlation, which is ordered and counted in both views."""
+
 
 TOP_TOKEN = 200.0
 """Bytes of a row of a table of neurons' tokens while the tables of all models are put together."""
@@ -166,7 +185,7 @@ class Study(BaseSettings):
     page_neurons: int = Field(description="on the neuron page")
     page_examples: int = Field(description="of each neuron there")
     snippets: int = Field(description="on the report page")
-    explain: explain.Settings
+    explain: ExplainSettings
     weights: weights.Settings
     cosines: cosines.Settings
     attention: attention.Settings
@@ -217,6 +236,7 @@ class Job:
 KINDS = ("forward", "within", "products", "rotations", "weights")
 """Of FLOPs."""
 
+
 RULES = (
     *("dump", "moments", "histograms_part", "histograms", "products", "correlate", "baseline", "clusters"),
     *("weights", "table", "explain_part", "explain", "roles", "logit_histograms", "attention", "intervene"),
@@ -224,8 +244,10 @@ RULES = (
 )
 """Of the chapter's target, whose totals are given; those of single models and pairs cut into jobs."""
 
+
 ON_REQUEST = ("similarity", "checkpoints", "composition", "cosines", "published")
 """What is made where somebody asks for it."""
+
 
 IN_HOST_MEMORY = (
     *("histograms", "baseline", "table", "explain", "roles", "logit_histograms", "gallery", "figure", "page"),
@@ -542,7 +564,7 @@ def _add(job: Job, cost: dict[str, float]) -> None:
 def _explain(study: Study, models: list[Model], part: int = 0) -> Job:
     """Sums by token id of some neurons at a time, of ``models`` or of a part of one.
 
-    Bytes, per token id and neuron: three sums in float64 and a maximum in float32 (``neurons.passes``), and
+    Bytes, per token id and neuron: three sums in float64 and a maximum in float32 (``explanations.first_pass``), and
     four more arrays in float64 while the best tokens are ranked. A block is there as values, squares, labels
     and what is made of them; the text as labels and codes. Tables and profiles are kept. A model that
     computes activations stops after the last layer that is read.
@@ -591,7 +613,7 @@ def _weights(study: Study) -> Job:
         units = 4.0 * model.vectors * model.neurons * model.d_model if of.redundancy else 0.0
         if of.composition:
             units += 4.0 * (model.neurons * model.d_model + model.layers * model.d_model**2)
-        measured = 8 * 4.0 * min(weights.BLOCK_VALUES, model.width * model.vocabulary)  # eight arrays
+        measured = 8 * 4.0 * min(BLOCK_VALUES, model.width * model.vocabulary)  # eight arrays
         return units + _ends(model) + _layer(model) + 4.0 * TOKEN_FEATURES * model.vocabulary + measured
 
     return Job(
@@ -632,7 +654,7 @@ def _cosines(study: Study, model: Model) -> Job:
         held=4.0 * model.vectors * model.neurons * model.d_model
         + _ends(model)
         + _layer(model)
-        + 10 * 4.0 * min(weights.BLOCK_VALUES, model.width * max(model.width, model.vocabulary))
+        + 10 * 4.0 * min(BLOCK_VALUES, model.width * max(model.width, model.vocabulary))
         + 3 * cosine_bytes(study, model),
         weights=2.0 * model.neurons * others * (model.d_model + 20),
         read=4.0 * (model.parameters + model.embeddings),

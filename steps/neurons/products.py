@@ -15,9 +15,8 @@ from steps.core.digest import code_digest
 from steps.core.runner import Output, run
 from steps.core.settings import Settings as BaseSettings
 from steps.core.tensors import write_tensors
-from steps.neurons.activations import Activations, PostActivations, Precision, require_comparable
-from steps.neurons.correlate import sum_products, tile_rows
-from steps.neurons.moments import range_blocks
+from steps.neurons.activations.store import Activations, PostActivations, Precision, require_comparable
+from steps.neurons.correlations.products import range_blocks, sum_products, tile_rows
 
 
 class Settings(BaseSettings):

@@ -36,12 +36,22 @@ from pydantic import Field
 from steps.core.errors import UserError
 from steps.core.runner import Output, final_name, run
 from steps.core.settings import Settings as BaseSettings
-from steps.neurons.classify import ENTROPY, EXCESS, ROLES, entropy_columns, entropy_ranks, finite, roles
+from steps.neurons.selection.rules import (
+    ENTROPY,
+    EXCESS,
+    ROLES,
+    entropy_columns,
+    entropy_ranks,
+    finite,
+    roles,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
+
 logger = logging.getLogger("reprise")
+
 
 NUMBERS = (
     "excess_corr",
@@ -53,6 +63,7 @@ NUMBERS = (
     "vocab_skew",
     "vocab_kurt",
 )
+
 
 QUERIES = ("small", "medium", "pythia")
 

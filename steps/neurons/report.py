@@ -49,49 +49,17 @@ from steps.core.provenance import card, provenance
 from steps.core.runner import Output, run
 from steps.core.stores import Folder, read_json, read_table, require_rows, write_json
 from steps.core.text import plural
-from steps.neurons import attention as attention_step
-from steps.neurons import intervene as intervene_step
-from steps.neurons import roles as roles_step
-from steps.neurons.activations import Activations, open_all, post_activations
-from steps.neurons.baseline import read_excess, require_one_reference
-from steps.neurons.classify import ROLES
-from steps.neurons.clusters import read_members
-from steps.neurons.families import FAMILIES, family_counts
-from steps.neurons.gallery import TITLES
-from steps.neurons.logit_histograms import CAPTIONS as LOGIT_CAPTIONS
-from steps.neurons.pairs import Pair, load_pairs, require_sources
-from steps.neurons.statistic_figures import CAPTIONS as STATISTIC_CAPTIONS
-from steps.neurons.table import KEYS, neuron_keys, read_examples
-from steps.neurons.universal import UniversalSettings, chosen, describe
+from steps.neurons.activations.store import Activations, open_all, post_activations
+from steps.neurons.correlations.pairs import Pair, load_pairs, require_one_reference, require_sources
+from steps.neurons.explanations.families import FAMILIES, family_counts
+from steps.neurons.figures.captions import CAPTIONS
+from steps.neurons.selection.rules import COUNTED, ROLES, role_metrics
+from steps.neurons.selection.tables import KEYS, neuron_keys, read_examples, read_excess, read_members
+from steps.neurons.selection.universal import UniversalSettings, chosen, describe
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-
-CAPTIONS = {
-    "correlation_summary": "Left: over partners, the mean of each neuron's largest correlation, the same with"
-    " rotated partners, and their difference, the excess. Middle: partners agree where points lie on the"
-    " dotted line. Right: of a layer's neurons, the share whose best match lies in each layer.",
-    "excess": "Left: excess of all neurons beside what a further random rotation in place of the real partner"
-    " would give. Right: the same, sorted; blue where the calibrated test calls it privileged basis.",
-    "all": "How many neurons of the reference belong to each family, by layer: of all neurons, and of the"
-    " universal ones. A family needs a best explanation that holds up on held-out tokens.",
-    "best": "Of each family the universal neuron of the reference that its explanation fits best on held-out"
-    " tokens.",
-    **{
-        name: f"{TITLES[name]}: universal neurons of the reference whose best explanation, chosen on other"
-        " tokens, is of this family, those that it explains best first. The number is the held-out variance"
-        " reduction."
-        for name in FAMILIES
-    },
-    "clusters": "Clusters of neurons that are each other's best match across models, and how often they come"
-    " back when blocks of tokens are resampled.",
-    **STATISTIC_CAPTIONS,
-    **roles_step.CAPTIONS,
-    **LOGIT_CAPTIONS,
-    "attention": attention_step.CAPTION,
-    **intervene_step.CAPTIONS,
-}
 
 
 class Settings(UniversalSettings):
@@ -204,7 +172,7 @@ def cluster_table(
 
 def model_table(models: dict[str, Path]) -> dict[str, Any]:
     """The models' hyperparameters (the paper's first table), from the ledger of each."""
-    from steps.language_models.models import config
+    from steps.interp.loading import config
 
     rows = []
     for name, ledger in models.items():
@@ -243,7 +211,7 @@ def token_texts(tokenizer: Path, tokens: np.ndarray) -> dict[int, str]:
     """What each token id that occurs decodes to."""
     import numpy as np
 
-    from steps.language_models.models import load_tokenizer
+    from steps.interp.loading import load_tokenizer
 
     vocabulary = load_tokenizer(tokenizer)
     return {
@@ -365,7 +333,7 @@ def require_models(models: list[Path], sources: dict[str, Activations], tokenize
     Raises:
         UserError: a model is missing, in another place, or another one; or the tokenizer is another one.
     """
-    from steps.neurons.dump import weights_fingerprint
+    from steps.interp.loading import weights_fingerprint
 
     if len(models) != len(sources):
         raise UserError(f"--models: found {len(models)}, expected {len(sources)}, as many as --activations")
@@ -448,7 +416,7 @@ def main(
     excess_table, cluster_members = read_excess(excess, pairs), read_members(clusters, sources)
     example_table = read_examples(examples, sources)
     explained = read_table(explanations, [*KEYS, "family", "variance_reduction_held_out"]).to_pandas()
-    roles_table = read_table(roles, list(dict.fromkeys([*KEYS, *roles_step.COUNTED]))).to_pandas()
+    roles_table = read_table(roles, list(dict.fromkeys([*KEYS, *COUNTED]))).to_pandas()
     for path, keys, every in (
         (clusters, cluster_members[KEYS], False),
         (explanations, explained[KEYS], True),
@@ -458,7 +426,7 @@ def main(
     universal = chosen(excess_table, settings.universal_set, settings.top_share)
     numbers = metrics(excess_table, cluster_members, pairs, len(sources))
     numbers |= explanation_metrics(explained[explained["model"] == pairs[0].a], universal)
-    numbers |= roles_step.metrics(roles_table)
+    numbers |= role_metrics(roles_table)
     numbers |= of_attention
     tokens = next(iter(sources.values())).tokens
     write_json(metrics_out, numbers)

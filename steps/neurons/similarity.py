@@ -34,17 +34,17 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from steps.core.digest import seed as derive_seed
 from steps.core.errors import UserError
-from steps.core.figures import COLOURS, new_figure, save_figure
+from steps.core.figures import save_figure
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import write_json
-from steps.neurons.activations import (
+from steps.neurons.activations.store import (
     Activations,
     Arithmetic,
     PostActivations,
@@ -52,9 +52,10 @@ from steps.neurons.activations import (
     arithmetic,
     require_comparable,
 )
-from steps.neurons.baseline import rotation
-from steps.neurons.correlate import correlations
-from steps.neurons.moments import add_products
+from steps.neurons.correlations.pearson import correlations
+from steps.neurons.correlations.products import add_products
+from steps.neurons.correlations.rotation import rotation
+from steps.neurons.figures.similarity import MEASURES, NULLS, similarity_figure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,13 +63,11 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     import torch
-    from matplotlib.figure import Figure
 
-MEASURES = ("pearson", "cosine", "jaccard")
-NULLS = ("rotated", "permuted", "gaussian")
 
 EXACT = 2**24
 """Up to this many tokens in a block, float32 counts them exactly."""
+
 
 ROWS = 512
 """Neurons of the reference whose similarities are formed at once, which bounds the memory beside the sums."""
@@ -91,7 +90,7 @@ class Settings(BaseSettings):
         return arithmetic(self.precision)
 
 
-class Reader:
+class BlockReader:
     """Post-activations of kept tokens among the first ones, not shifted, and the pilot values."""
 
     def __init__(self, source: Activations, settings: Settings, neurons: slice | None = None) -> None:
@@ -155,7 +154,7 @@ class Side:
         self.pilot, self.total, self.square, self.fires = (each.cpu() for each in sums)
 
 
-class Sums:
+class SimilaritySums:
     """Sums of products of the reference's neurons with a layer of a partner, or with a null of it."""
 
     def __init__(self, rows: int, pilot: torch.Tensor) -> None:
@@ -232,7 +231,7 @@ class Gaussian:
     activated gate is multiplied by.
     """
 
-    def __init__(self, reader: Reader, layer: int, settings: Settings) -> None:
+    def __init__(self, reader: BlockReader, layer: int, settings: Settings) -> None:
         import numpy as np
 
         source = reader.source
@@ -265,12 +264,14 @@ class Gaussian:
         return torch.from_numpy(self._post.activate(*parts))
 
 
-def layer_sums(reference: Reader, partner: Activations, layer: int, settings: Settings) -> dict[str, Sums]:
+def layer_sums(
+    reference: BlockReader, partner: Activations, layer: int, settings: Settings
+) -> dict[str, SimilaritySums]:
     """Sums of the reference with one layer of ``partner`` (``real``) and with the nulls of that layer."""
     import torch
 
     width = partner.width
-    reader = Reader(partner, settings, slice(layer * width, (layer + 1) * width))
+    reader = BlockReader(partner, settings, slice(layer * width, (layer + 1) * width))
     pilot, dtype, where = reader.pilot, reader.shift.dtype, reader.shift.device
     values = torch.empty((reader.kept, width), dtype=dtype, device=where)
     end = 0
@@ -289,7 +290,9 @@ def layer_sums(reference: Reader, partner: Activations, layer: int, settings: Se
     constant = torch.from_numpy((gaussian.deviation == 0).all(0)).to(where)
 
     names = ("real", *NULLS)
-    sums = {n: Sums(reference.source.neurons, turned_pilot if n == "rotated" else pilot) for n in names}
+    sums = {
+        n: SimilaritySums(reference.source.neurons, turned_pilot if n == "rotated" else pilot) for n in names
+    }
     end = 0
     for k in range(reference.blocks):
         own = reference.block(k)
@@ -311,7 +314,7 @@ def layer_sums(reference: Reader, partner: Activations, layer: int, settings: Se
 
 
 @dataclasses.dataclass
-class Largest:
+class LargestSimilarity:
     """The largest similarity of each neuron of the reference with any of one partner, by measure."""
 
     partner: str
@@ -322,7 +325,9 @@ class Largest:
     """By measure and null."""
 
 
-def largest_similarities(reference: Reader, own: Side, partner: Activations, settings: Settings) -> Largest:
+def largest_similarities(
+    reference: BlockReader, own: Side, partner: Activations, settings: Settings
+) -> LargestSimilarity:
     """Go through the layers of ``partner``; ``own`` are the sums of the reference's neurons."""
     import torch
 
@@ -344,7 +349,7 @@ def largest_similarities(reference: Reader, own: Side, partner: Activations, set
                         better = value > here  # the first of equal ones stays
                         index[measure][part][better] = layer * partner.width + place[better]
                     torch.maximum(here, value, out=here)
-    return Largest(
+    return LargestSimilarity(
         partner.name,
         partner.width,
         {measure: best[measure, "real"].numpy() for measure in MEASURES},
@@ -353,7 +358,7 @@ def largest_similarities(reference: Reader, own: Side, partner: Activations, set
     )
 
 
-def similarity_table(width: int, partners: list[Largest]) -> pd.DataFrame:
+def similarity_table(width: int, partners: list[LargestSimilarity]) -> pd.DataFrame:
     """The table of the reference, whose layers have ``width`` neurons.
 
     Columns: ``layer``, ``neuron``; per measure M: ``M``, the mean over partners of the largest similarity
@@ -378,45 +383,6 @@ def similarity_table(width: int, partners: list[Largest]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def similarity_figure(table: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
-    """Each measure beside its nulls, and how far the measures agree on which neurons came back."""
-    import numpy as np
-
-    figure, axes = new_figure(2, 3, width=4.0)
-    data: dict[str, Any] = {}
-    for ax, measure in zip(axes[0], MEASURES, strict=True):
-        shown = {"partners": table[measure], **{null: table[f"{measure}_{null}"] for null in NULLS}}
-        low = min(0.0, *(float(values.min()) for values in shown.values()))
-        edges = np.linspace(low, max(1.0, *(float(values.max()) for values in shown.values())), 51)
-        data[measure] = {"edges": edges.tolist()}
-        for label, values in shown.items():
-            counts, _ = np.histogram(values, edges)
-            data[measure][label] = counts.tolist()
-            ax.stairs(counts, edges, label=label, linewidth=1.4)
-        ax.set(yscale="log", ylim=(0.7, 30 * len(table)), xlabel=f"largest {measure}", ylabel="neurons")
-        ax.set_title(f"{measure.capitalize()} and its nulls")
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.legend(fontsize=7, loc="upper right")
-    many = len(table) > 20_000
-    for ax, measure in zip(axes[1], MEASURES[1:], strict=False):
-        ranks = table[["pearson", measure]].rank()
-        agreement = float(ranks["pearson"].corr(ranks[measure])) if ranks.var().all() else 0.0
-        data[f"rank_correlation_pearson_{measure}"] = agreement
-        ax.scatter(table["pearson"], table[measure], s=4, alpha=0.4, linewidths=0, rasterized=many)
-        ax.set(xlabel="largest pearson", ylabel=f"largest {measure}")
-        ax.set_title(f"Rank correlation {agreement:.2f}")
-    place = np.arange(len(MEASURES))
-    for number, null in enumerate(NULLS):
-        mean = [float(table[f"{measure}_excess_{null}"].mean()) for measure in MEASURES]
-        data[f"mean_excess_{null}"] = dict(zip(MEASURES, mean, strict=True))
-        axes[1][2].bar(place + 0.27 * (number - 1), mean, width=0.25, label=null, color=COLOURS[number + 1])
-    axes[1][2].axhline(0, color=COLOURS[6], linewidth=0.8)
-    axes[1][2].set_xticks(place, MEASURES)
-    axes[1][2].set(ylabel="mean excess over the null", title="Excess over each null")
-    axes[1][2].legend(fontsize=7)
-    return figure, data
-
-
 def compare(sources: list[Activations], settings: Settings) -> pd.DataFrame:
     """The table of the first of ``sources``, the reference, compared with each other one.
 
@@ -431,7 +397,7 @@ def compare(sources: list[Activations], settings: Settings) -> pd.DataFrame:
         require_comparable(first, partner, settings.allow_self)
     if first.block_tokens > EXACT:
         raise UserError(f"neurons.dump.block_tokens: found {first.block_tokens}, expected at most {EXACT}")
-    reference = Reader(first, settings)
+    reference = BlockReader(first, settings)
     if not reference.kept:
         raise UserError(
             f"neurons.similarity.tokens: found {settings.tokens}, none of which is kept; raise it"

@@ -40,97 +40,25 @@ from typing import TYPE_CHECKING
 
 from steps.core.errors import UserError
 from steps.core.runner import Output, run
-from steps.core.stores import Folder, read_table, require_rows
-from steps.neurons.activations import Activations, open_all
-from steps.neurons.baseline import read_excess, require_one_reference
-from steps.neurons.clusters import read_members
-from steps.neurons.histograms import ZERO, Histograms, binned_moments
-from steps.neurons.moments import Moments
-from steps.neurons.pairs import Pair, load_pairs, require_sources
+from steps.core.statistics import power_moments
+from steps.core.stores import read_table, require_rows
+from steps.neurons.activations.bins import ZERO, Histograms, binned_moments
+from steps.neurons.activations.store import open_all
+from steps.neurons.correlations.moments import Moments
+from steps.neurons.correlations.pairs import Pair, load_pairs, require_one_reference, require_sources
+from steps.neurons.selection.tables import (
+    KEYS,
+    METRICS,
+    neuron_keys,
+    read_excess,
+    read_members,
+    require_histograms,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    import numpy as np
     import pandas as pd
-
-KEYS = ["model", "layer", "neuron"]
-"""What identifies a neuron."""
-
-METRICS = {
-    "activation_frequency": "activation frequency",
-    "mean": "mean",
-    "skew": "skew",
-    "kurt": "kurtosis",
-    "input_bias": "input bias",
-    "in_out_sim": "cos(in, out)",
-    "l2_penalty": "L2 penalty",
-    "vocab_kurt": "W_U kurtosis",
-}
-"""The metrics of the paper's figure 3, in its order, and what figures call them."""
-
-
-def neuron_keys(sources: dict[str, Activations]) -> pd.DataFrame:
-    """All neurons of some models, by :data:`KEYS`, in the order of the neuron table."""
-    import numpy as np
-    import pandas as pd
-
-    parts = []
-    for name, source in sources.items():
-        number = np.arange(source.neurons)
-        parts.append(
-            pd.DataFrame({"model": name, "layer": number // source.width, "neuron": number % source.width})
-        )
-    return pd.concat(parts, ignore_index=True)
-
-
-def read_examples(path: Path, sources: dict[str, Activations]) -> pd.DataFrame:
-    """Read the table ``examples`` of the models ``sources``.
-
-    Raises:
-        UserError: the file is damaged or something else, or of other models or tokens.
-    """
-    table: pd.DataFrame = read_table(path, [*KEYS, "rank", "token", "value"]).to_pandas()
-    require_rows(path, table[KEYS].drop_duplicates(), neuron_keys(sources), "the activations")
-    last, end = int(table["token"].max()), min(len(source.tokens) for source in sources.values())
-    if last >= end:
-        raise UserError(
-            f"{path}: names token {last}, expected one of the {end} of the activations;"
-            " give that of the same study, or delete it and run snakemake again"
-        )
-    return table
-
-
-def require_histograms(path: Path, sources: dict[str, Activations]) -> None:
-    """Refuse histograms of other activations.
-
-    Raises:
-        UserError: they were not made from those of each model.
-    """
-    made_from = Folder(path, "histograms").made_from["activations"]
-    for source in sources.values():
-        own = source.store.fingerprint
-        source.require_origin(path, own if own in made_from else None)
-
-
-def power_moments(powers: np.ndarray, count: int, shift: np.ndarray | float = 0.0) -> dict[str, np.ndarray]:
-    """Population mean, variance, skewness and (non-excess) kurtosis.
-
-    Args:
-        powers: ``[4, n]`` sums of powers 1 to 4 of ``count`` values minus ``shift``.
-        count: number of values.
-        shift: what was subtracted from each value.
-    """
-    import numpy as np
-
-    m1, m2, m3, m4 = powers / count
-    var = np.maximum(m2 - m1**2, 0)
-    third = m3 - 3 * m1 * m2 + 2 * m1**3
-    fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
-    with np.errstate(divide="ignore", invalid="ignore"):
-        skew = np.where(var > 0, third / var**1.5, np.nan)
-        kurt = np.where(var > 0, fourth / var**2, np.nan)
-    return {"mean": m1 + shift, "var": var, "skew": skew, "kurt": kurt}
 
 
 def model_table(name: str, width: int, moments: Moments) -> pd.DataFrame:

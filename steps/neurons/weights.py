@@ -1,7 +1,7 @@
 """What weights alone say of every neuron (paper, sections 4 to 6).
 
 Reads models, the shared tokenizer and the word lists; no activations. Everything is measured on the
-preprocessed weights of :mod:`steps.neurons.transformer`, layer by layer, in float32. Writes two parquet
+preprocessed weights of :mod:`steps.interp.weights`, layer by layer, in float32. Writes two parquet
 tables. ``weights``: a row per neuron of every model, by model, layer and neuron, with
 
 ===================================  ================================================================
@@ -49,29 +49,28 @@ from steps.core.errors import UserError
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import Folder
-from steps.language_models.models import load_tokenizer
-from steps.neurons.composition import Largest
-from steps.neurons.features import Features, vocabulary_features, vocabulary_texts
-from steps.neurons.transformer import (
-    Ends,
-    Facts,
+from steps.interp.composition import LargestComposition
+from steps.interp.loading import load_tokenizer
+from steps.interp.weights import (
+    BLOCK_VALUES,
+    Embeddings,
     Layer,
-    Reader,
+    ModelConfig,
+    WeightReader,
     open_reader,
     processed_ends,
     processed_layer,
     unit,
 )
+from steps.neurons.explanations.features import Features, vocabulary_features, vocabulary_texts
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     import torch
 
-logger = logging.getLogger("reprise")
 
-BLOCK_VALUES = 2**25
-"""How many products (neurons times tokens, or times neurons) are in memory at once."""
+logger = logging.getLogger("reprise")
 
 
 class Settings(BaseSettings):
@@ -143,7 +142,7 @@ def null_space(w_u: torch.Tensor, k: int, leave_ones: bool) -> torch.Tensor:
 class Vocabulary:
     """The unembedding of a model and what neurons' outputs are compared with."""
 
-    def __init__(self, ends: Ends, facts: Facts, features: Features, settings: Settings) -> None:
+    def __init__(self, ends: Embeddings, facts: ModelConfig, features: Features, settings: Settings) -> None:
         """Prepare; ``ends`` are preprocessed, ``features`` hold labels for every row of the embedding."""
         import torch
 
@@ -284,7 +283,12 @@ def redundancy_columns(units: dict[str, list[torch.Tensor]], settings: Settings)
 
 
 def model_tables(
-    name: str, reader: Reader, features: Features, texts: list[str], settings: Settings, ends: Ends
+    name: str,
+    reader: WeightReader,
+    features: Features,
+    texts: list[str],
+    settings: Settings,
+    ends: Embeddings,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Both tables of one model; ``ends`` are its preprocessed ends."""
     import numpy as np
@@ -294,7 +298,7 @@ def model_tables(
     vocabulary = Vocabulary(ends, facts, features, settings)
     parts, effects = [], []
     units: dict[str, list[torch.Tensor]] = {}
-    largest = Largest(facts, settings.device)
+    largest = LargestComposition(facts, settings.device)
     for number, raw in enumerate(progress(reader.layers(), facts.layers, f"layers of {name}")):
         layer = processed_layer(raw, facts)
         columns, sides = vocabulary.measure(layer.w_out)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import pydantic
 
+from steps.core import sources
 from steps.core.digest import code_digest, file_digest
 from steps.core.errors import UserError
 from steps.core.settings import Settings, deciding, validate, without_influence
@@ -21,11 +22,10 @@ from steps.corpus import documents as corpus_step
 from steps.corpus import files as corpus_folder
 from steps.corpus import hub as corpus_hub
 from steps.corpus.document import shown
-from steps.language_models import evaluate as language_models_evaluate
+from steps.interp import loading
 from steps.language_models import rows as language_models_rows
-from steps.language_models import sources as language_models_sources
 from steps.language_models import tokenizer as language_models_tokenizer
-from steps.language_models import train as language_models_train
+from steps.language_models.learning import loop, losses
 from steps.neurons import attention as neurons_attention
 from steps.neurons import baseline as neurons_baseline
 from steps.neurons import checkpoints as neurons_checkpoints
@@ -34,7 +34,6 @@ from steps.neurons import composition as neurons_composition
 from steps.neurons import correlate as neurons_correlate
 from steps.neurons import cosines as neurons_cosines
 from steps.neurons import dump as neurons_dump
-from steps.neurons import explain as neurons_explain
 from steps.neurons import figure as neurons_figure
 from steps.neurons import gallery as neurons_gallery
 from steps.neurons import histograms as neurons_histograms
@@ -49,8 +48,9 @@ from steps.neurons import report as neurons_report
 from steps.neurons import roles as neurons_roles
 from steps.neurons import similarity as neurons_similarity
 from steps.neurons import weights as neurons_weights
-from steps.neurons.activations import Precision
-from steps.neurons.universal import UniversalSettings
+from steps.neurons.activations.store import Precision
+from steps.neurons.explanations import text as explained_text
+from steps.neurons.selection.universal import UniversalSettings
 from steps.report import page as report_page
 from steps.workflow.common import declarable, growing, plain
 from steps.workflow.neurons import (  # noqa: F401 (for the rules)
@@ -100,7 +100,7 @@ class Corpus(Settings):
     )
 
 
-class ListedModel(language_models_sources.Source):
+class ListedModel(sources.Source):
     """An existing model."""
 
     name: Name = pydantic.Field(description="what it is called here")
@@ -128,12 +128,8 @@ class LanguageModels(Settings):
     rows: language_models_rows.Settings = pydantic.Field(
         language_models_rows.Settings(), description="rows of tokens"
     )
-    train: language_models_train.Settings = pydantic.Field(
-        language_models_train.Settings(), description="the model and its training"
-    )
-    evaluate: language_models_evaluate.Settings = pydantic.Field(
-        language_models_evaluate.Settings(), description="held-out losses"
-    )
+    train: loop.Settings = pydantic.Field(loop.Settings(), description="the model and its training")
+    evaluate: losses.Settings = pydantic.Field(losses.Settings(), description="held-out losses")
 
     @pydantic.field_validator("seeds", "models")
     @classmethod
@@ -148,10 +144,10 @@ class LanguageModels(Settings):
         """The models' names, in the order of the configuration."""
         return [model.name for model in self.models] or [f"seed-{seed}" for seed in self.seeds]
 
-    def source(self, name: str) -> language_models_sources.Source:
+    def source(self, name: str) -> sources.Source:
         """Where a listed model comes from."""
         model = next(model for model in self.models if model.name == name)
-        return language_models_sources.Source(path=model.path, hub=model.hub, revision=model.revision)
+        return sources.Source(path=model.path, hub=model.hub, revision=model.revision)
 
     def shared_tokenizer(self) -> language_models_tokenizer.Settings:
         """The tokenizer's settings: that of the first listed model where there are some."""
@@ -203,8 +199,8 @@ class Neurons(UniversalSettings):
         neurons_checkpoints.Settings(), description="universality over training"
     )
     figure: neurons_figure.Settings = pydantic.Field(neurons_figure.Settings(), description="figures")
-    explain: neurons_explain.Settings = pydantic.Field(
-        neurons_explain.Settings(), description="explanations and families"
+    explain: explained_text.Settings = pydantic.Field(
+        explained_text.Settings(), description="explanations and families"
     )
     gallery: neurons_gallery.Settings = pydantic.Field(neurons_gallery.Settings(), description="galleries")
     page: neurons_page.Settings = pydantic.Field(neurons_page.Settings(), description="the neuron page")
@@ -375,9 +371,7 @@ def listed_model_files(config: Config) -> dict[str, list[str]]:
         UserError: a folder is missing, holds no model, or has a name that Snakemake cannot hold.
     """
     return {
-        model.name: declarable(
-            language_models_sources.model_files(language_models_sources.local_folder(model.path))
-        )
+        model.name: declarable(loading.model_files(sources.local_folder(model.path)))
         for model in config.language_models.models
         if model.path is not None
     }
@@ -392,8 +386,8 @@ def brought_tokenizer_files(config: Config) -> list[str]:
     source = config.language_models.shared_tokenizer().source
     if source.path is None:
         return []
-    folder = language_models_sources.fetch(source, ())
-    return declarable(language_models_sources.tokenizer_files(folder))
+    folder = sources.fetch(source, ())
+    return declarable(loading.tokenizer_files(folder))
 
 
 def language_model_resources(config: Config, step: str) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from steps.core.errors import UserError
 from steps.corpus.document import shown
 from steps.neurons import explain as neurons_explain
 from steps.neurons import figure as neurons_figure
-from steps.neurons import gallery as neurons_gallery
 from steps.neurons import histograms as neurons_histograms
 from steps.neurons import plan as neurons_plan
-from steps.neurons.statistic_figures import STATISTICS
+from steps.neurons.figures import galleries
+from steps.neurons.figures.statistics import STATISTICS
 from steps.workflow.common import declarable, growing
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NEURONS = "results/neurons/{study}"
 """The folder of a study, as rules write it."""
 
-GALLERIES = list(neurons_gallery.GALLERIES)
+GALLERIES = list(galleries.GALLERIES)
 """The galleries of families of neurons."""
 
 COMPUTING = (

@@ -11,14 +11,16 @@ import torch
 from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.core.stores import Folder, Ledger, read_array, read_json
-from steps.language_models import evaluate, models
+from steps.interp import loading
+from steps.language_models import evaluate
+from steps.language_models.learning import losses
 from tests.language_models.conftest import Prepared, small_model
 from tests.language_models.tiny_models import keep, tiny_model
 
 
 def kept(folder: Path, tokenizer: str) -> Path:
     ledger = Ledger(folder / "ledger.json", "language_model", {"test": 1})
-    models.save(small_model(), ledger)
+    loading.save(small_model(), ledger)
     ledger.finish({"tokenizer": tokenizer, "source": {}, "training_tokens": None})
     return folder / "ledger.json"
 
@@ -27,12 +29,12 @@ def kept(folder: Path, tokenizer: str) -> Path:
 def test_the_loss_is_that_of_transformers(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(evaluate, "TOKENS_AT_ONCE", at_once)
+    monkeypatch.setattr(losses, "TOKENS_AT_ONCE", at_once)
     rows = read_array(Folder(prepared.rows, "rows"), "held_out")[:10]
     model = small_model()
     with torch.inference_mode():
         expected = model(torch.tensor(rows).long(), labels=torch.tensor(rows).long()).loss
-    loss = evaluate.loss_of(model, rows)
+    loss = losses.loss_of(model, rows)
     assert loss.mean == pytest.approx(expected.item(), rel=1e-5)
     assert loss.by_row.shape == (10,)
 
@@ -41,7 +43,7 @@ def test_sources_add_up_and_twice_is_the_same(prepared: Prepared, tmp_path: Path
     model = kept(tmp_path / "model", Folder(prepared.tokenizer, "tokenizer").fingerprint)
     outs = [tmp_path / "a.json", tmp_path / "b.json"]
     for out in outs:
-        evaluate.main([model, model], prepared.rows, evaluate.Settings(rows=50), Output(out))
+        evaluate.main([model, model], prepared.rows, losses.Settings(rows=50), Output(out))
     found, same = read_json(outs[0])
     assert found == same
     parts = found["by_source"].values()
@@ -61,7 +63,7 @@ def test_every_family_is_evaluated_in_every_dtype(
     made = tiny_model(shape)
     ledger = keep(tmp_path / "model", made, Folder(prepared.tokenizer, "tokenizer").fingerprint)
     out = tmp_path / "out.json"
-    settings = evaluate.Settings.model_validate({"rows": 20, "dtype": dtype})
+    settings = losses.Settings.model_validate({"rows": 20, "dtype": dtype})
     evaluate.main([ledger], prepared.rows, settings, Output(out))
     rows = torch.tensor(read_array(Folder(prepared.rows, "rows"), "held_out")[:20]).long()
     with torch.inference_mode():
@@ -73,9 +75,9 @@ def test_every_family_is_evaluated_in_every_dtype(
 def test_a_model_of_another_tokenizer_is_refused(prepared: Prepared, tmp_path: Path) -> None:
     model = kept(tmp_path / "model", "another")
     with pytest.raises(UserError, match="of another tokenizer"):
-        evaluate.main([model], prepared.rows, evaluate.Settings(), Output(tmp_path / "out.json"))
+        evaluate.main([model], prepared.rows, losses.Settings(), Output(tmp_path / "out.json"))
 
 
 def test_no_model_is_nothing_to_evaluate(prepared: Prepared, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--models: found none, expected at least one"):
-        evaluate.main([], prepared.rows, evaluate.Settings(), Output(tmp_path / "out.json"))
+        evaluate.main([], prepared.rows, losses.Settings(), Output(tmp_path / "out.json"))

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from steps.core.errors import UserError
 from steps.core.runner import Output
+from steps.core.sources import Source
 from steps.core.stores import Folder
-from steps.language_models import models
-from steps.language_models.sources import Source
+from steps.interp import loading
 from tests.language_models.conftest import Prepared, make_tokenizer, run_step, small_model
 from tests.language_models.tiny_models import SHAPES, tiny_model
 
@@ -55,7 +55,7 @@ def test_weights_come_in_their_own_dtype_from_every_kind_of_file(
         model.save_pretrained(theirs, max_shard_size="10kB")
         assert len(list(theirs.glob("model-*.safetensors"))) > 1
     mine = bring(prepared, theirs, tmp_path / "mine")
-    opened = models.load(mine.path)
+    opened = loading.load(mine.path)
     for name, tensor in model.state_dict().items():
         assert torch.equal(opened.state_dict()[name], tensor.float()), name
     assert {t.dtype for t in load_file(mine.folder / "model.safetensors").values()} == {dtype}
@@ -80,7 +80,7 @@ def test_every_family_comes_from_every_kind_of_file(
             torch.save({name: weights[name] for name in part}, file)
         (theirs / "pytorch_model.bin").unlink()
     mine = bring(prepared, theirs, tmp_path / "mine")
-    opened = models.load(mine.path, dtype="float16")
+    opened = loading.load(mine.path, dtype="float16")
     for name, tensor in model.state_dict().items():
         assert torch.equal(opened.state_dict()[name], tensor), name
     assert opened.config.model_type == SHAPES[shape][0]
@@ -97,7 +97,7 @@ def test_only_the_shards_that_the_index_names_are_read(prepared: Prepared, tmp_p
     theirs = sharded(tmp_path / "theirs", model)
     stale = {name: tensor + 1 for name, tensor in model.state_dict().items()}
     save_file(stale, theirs / "model-00099-of-00099.safetensors")
-    opened = models.load(bring(prepared, theirs, tmp_path / "mine").path)
+    opened = loading.load(bring(prepared, theirs, tmp_path / "mine").path)
     for name, tensor in model.state_dict().items():
         assert torch.equal(opened.state_dict()[name], tensor), name
 
@@ -138,7 +138,7 @@ def test_pythia_as_its_authors_published_it(prepared: Prepared, tmp_path: Path) 
     }
     expected = tiny_model("gpt_neox", vocabulary=304)
     expected.load_state_dict(model.state_dict())
-    opened, ids = models.load(mine.path), torch.arange(16)[None]
+    opened, ids = loading.load(mine.path), torch.arange(16)[None]
     with torch.inference_mode():
         assert torch.equal(opened(ids).logits, expected(ids).logits)
 
@@ -149,7 +149,7 @@ def test_two_different_matrices_are_not_tied_whatever_the_configuration_says(
     model = tiny_model("llama")
     theirs = folder_of(tmp_path / "theirs", model)
     configure(theirs, tie_word_embeddings=True)
-    opened = models.load(bring(prepared, theirs, tmp_path / "mine").path)
+    opened = loading.load(bring(prepared, theirs, tmp_path / "mine").path)
     assert torch.equal(opened.lm_head.weight, model.lm_head.weight)
     assert not opened.config.tie_word_embeddings
 
@@ -176,7 +176,7 @@ def test_names_without_prefix_and_old_buffers_are_understood(prepared: Prepared,
     }
     (theirs / "model.safetensors").unlink()
     torch.save(old, theirs / "pytorch_model.bin")
-    opened = models.load(bring(prepared, theirs, tmp_path / "mine").path)
+    opened = loading.load(bring(prepared, theirs, tmp_path / "mine").path)
     assert torch.equal(opened.transformer.h[1].mlp.c_fc.weight, model.transformer.h[1].mlp.c_fc.weight)
 
 
@@ -532,7 +532,7 @@ def test_how_somebody_ran_a_model_does_not_matter(
     configure(theirs, **habits)
     mine = bring(prepared, theirs, tmp_path / "mine")
     assert (mine.folder / "config.json").read_bytes() == (plain.folder / "config.json").read_bytes()
-    assert models.load(mine.path)(torch.zeros(1, 4, dtype=torch.long)).logits.shape == (1, 4, 300)
+    assert loading.load(mine.path)(torch.zeros(1, 4, dtype=torch.long)).logits.shape == (1, 4, 300)
 
 
 def test_a_folder_of_an_unknown_user_is_named(prepared: Prepared, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from steps.core.runner import Output
 from steps.core.stores import Folder, read_array, read_json
 from steps.language_models import ngrams
-from steps.language_models.evaluate import Settings
+from steps.language_models.learning.losses import Settings
 from tests.language_models.conftest import Prepared
 
 

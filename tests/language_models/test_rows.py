@@ -11,8 +11,9 @@ import pytest
 
 from steps.core.errors import UserError
 from steps.core.stores import Folder, read_array
-from steps.language_models import documents, rows
-from steps.language_models.models import load_tokenizer
+from steps.interp.loading import load_tokenizer
+from steps.language_models import rows
+from steps.language_models.text import documents
 from tests.language_models.conftest import Prepared, make_rows, make_tokenizer, run_step, write_corpus
 
 DOCUMENTS = [

@@ -15,8 +15,9 @@ from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.core.settings import validate
 from steps.core.stores import Folder
+from steps.interp.loading import load_tokenizer
 from steps.language_models import tokenizer as step
-from steps.language_models.models import load_tokenizer
+from steps.language_models.text import tokenizers
 from steps.language_models.tokenizer import BOS, Settings
 from tests.language_models.conftest import Prepared, make_tokenizer, write_corpus
 
@@ -123,13 +124,13 @@ def test_old_files_and_truncation_make_no_difference(prepared: Prepared, tmp_pat
     for folder in (old, cut):
         out = give(Settings(path=str(folder), bos_token=BOS), tmp_path / f"{folder.name}-out")
         theirs = load_tokenizer(out.path)
-        assert step.same(theirs, mine)
+        assert tokenizers.same(theirs, mine)
         assert theirs.encode(HOSTILE[2] * 3).ids == mine.encode(HOSTILE[2] * 3).ids
 
 
 def test_tokenizers_that_differ_are_told_apart(prepared: Prepared, tmp_path: Path) -> None:
     other = make_tokenizer(tmp_path / "other", prepared.corpus, vocabulary=270)
-    assert not step.same(load_tokenizer(other), load_tokenizer(prepared.tokenizer))
+    assert not tokenizers.same(load_tokenizer(other), load_tokenizer(prepared.tokenizer))
 
 
 def test_without_a_bos_token_the_setting_is_named(prepared: Prepared, tmp_path: Path) -> None:

@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 import torch
 
+from steps.core import training
 from steps.core.errors import UserError
 from steps.core.settings import validate
 from steps.core.stores import Folder, Ledger, read_array
-from steps.language_models import models, train
-from steps.language_models.evaluate import loss_of
-from steps.language_models.train import STATE, Settings
+from steps.interp import loading
+from steps.language_models.learning import loop
+from steps.language_models.learning.loop import STATE, Settings
+from steps.language_models.learning.losses import loss_of
 from tests.language_models.conftest import Prepared, run_step, small_model, step
 from tests.warm.start import environment
 
@@ -81,10 +83,10 @@ def test_what_a_trained_folder_holds(prepared: Prepared, undisturbed: Path) -> N
         point["step"]: point["held_out_loss"] for point in curve if point["held_out_loss"] is not None
     }
     assert list(evaluated) == [33, 67, 100]
-    model = models.load(folder.path)
+    model = loading.load(folder.path)
     held_out = read_array(Folder(prepared.rows, "rows"), "held_out")[:8]
     assert loss_of(model, held_out).mean == pytest.approx(evaluated[100], rel=1e-5)
-    early = models.load(folder.path, checkpoint="checkpoints/step-000005")
+    early = loading.load(folder.path, checkpoint="checkpoints/step-000005")
     assert loss_of(early, held_out).mean > loss_of(model, held_out).mean
     assert not (undisturbed / STATE).exists()
 
@@ -95,11 +97,11 @@ def test_in_memory_the_same_seed_gives_the_same_bits_and_another_does_not(
     rows = Folder(prepared.rows, "rows")
     tokens = read_array(rows, "train")
     settings = Settings(**{**SMALL, "tokens": 600})
-    config = train.configuration(settings, rows.attributes["vocabulary"], 16, 0)
+    config = loop.configuration(settings, rows.attributes["vocabulary"], 16, 0)
     files = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         ledger = Ledger(tmp_path / name / "ledger.json", "language_model", {"seed": seed})
-        train.train(tokens, tokens, config, seed, settings, ledger)
+        loop.train(tokens, tokens, config, seed, settings, ledger)
         files.append((tmp_path / name / "model.safetensors").read_bytes())
     assert files[0] == files[1] != files[2]
 
@@ -109,9 +111,9 @@ def test_it_learns_what_is_there_to_learn(tmp_path: Path) -> None:
     rows = ((start + np.arange(16)) % 7 + 1).astype(np.int32)
     rows[:, 0] = 0
     settings = Settings(width=16, tokens=36_000, batch_rows=16, rate=1e-2, checkpoints=0)
-    config = train.configuration(settings, 8, 16, 0)
+    config = loop.configuration(settings, 8, 16, 0)
     ledger = Ledger(tmp_path / "ledger.json", "language_model", {})
-    curve = train.train(rows[:300], rows[300:], config, 1, settings, ledger)
+    curve = loop.train(rows[:300], rows[300:], config, 1, settings, ledger)
     # the first token of a row cannot be known, all others follow from it
     assert curve[-1]["held_out_loss"] == pytest.approx(np.log(7) / 15, abs=0.03)
 
@@ -120,7 +122,7 @@ def test_a_step_is_that_of_plain_torch() -> None:
     rows = torch.randint(0, 300, (4, 16), generator=torch.Generator().manual_seed(0))
     mine, theirs = small_model(), small_model()
     optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in (mine, theirs)]
-    one_step = train.step_function(mine.train(), optimizers[0], clip=0.5)
+    one_step = loop.step_function(mine.train(), optimizers[0], clip=0.5)
     theirs.train()
     for _ in range(3):
         loss = one_step(rows)
@@ -136,26 +138,26 @@ def test_a_step_is_that_of_plain_torch() -> None:
 
 @pytest.mark.parametrize("batch", [1, 7, 10, 25])
 def test_every_epoch_is_a_permutation_of_its_own(batch: int) -> None:
-    taken = np.concatenate([train.batch_of(step, 10, batch, seed=1) for step in range(-(-30 // batch))])
+    taken = np.concatenate([training.batch_of(step, 10, batch, seed=1) for step in range(-(-30 // batch))])
     epochs = [taken[start : start + 10].tolist() for start in (0, 10, 20)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert epochs[0] != epochs[1]
-    assert taken[:10].tolist() == train.batch_of(0, 10, 10, seed=1).tolist()
-    assert train.batch_of(0, 10, 10, seed=1).tolist() != train.batch_of(0, 10, 10, seed=2).tolist()
+    assert taken[:10].tolist() == training.batch_of(0, 10, 10, seed=1).tolist()
+    assert training.batch_of(0, 10, 10, seed=1).tolist() != training.batch_of(0, 10, 10, seed=2).tolist()
 
 
 def test_checkpoints_are_spaced_as_asked() -> None:
-    assert train.spaced(1000, 3, "log") == [1, 10, 100]
-    assert train.spaced(100, 3, "even") == [25, 50, 75]
-    assert train.spaced(100, 0, "log") == train.spaced(1, 5, "even") == []
-    assert train.spaced(3, 50, "log") == [1, 2]
+    assert training.spaced(1000, 3, "log") == [1, 10, 100]
+    assert training.spaced(100, 3, "even") == [25, 50, 75]
+    assert training.spaced(100, 0, "log") == training.spaced(1, 5, "even") == []
+    assert training.spaced(3, 50, "log") == [1, 2]
 
 
 def test_the_flag_of_stanfords_models_reaches_the_configuration() -> None:
-    assert train.configuration(
+    assert loop.configuration(
         Settings(scale_attention_by_layer=True), 9, 8, 0
     ).scale_attn_by_inverse_layer_idx
-    assert not train.configuration(Settings(), 9, 8, 0).scale_attn_by_inverse_layer_idx
+    assert not loop.configuration(Settings(), 9, 8, 0).scale_attn_by_inverse_layer_idx
 
 
 def test_rows_of_another_tokenizer_are_refused(prepared: Prepared, tmp_path: Path) -> None:

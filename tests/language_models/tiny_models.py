@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.core.stores import Ledger
-from steps.language_models import models
+from steps.interp import loading
 
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("gpt2", {}),
@@ -83,9 +83,9 @@ def keep(folder: Path, model: Any, tokenizer: str = "x") -> Path:
         model: the model.
         tokenizer: fingerprint of its tokenizer.
     """
-    models.quiet()
+    loading.quiet()
     ledger = Ledger(folder / "ledger.json", "language_model", {"test": 1})
-    models.save(model, ledger)
-    models.save(model, ledger, "checkpoints/step-000001")
+    loading.save(model, ledger)
+    loading.save(model, ledger, "checkpoints/step-000001")
     ledger.finish({"tokenizer": tokenizer, "source": {}, "training_tokens": None})
     return folder / "ledger.json"

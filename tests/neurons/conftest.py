@@ -11,9 +11,9 @@ import pytest
 
 from steps.core.runner import Output
 from steps.core.stores import Folder
+from steps.interp.loading import weights_fingerprint
 from steps.neurons import baseline, clusters, correlate, histograms, moments, table
-from steps.neurons.activations import Activations
-from steps.neurons.dump import weights_fingerprint
+from steps.neurons.activations.store import Activations
 from tests.neurons.planted import write_activations, write_labelled_rows, write_model
 
 SHARED = range(10, 30)

@@ -28,7 +28,9 @@ from steps.neurons import (
     table,
     weights,
 )
-from steps.neurons.activations import Activations, PostActivations
+from steps.neurons.activations.store import Activations, PostActivations
+from steps.neurons.correlations import moments as moments_library
+from steps.neurons.explanations import text as explained_text
 from tests.language_models.tiny_models import SHAPES, keep, tiny_model
 from tests.neurons.planted import CONTEXT, TOKENIZER, VOCABULARY, rows_of, stored_pre, write_tokenizer
 
@@ -149,13 +151,15 @@ def test_the_chapters_steps_agree_with_hooks_on_the_model(text: Path, tmp_path: 
         return Output(tmp_path / name)
 
     source = Activations(ledgers[0])
-    own = moments.Moments([Path(sums[0])], source)
+    own = moments_library.Moments([Path(sums[0])], source)
     np.testing.assert_allclose(own.mean + own.arrays["pilot"], post[source.keep].mean(0), atol=1e-4)
 
     words = text / "tokenizer" / "ledger.json"
     labelled = text / "rows" / "ledger.json"
     files = [out(name) for name in ("explanations", "tokens", "profiles")]
-    explain.main(ledgers, list(map(Path, sums)), saved, labelled, words, [], explain.Settings(), *files)
+    explain.main(
+        ledgers, list(map(Path, sums)), saved, labelled, words, [], explained_text.Settings(), *files
+    )
     profiles = read_tensors(tmp_path / "profiles")[0]
     by_position = post.reshape(ROWS, CONTEXT, -1)
     np.testing.assert_allclose(profiles["a.position_mean"], by_position.mean(0).T, atol=1e-4)

@@ -15,20 +15,14 @@ import torch
 from steps.core.errors import UserError
 from steps.core.figures import new_figure
 from steps.core.runner import Output
-from steps.language_models.architectures import compute_in_float64
-from steps.language_models.models import load
+from steps.interp.architectures import compute_in_float64
+from steps.interp.forward import Forward
+from steps.interp.heads import HeadNorms, Heads, Scores, all_scores, random_directions
+from steps.interp.loading import load
+from steps.interp.path_ablation import Pair, destinations, path_ablation, strongest_pairs
 from steps.neurons import attention, dump
-from steps.neurons.activations import Activations
+from steps.neurons.activations.store import Activations
 from steps.neurons.attention import Settings, head_table, neuron_table, pair_table
-from steps.neurons.forward import Forward
-from steps.neurons.heads import (
-    HeadNorms,
-    Heads,
-    Scores,
-    all_scores,
-    random_directions,
-)
-from steps.neurons.steering import Pair, destinations, path_ablation, strongest_pairs
 from tests.language_models.tiny_models import SHAPES, tiny_model
 from tests.neurons.planted import CONTEXT, rows_of, write_model, write_rows, write_tokenizer
 

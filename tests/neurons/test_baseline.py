@@ -16,20 +16,16 @@ from hypothesis.extra import numpy as hnp
 
 from steps.core.errors import UserError
 from steps.core.runner import Output
+from steps.core.statistics import benjamini_hochberg, p_values
 from steps.core.tensors import read_tensors
 from steps.neurons import baseline
-from steps.neurons.activations import Activations
-from steps.neurons.baseline import (
-    Settings,
-    benjamini_hochberg,
-    excess_table,
-    p_values,
-    rotated_maxima,
-    rotation,
-)
+from steps.neurons.activations.store import Activations
+from steps.neurons.baseline import Settings, excess_table
 from steps.neurons.correlate import summarise
-from steps.neurons.moments import Moments
-from steps.neurons.pairs import Pair, load_pairs
+from steps.neurons.correlations import rotation as rotations
+from steps.neurons.correlations.moments import Moments
+from steps.neurons.correlations.pairs import Pair, load_pairs
+from steps.neurons.correlations.rotation import rotated_maxima, rotation
 from tests.neurons.planted import correlate_pair, pearson, stored_post, write_activations, write_moments
 
 KEEP = np.random.default_rng(1).random(400) < 0.9
@@ -98,7 +94,7 @@ def test_a_draw_does_not_depend_on_the_others_nor_on_the_tile(
     planted: Planted, together: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = maxima(planted, 31)
-    monkeypatch.setattr(baseline, "DRAW_COLUMNS", together)
+    monkeypatch.setattr(rotations, "DRAW_COLUMNS", together)
     for draws in (1, 2, 17):
         np.testing.assert_allclose(maxima(planted, draws), whole[:draws], rtol=0, atol=1e-12)
     for rows in (slice(0, 1), slice(7, 30), slice(3, 20)):

@@ -15,9 +15,10 @@ from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.core.stores import Ledger, write_json
 from steps.neurons import baseline, checkpoints, dump
-from steps.neurons.activations import Activations
-from steps.neurons.pairs import load_pairs
-from steps.neurons.universal import describe
+from steps.neurons.activations.store import Activations
+from steps.neurons.correlations.pairs import load_pairs
+from steps.neurons.figures import checkpoints as checkpoints_figure
+from steps.neurons.selection.universal import describe
 from tests.neurons.planted import (
     CONTEXT,
     TOKENIZER,
@@ -67,7 +68,7 @@ def earlier(model: GPT2LMHeadModel, seed: int) -> GPT2LMHeadModel:
 
 def save_trained(folder: Path, last: Any, steps: dict[int, Any], total: int = LAST) -> Path:
     """Write a model with checkpoints as ``language_models.train`` does; returns the ledger."""
-    from steps.language_models.models import save
+    from steps.interp.loading import save
 
     ledger = Ledger(folder / "ledger.json", "language_model", {"planted": folder.name})
     for step, model in steps.items():
@@ -188,7 +189,7 @@ def test_the_figure_is_of_the_configured_set(
     table["universal"] = False
     table["privileged_basis"] = last & table["neuron"].isin([SWAPPED[0], 11]) & (table["layer"] == 0)
     settings = checkpoints.Settings.model_validate({"universal_set": universal_set, "top_share": 0.25})
-    figure, data = checkpoints.training_figure(table, settings)
+    figure, data = checkpoints_figure.training_figure(table, settings, settings.threshold)
     assert data["set"] == describe(settings.universal_set, 0.25, count)
     assert data["set"] in figure.get_suptitle()
     if count == 0:

@@ -14,8 +14,8 @@ from steps.core.digest import seed as derive_seed
 from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.neurons import clusters
-from steps.neurons.activations import Activations, open_all
-from steps.neurons.pairs import Pair, load_pairs
+from steps.neurons.activations.store import Activations, open_all
+from steps.neurons.correlations.pairs import Pair, load_pairs
 from tests.neurons.conftest import SHARED, Study
 from tests.neurons.planted import correlate_pair, pearson, stored_post, write_activations
 

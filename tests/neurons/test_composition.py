@@ -11,12 +11,14 @@ import torch
 
 from steps.core.runner import Output
 from steps.core.tensors import read_tensors
-from steps.neurons import composition, transformer
+from steps.interp import composition as interp_composition
+from steps.interp import weights as interp_weights
+from steps.neurons import composition
 from tests.language_models.tiny_models import keep, tiny_model
 
 
 def by_definition(model: Any) -> dict[str, np.ndarray]:
-    weights = transformer.processed(transformer.read(model, torch.float64))
+    weights = interp_weights.processed(interp_weights.read(model, torch.float64))
     facts = weights.facts
     found = {
         kind: np.full((facts.layers * facts.width, facts.layers, facts.heads), np.nan) for kind in "kqvo"
@@ -40,7 +42,7 @@ def by_definition(model: Any) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("shape", ["gpt2", "gpt_neox", "gpt_neox_sequential", "llama", "llama_tied"])
 def test_every_pair_has_the_value_of_the_definition(shape: str) -> None:
     model = tiny_model(shape)
-    found = composition.composition(transformer.Reader(model))
+    found = interp_composition.composition(interp_weights.WeightReader(model))
     for kind, expected in by_definition(model).items():
         np.testing.assert_allclose(found[kind], expected, rtol=1e-4, atol=1e-6)  # NaN in the same places
     assert ("o_up" in found) == shape.startswith("llama")
@@ -49,10 +51,10 @@ def test_every_pair_has_the_value_of_the_definition(shape: str) -> None:
 
 def assert_largest(model: Any, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The columns of the neuron table are those that the whole arrays ask for."""
-    reader = transformer.Reader(model)
-    largest = composition.Largest(reader.facts, "cpu")
+    reader = interp_weights.WeightReader(model)
+    largest = interp_composition.LargestComposition(reader.facts, "cpu")
     for layer in reader.layers():
-        largest.add(transformer.processed_layer(layer, reader.facts))
+        largest.add(interp_weights.processed_layer(layer, reader.facts))
     columns = largest.columns()
     assert len(columns) == 3 * len(found)
     for kind, values in found.items():
@@ -98,7 +100,7 @@ def test_a_planted_head_is_found_by_the_right_kind_only(seed: int) -> None:
             noise = 0.02 * torch.randn(16, generator=generator)
             model.transformer.h[0].mlp.c_proj.weight[number] = 3 * direction + noise
             model.transformer.h[2].mlp.c_fc.weight[:, number] = 2 * direction + noise
-    found = composition.composition(transformer.Reader(model))
+    found = interp_composition.composition(interp_weights.WeightReader(model))
     columns = assert_largest(model, found)
     for kind, before, winner in (("q", 0, 0), ("k", 0, 1), ("v", 0, 2), ("o", 2, 3)):
         values = found[kind][before * 24 : before * 24 + 24, 1, 1]

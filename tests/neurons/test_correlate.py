@@ -15,8 +15,10 @@ from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.core.tensors import read_tensors, write_tensors
 from steps.neurons import correlate
-from steps.neurons.activations import Activations, PostActivations
-from steps.neurons.pairs import Pair, load_pairs
+from steps.neurons.activations.store import Activations, PostActivations
+from steps.neurons.correlations import pearson as pearson_library
+from steps.neurons.correlations import products as products_library
+from steps.neurons.correlations.pairs import Pair, load_pairs
 from tests.neurons.planted import correlate_pair, pearson, stored_post, write_activations, write_moments
 
 EDGES = np.linspace(-1, 1, 100)
@@ -256,7 +258,7 @@ def test_summaries_of_any_matrix_with_ties(
     """Equal correlations go by the lower neuron, also where the list ends among them."""
     rho = np.random.default_rng(seed).integers(0, values, shape) / 5 - 0.37
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(correlate, "CHUNK", chunk)
+        patch.setattr(pearson_library, "CHUNK", chunk)
         found = correlate.summarise(torch.from_numpy(rho.copy()), 100, top)
     for view, matrix, first in (("row", rho, 0), ("column", rho.T, 100)):
         for extreme, sign in (("top", 1), ("bottom", -1)):
@@ -346,7 +348,7 @@ def test_more_tiles_than_neurons_are_refused(tmp_path: Path) -> None:
 
 def test_tiles_cover_every_neuron_once() -> None:
     for neurons, tiles in ((10, 3), (7, 7), (1000, 13)):
-        parts = [correlate.tile_rows(neurons, tiles, tile) for tile in range(tiles)]
+        parts = [products_library.tile_rows(neurons, tiles, tile) for tile in range(tiles)]
         assert [n for part in parts for n in range(part.start, part.stop)] == list(range(neurons))
 
 

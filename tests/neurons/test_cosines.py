@@ -11,7 +11,8 @@ from scipy import stats
 
 from steps.core.runner import Output
 from steps.core.tensors import read_tensors
-from steps.neurons import cosines, transformer
+from steps.interp import weights
+from steps.neurons import cosines
 from tests.language_models.tiny_models import keep, tiny_model
 
 
@@ -22,7 +23,7 @@ def test_summaries_of_every_kind(shape: str, monkeypatch: pytest.MonkeyPatch, tm
     out = Output(tmp_path / "cosines.safetensors")
     cosines.main(keep(tmp_path / "x", model), cosines.Settings(tokens=7, neurons=5), out)
     arrays, _ = read_tensors(out)
-    whole = transformer.processed(transformer.read(model, torch.float64))
+    whole = weights.processed(weights.read(model, torch.float64))
     vectors = {
         "in": torch.cat([layer.w_in.T for layer in whole.layers]),
         "out": torch.cat([layer.w_out for layer in whole.layers]),

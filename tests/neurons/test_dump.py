@@ -20,9 +20,10 @@ from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.core.stores import Folder, read_array
 from steps.core.tensors import read_tensors
+from steps.interp.pre_activations import PreActivations
 from steps.neurons import dump
-from steps.neurons.activations import Activations, PostActivations, require_comparable
-from steps.neurons.dump import PreActivations, Settings
+from steps.neurons.activations.store import Activations, PostActivations, require_comparable
+from steps.neurons.dump import Settings
 from tests.neurons.planted import (
     CONTEXT,
     TOKENIZER,
@@ -264,7 +265,7 @@ def test_a_dump_without_activations_loads_no_model(
 ) -> None:
     """Its job asks for no GPU; sizes are the same as where the model was loaded."""
     expected = Activations(write_dump(made, tmp_path / "dump"))
-    monkeypatch.setattr("steps.language_models.models.load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("steps.interp.loading.load", lambda *_, **__: pytest.fail("loaded"))
     found = Activations(write_dump(made, tmp_path / "model", source="model", device="cuda:99"))
     for name in ("layers", "width", "activation", "gated", "weights"):
         assert found.store.attributes[name] == expected.store.attributes[name]
@@ -511,7 +512,7 @@ import numpy, tokenizers, torch, zarr
 from transformers import GPT2LMHeadModel
 
 from steps.core import runner, stores
-from steps.language_models import models
+from steps.interp import loading
 from steps.neurons import dump
 
 PLAN, SAID, BALLAST = json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])

@@ -18,11 +18,13 @@ from steps.core.runner import Output
 from steps.core.settings import validate
 from steps.core.stores import Ledger, write_array
 from steps.core.tensors import read_tensors
-from steps.neurons import explain, explain_part, features, labels, moments
-from steps.neurons.families import letter
-from steps.neurons.features import WORD_LISTS, Features
-from steps.neurons.histograms import bin_numbers, count_bins
-from steps.neurons.passes import position_p
+from steps.neurons import explain, explain_part, moments
+from steps.neurons.activations.bins import bin_numbers, count_bins
+from steps.neurons.explanations import features, labels
+from steps.neurons.explanations import text as explained_text
+from steps.neurons.explanations.families import letter
+from steps.neurons.explanations.features import WORD_LISTS, Features
+from steps.neurons.explanations.first_pass import position_p
 from tests.neurons.planted import write_activations, write_tokenizer
 
 TEXTS = [
@@ -96,7 +98,7 @@ class Inputs:
         self, model: Path | None = None, **settings: object
     ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, np.ndarray]]:
         out = [Output(self.folder / name) for name in ("explanations", "tokens", "profiles")]
-        chosen = explain.Settings.model_validate({"topic_sets": 0, "code_sources": [], **settings})
+        chosen = explained_text.Settings.model_validate({"topic_sets": 0, "code_sources": [], **settings})
         models = [model or self.activations]  # opened only where topics are learned
         inputs = [self.activations], [self.moments], models, self.rows, self.tokenizer
         explain.main(*inputs, [], chosen, *out)
@@ -322,7 +324,7 @@ def test_parts_put_together_are_the_same_bytes(tmp_path: Path) -> None:
     ]
     first = inputs[0]
     usual = {"topic_sets": 0, "code_sources": [], "neurons_at_once": 10}
-    settings = explain.Settings.model_validate(usual)
+    settings = explained_text.Settings.model_validate(usual)
     ledgers, sums = [one.activations for one in inputs], [one.moments for one in inputs]
 
     def put_together(parts: list[Path]) -> list[bytes]:
@@ -379,14 +381,14 @@ def test_accelerators_find_the_same(
     """Their path, on the CPU and where there is one on an accelerator."""
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no accelerator here")
-    from steps.neurons.activations import PostActivations
-    from steps.neurons.passes import Reader
+    from steps.neurons.activations.store import PostActivations
+    from steps.neurons.explanations.first_pass import SplitReader
 
     inputs, table = studies[3]
     _, top, profiles = inputs.explain()
     if device == "cpu":
         monkeypatch.setattr(PostActivations, "block", PostActivations._block_on_device)
-        monkeypatch.setattr(Reader, "on_host", False)
+        monkeypatch.setattr(SplitReader, "on_host", False)
     found, other_top, other_profiles = inputs.explain(device=device)
     words = ["evidence", "p", "p_adjusted"]  # p is tiny: its logarithm moves with the last digits of z
     pd.testing.assert_frame_equal(found.drop(columns=words), table.drop(columns=words), rtol=1e-4, atol=1e-6)
@@ -417,7 +419,7 @@ def test_counts_larger_than_any_text_are_refused() -> None:
         with pytest.raises(
             UserError, match=f"{name}: found 1000000000000000000000000000, expected: .*2147483"
         ):
-            validate(explain.Settings, {name: 10**27}, "--settings")
+            validate(explained_text.Settings, {name: 10**27}, "--settings")
 
 
 def test_roles_are_of_features_of_the_token_itself(studies: list[tuple[Inputs, pd.DataFrame]]) -> None:
@@ -527,7 +529,7 @@ def test_other_rows_and_other_tokens_are_refused(
     out = [Output(tmp_path / name) for name in ("x", "y", "z")]
     inputs = studies[0][0]
     both = [inputs.activations, other.activations]
-    settings = explain.Settings(topic_sets=0)
+    settings = explained_text.Settings(topic_sets=0)
     with pytest.raises(UserError, match="other tokens"):
         explain.main(
             both,
@@ -542,8 +544,8 @@ def test_other_rows_and_other_tokens_are_refused(
 
 
 def test_the_split_holds_out_the_last_rows_of_every_block(studies: list[tuple[Inputs, pd.DataFrame]]) -> None:
-    from steps.neurons.activations import Activations
-    from steps.neurons.passes import Split
+    from steps.neurons.activations.store import Activations
+    from steps.neurons.explanations.first_pass import Split
 
     source = Activations(studies[0][0].activations)
     split = Split(source, len(source.tokens), 0.25)
@@ -622,18 +624,20 @@ def test_learned_topics_need_the_embedding_of_each_model(tmp_path: Path) -> None
 def test_features_of_an_embedding_are_topics_and_small_norms(
     studies: list[tuple[Inputs, pd.DataFrame]],
 ) -> None:
-    from steps.neurons.activations import Activations
+    from steps.neurons.activations.store import Activations
 
     inputs = studies[0][0]
-    settings = explain.Settings(topic_sets=4, topic_tokens=3, small_norm=True, code_sources=["code"])
-    text = explain.read_text(Activations(inputs.activations), inputs.rows, inputs.tokenizer, settings)
+    settings = explained_text.Settings(topic_sets=4, topic_tokens=3, small_norm=True, code_sources=["code"])
+    text = explained_text.read_text(Activations(inputs.activations), inputs.rows, inputs.tokenizer, settings)
     assert any(name.startswith("python ") for name in text.surroundings.features.names)
     embedding = np.random.default_rng(0).standard_normal((len(TEXTS), 8))
     embedding[5] = 0.1
-    small, topics = explain.model_features(text, embedding, settings)
+    small, topics = explained_text.model_features(text, embedding, settings)
     assert np.flatnonzero(small.matrix).tolist() == [5]
     assert topics.matrix.sum(0).tolist() == [3] * 4
-    found = explain.labellings(text, features.join([explain.shared_features(text, settings), small, topics]))
+    found = explained_text.labellings(
+        text, features.join([explained_text.shared_features(text, settings), small, topics])
+    )
     assert [labelling.which for labelling in found] == ["current", "current", "previous", "previous"]
     assert "bos" in found[0].features.groups
     assert "topic" in found[2].features.groups

@@ -14,8 +14,9 @@ import pytest
 from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.neurons import figure
-from steps.neurons.pairs import load_pairs
-from steps.neurons.statistic_figures import STATISTICS
+from steps.neurons.correlations.pairs import load_pairs
+from steps.neurons.figures import correlations
+from steps.neurons.figures.statistics import STATISTICS
 from steps.neurons.table import percentiles
 from tests.neurons.conftest import SHARED, Study
 
@@ -67,7 +68,7 @@ def test_summary_shows_the_numbers_of_the_table(planted: Study, tmp_path: Path) 
 
 def test_layer_matches_count_varying_neurons_only(planted: Study) -> None:
     pairs = load_pairs(planted.reference)
-    shares = figure.layer_matches(pairs)
+    shares = correlations.layer_matches(pairs)
     expected = np.zeros((2, 2))
     for pair in pairs:
         for i in range(96):
@@ -85,7 +86,9 @@ def test_no_cluster_draws_a_figure_that_says_so(planted: Study, tmp_path: Path) 
 
 
 def test_running_mean_of_equal_groups() -> None:
-    x, y = figure.running_mean(np.array([3.0, 1.0, 2.0, 0.0]), np.array([30.0, 10.0, 20.0, 0.0]), windows=2)
+    x, y = correlations.running_mean(
+        np.array([3.0, 1.0, 2.0, 0.0]), np.array([30.0, 10.0, 20.0, 0.0]), windows=2
+    )
     assert x.tolist() == [0.5, 2.5]
     assert y.tolist() == [5.0, 25.0]
 
@@ -212,9 +215,9 @@ def test_frequencies_end_where_the_data_end(with_weights: Path, share: float) ->
 def test_one_partner_is_not_compared_with_itself(planted: Study) -> None:
     excess = pd.read_parquet(planted.folder / "excess.parquet")
     pairs = load_pairs(planted.reference)
-    both, data = figure.correlation_summary(excess, excess, pairs)
+    both, data = correlations.correlation_summary(excess, excess, pairs)
     assert both.axes[1].get_title() == "Largest correlation by partner"
-    alone, same = figure.correlation_summary(excess, excess, pairs[:1])
+    alone, same = correlations.correlation_summary(excess, excess, pairs[:1])
     assert [t.get_text() for t in alone.axes[1].texts] == ["b is the only partner"]
     assert not alone.axes[1].collections
     assert same.keys() == data.keys()

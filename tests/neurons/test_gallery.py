@@ -13,9 +13,10 @@ from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.core.tensors import read_tensors, write_tensors
 from steps.neurons import gallery, report
-from steps.neurons.activations import Activations
-from steps.neurons.families import FAMILIES
-from steps.neurons.histograms import BINS
+from steps.neurons.activations.bins import BINS
+from steps.neurons.activations.store import Activations
+from steps.neurons.explanations.families import FAMILIES
+from steps.neurons.figures import captions, galleries
 from tests.neurons.conftest import Study
 
 
@@ -121,7 +122,7 @@ def test_an_unknown_family_is_refused(planted: Study, explained: tuple[Path, Pat
 
 
 def test_every_gallery_has_a_caption() -> None:
-    assert set(gallery.GALLERIES) <= set(report.CAPTIONS)
+    assert set(galleries.GALLERIES) <= set(captions.CAPTIONS)
 
 
 def test_explanation_metrics(explained: tuple[Path, Path]) -> None:

@@ -11,8 +11,9 @@ import pytest
 from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.neurons import histograms, histograms_part
-from steps.neurons.activations import Activations
-from steps.neurons.histograms import BINS, ZERO, Histograms, bin_edges, bin_numbers, binned_moments
+from steps.neurons.activations import bins
+from steps.neurons.activations.bins import BINS, ZERO, Histograms, bin_edges, bin_numbers, binned_moments
+from steps.neurons.activations.store import Activations
 from tests.neurons.conftest import Study
 from tests.neurons.planted import stored_pre, write_activations, write_labelled_rows
 
@@ -111,7 +112,7 @@ def test_other_rows_are_refused(planted: Study, tmp_path: Path) -> None:
 def test_the_published_sparsity_is_too_high() -> None:
     """A worked example: N(-1.5, 0.7^2) is above 0 in 1.6 % of cases, and 2.3 % are published."""
     values = -1.5 + 0.7 * np.random.default_rng(5).standard_normal(400_000)
-    counts = histograms.count_bins(bin_numbers(values)[:, None])
+    counts = bins.count_bins(bin_numbers(values)[:, None])
     found = {name: float(column[0]) for name, column in binned_moments(counts).items()}
     normal = [0.5 * math.erfc((x + 1.5) / 0.7 / math.sqrt(2)) for x in (0, -25 / 255)]
     assert normal == pytest.approx([0.0161, 0.0226], abs=1e-4)

@@ -16,21 +16,9 @@ from steps.core.errors import UserError
 from steps.core.figures import new_figure
 from steps.core.runner import Output
 from steps.core.settings import validate
-from steps.language_models.architectures import architecture, compute_in_float64
-from steps.language_models.models import load, load_tokenizer
-from steps.neurons import dump, intervene, intervention_figure
-from steps.neurons.activations import Activations
-from steps.neurons.candidates import (
-    control_neurons,
-    entropy_candidates,
-    matched,
-    opposite,
-    suppressed_tokens,
-    vocabulary_cosines,
-)
-from steps.neurons.features import read_word_lists, token_features, vocabulary_texts
-from steps.neurons.forward import Forward
-from steps.neurons.interventions import (
+from steps.interp.architectures import architecture, compute_in_float64
+from steps.interp.forward import Forward
+from steps.interp.interventions import (
     Intervention,
     Kind,
     Suppressed,
@@ -39,9 +27,22 @@ from steps.neurons.interventions import (
     counted,
     sweep,
 )
-from steps.neurons.moments import Moments
+from steps.interp.loading import load, load_tokenizer
+from steps.interp.weights import processed, read
+from steps.neurons import dump, intervene
+from steps.neurons.activations.store import Activations
+from steps.neurons.correlations.moments import Moments
+from steps.neurons.explanations.features import read_word_lists, token_features, vocabulary_texts
+from steps.neurons.figures import interventions as intervention_figure
+from steps.neurons.selection.candidates import (
+    control_neurons,
+    entropy_candidates,
+    matched,
+    opposite,
+    suppressed_tokens,
+    vocabulary_cosines,
+)
 from steps.neurons.table import model_table
-from steps.neurons.transformer import processed, read
 from tests.language_models.tiny_models import tiny_model
 from tests.neurons.planted import (
     CONTEXT,

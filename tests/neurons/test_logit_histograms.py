@@ -12,8 +12,10 @@ import torch
 
 from steps.core.errors import UserError
 from steps.core.runner import Output
-from steps.neurons import logit_histograms, roles, transformer, weights
-from steps.neurons.features import Features
+from steps.interp import weights as interp_weights
+from steps.neurons import logit_histograms, roles, weights
+from steps.neurons.explanations.features import Features
+from steps.neurons.figures import logit_histograms as logit_histograms_figure
 from tests.neurons.planted import write_model, write_tokenizer
 from tests.neurons.planted_weights import (
     CLASS,
@@ -31,24 +33,26 @@ FEATURES = Features(["planted", "odd"], ["g", "g"], LABELS)
 
 
 @pytest.fixture(scope="module")
-def reader() -> transformer.Reader:
-    return transformer.Reader(planted_model(0))
+def reader() -> interp_weights.WeightReader:
+    return interp_weights.WeightReader(planted_model(0))
 
 
-def ends_of(reader: transformer.Reader) -> transformer.Ends:
-    return transformer.processed_ends(reader.ends(), reader.facts)
+def ends_of(reader: interp_weights.WeightReader) -> interp_weights.Embeddings:
+    return interp_weights.processed_ends(reader.ends(), reader.facts)
 
 
 @pytest.fixture(scope="module")
-def table(reader: transformer.Reader) -> pd.DataFrame:
+def table(reader: interp_weights.WeightReader) -> pd.DataFrame:
     texts = [f"t{n}" for n in range(VOCABULARY)]
-    ends = transformer.processed_ends(reader.ends(), reader.facts)
+    ends = interp_weights.processed_ends(reader.ends(), reader.facts)
     known, _ = weights.model_tables("m", reader, FEATURES, texts, weights.Settings(), ends)
     return roles.role_table(known.assign(kurt=3.0), roles.Settings())
 
 
-def test_the_planted_neurons_are_the_clearest(reader: transformer.Reader, table: pd.DataFrame) -> None:
-    _, data = logit_histograms.draw(reader, table, FEATURES, ends_of(reader), 2)
+def test_the_planted_neurons_are_the_clearest(
+    reader: interp_weights.WeightReader, table: pd.DataFrame
+) -> None:
+    _, data = logit_histograms_figure.draw(reader, table, FEATURES, ends_of(reader), 2)
     for role, planted, feature in (
         ("prediction", PREDICTION, "planted"),
         ("suppression", SUPPRESSION, "planted"),
@@ -69,9 +73,9 @@ def test_the_planted_neurons_are_the_clearest(reader: transformer.Reader, table:
 
 
 def test_a_gallery_is_in_order_and_has_no_more_than_there_are(
-    reader: transformer.Reader, table: pd.DataFrame
+    reader: interp_weights.WeightReader, table: pd.DataFrame
 ) -> None:
-    figure, data = logit_histograms.draw(reader, table, FEATURES, ends_of(reader), 7)
+    figure, data = logit_histograms_figure.draw(reader, table, FEATURES, ends_of(reader), 7)
     for role, planted, measure in (
         ("prediction", PREDICTION, "vocab_kurt"),
         ("suppression", SUPPRESSION, "vocab_kurt"),
@@ -83,26 +87,26 @@ def test_a_gallery_is_in_order_and_has_no_more_than_there_are(
     assert [axes.get_visible() for axes in figure.axes[:: len(data)]] == [True] * 5 + [False] * 2
 
 
-def test_the_effect_is_the_product_of_processed_weights(reader: transformer.Reader) -> None:
-    whole = transformer.processed(transformer.read(planted_model(0), torch.float64))
+def test_the_effect_is_the_product_of_processed_weights(reader: interp_weights.WeightReader) -> None:
+    whole = interp_weights.processed(interp_weights.read(planted_model(0), torch.float64))
     expected = (whole.layers[1].w_out[3] @ whole.ends.w_u).numpy()
-    found = logit_histograms.effects(reader, ends_of(reader), 1, 3)
+    found = logit_histograms_figure.effects(reader, ends_of(reader), 1, 3)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_without_a_role_the_nearest_is_shown_and_called_so(
-    reader: transformer.Reader, table: pd.DataFrame
+    reader: interp_weights.WeightReader, table: pd.DataFrame
 ) -> None:
     ends = ends_of(reader)
-    figure, data = logit_histograms.draw(reader, table.assign(role=""), FEATURES, ends, 3)
+    figure, data = logit_histograms_figure.draw(reader, table.assign(role=""), FEATURES, ends, 3)
     assert [found["by_the_rule"] for found in data["prediction"]] == [False] * 3
     assert figure.axes[0].get_title().startswith("nearest to prediction: L")
-    figure, data = logit_histograms.draw(reader, table.assign(best_feature=np.nan), FEATURES, ends, 1)
+    figure, data = logit_histograms_figure.draw(reader, table.assign(best_feature=np.nan), FEATURES, ends, 1)
     assert data["prediction"][0]["feature"] is None
     texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert texts == ["other tokens"]
     unknown = table.assign(vocab_skew=np.nan, vocab_var=np.nan)
-    figure, data = logit_histograms.draw(reader, unknown, FEATURES, ends, 3)
+    figure, data = logit_histograms_figure.draw(reader, unknown, FEATURES, ends, 3)
     assert data == {"prediction": [], "suppression": [], "partition": []}
     assert "no neuron comes near to partition" in figure.axes[2].texts[0].get_text()
 

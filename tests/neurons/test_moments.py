@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 
 from steps.core.errors import UserError
 from steps.core.runner import Output
+from steps.core.statistics import power_moments
 from steps.core.tensors import read_tensors, write_tensors
 from steps.neurons import moments
-from steps.neurons.activations import Activations, PostActivations
-from steps.neurons.moments import Moments
-from steps.neurons.table import power_moments
+from steps.neurons.activations.store import Activations, PostActivations
+from steps.neurons.correlations import moments as moments_library
+from steps.neurons.correlations import products
+from steps.neurons.correlations.moments import Moments
 from tests.neurons.planted import stored_post, stored_pre, write_activations, write_moments
 
 KEEP = np.random.default_rng(3).random(300) < 0.8
@@ -150,19 +152,19 @@ def test_products_in_any_tiling_equal_numpy(tokens: int, a: int, b: int, tile: i
     left, right = (torch.from_numpy(rng.standard_normal((tokens, n))) for n in (a, b))
     start = torch.from_numpy(rng.standard_normal((a, b)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(moments, "GEMM_TILE", tile)
+        patch.setattr(products, "GEMM_TILE", tile)
         total = start.clone()
-        moments.add_products(total, left, right)
+        products.add_products(total, left, right)
         np.testing.assert_allclose(total, start + left.T @ right, rtol=0, atol=1e-12)
         square = torch.zeros((a, a), dtype=torch.float64)
-        moments.add_products(square, left, left)
-        moments.mirror(square)
+        products.add_products(square, left, left)
+        products.mirror(square)
         np.testing.assert_allclose(square, left.T @ left, rtol=0, atol=1e-12)
 
 
 def test_blocks_are_cut_into_consecutive_ranges() -> None:
     for blocks, ranges in ((10, 3), (7, 7), (24_415, 40)):
-        parts = [moments.range_blocks(blocks, ranges, index) for index in range(ranges)]
+        parts = [products.range_blocks(blocks, ranges, index) for index in range(ranges)]
         assert [k for part in parts for k in part] == list(range(blocks))
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -221,7 +223,10 @@ def test_facts_name_their_origin(tmp_path: Path) -> None:
 def test_accelerators_find_the_same_of_single_neurons(tmp_path: Path, count: int) -> None:
     source = Activations(planted(tmp_path))
     found = []
-    for kind, whole_blocks in ((moments.SingleNeurons, False), (moments.SingleNeuronsOnDevice, True)):
+    for kind, whole_blocks in (
+        (moments_library.SingleNeurons, False),
+        (moments_library.SingleNeuronsOnDevice, True),
+    ):
         post = PostActivations(source, "float32")
         single = kind(source, count, "cpu")
         for k in range(source.blocks):

@@ -22,8 +22,8 @@ from steps.core.runner import Output
 from steps.core.stores import Ledger
 from steps.core.text import visible
 from steps.neurons import dump, page
-from steps.neurons.activations import Activations
-from steps.neurons.histograms import Histograms
+from steps.neurons.activations.bins import Histograms
+from steps.neurons.activations.store import Activations
 from tests.neurons.conftest import Study
 from tests.neurons.planted import CONTEXT, write_activations, write_model, write_rows, write_tokenizer
 

@@ -12,10 +12,11 @@ import pytest
 
 from steps.core.errors import UserError
 from steps.core.runner import Output
-from steps.neurons import composition, cosines, dump, passes, plan, similarity
-from steps.neurons.activations import Activations
-from steps.neurons.features import Features
-from steps.neurons.labels import by_token, previous
+from steps.neurons import composition, cosines, dump, plan, similarity
+from steps.neurons.activations.store import Activations
+from steps.neurons.explanations import first_pass as first_pass_library
+from steps.neurons.explanations.features import Features
+from steps.neurons.explanations.labels import by_token, previous
 from tests.neurons.planted import (
     CONTEXT,
     VOCABULARY,
@@ -257,10 +258,10 @@ def test_explaining_holds_its_sums(tmp_path: Path) -> None:
     source = Activations(write_activations(tmp_path, pre, layers=1, tokens=ids))
     own = by_token(ids, Features(["odd"], ["number"], np.arange(vocabulary)[:, None] % 2 == 1))
     found = [own, previous(own, source.context)]
-    split = passes.Split(source, tokens, 0.5)
+    split = first_pass_library.Split(source, tokens, 0.5)
 
     def held(count: int) -> tuple[int, float]:
-        sums = passes.first_pass(passes.Reader(split, slice(0, count)), found)
+        sums = first_pass_library.first_pass(first_pass_library.SplitReader(split, slice(0, count)), found)
         arrays = [*sums.tables, sums.held_table, sums.maxima]
         shape = {"layers": 1, "width": width, "d_model": 12, "heads": 1, "vocabulary": vocabulary}
         of = study(shape, tokens=tokens, block_tokens=64, context=16, explain={"neurons_at_once": count})
@@ -331,7 +332,7 @@ def test_similarity_holds_a_layer_and_its_sums(tmp_path: Path) -> None:
         pre = np.random.default_rng(seed).standard_normal((tokens, layers * width)).astype("float16")
         ledgers.append(write_activations(tmp_path / name, pre, name=name))
     settings = similarity.Settings()
-    reference = similarity.Reader(Activations(ledgers[0]), settings)
+    reference = similarity.BlockReader(Activations(ledgers[0]), settings)
     sums = similarity.layer_sums(reference, Activations(ledgers[1]), 0, settings).values()
     measured = sum(each.product.nbytes + each.both.nbytes for each in sums)
     shape = {"layers": layers, "width": width, "d_model": 10, "heads": 1, "vocabulary": 50}

@@ -11,8 +11,8 @@ from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.core.tensors import read_tensors, write_tensors
 from steps.neurons import products
-from steps.neurons.activations import Activations, PostActivations
-from steps.neurons.correlate import merge_products
+from steps.neurons.activations.store import Activations, PostActivations
+from steps.neurons.correlations.products import merge_products
 from tests.neurons.planted import stored_post, write_activations
 
 KEEP = np.random.default_rng(1).random(200) < 0.9

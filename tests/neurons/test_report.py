@@ -13,9 +13,9 @@ from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.core.stores import Ledger
 from steps.neurons import report
-from steps.neurons.activations import Activations, open_all
-from steps.neurons.families import FAMILIES
-from steps.neurons.pairs import load_pairs
+from steps.neurons.activations.store import Activations, open_all
+from steps.neurons.correlations.pairs import load_pairs
+from steps.neurons.explanations.families import FAMILIES
 from tests.language_models.tiny_models import keep, tiny_model
 from tests.neurons.conftest import SHARED, Study
 from tests.neurons.planted import VOCABULARY, write_activations, write_tokenizer

@@ -12,11 +12,14 @@ import pytest
 
 from steps.core.errors import UserError
 from steps.core.runner import Output
-from steps.neurons import roles, transformer, weights
-from steps.neurons.classify import ENTROPY as QUERIES
-from steps.neurons.classify import ROLES, entropy_test, null_space_p
-from steps.neurons.features import Features
+from steps.interp import weights as interp_weights
+from steps.neurons import roles, weights
+from steps.neurons.explanations.features import Features
+from steps.neurons.figures import roles as roles_figure
 from steps.neurons.roles import Settings
+from steps.neurons.selection import rules
+from steps.neurons.selection.rules import ENTROPY as QUERIES
+from steps.neurons.selection.rules import ROLES, entropy_test, null_space_p
 from tests.neurons.planted_weights import (
     CLASS,
     ENTROPY,
@@ -34,8 +37,8 @@ MADE: dict[int, pd.DataFrame] = {}
 def planted_table(seed: int) -> pd.DataFrame:
     """The weight columns of a planted model, with a made-up activation kurtosis."""
     if seed not in MADE:
-        reader = transformer.Reader(planted_model(seed))
-        ends = transformer.processed_ends(reader.ends(), reader.facts)
+        reader = interp_weights.WeightReader(planted_model(seed))
+        ends = interp_weights.processed_ends(reader.ends(), reader.facts)
         rng = np.random.default_rng(seed)
         number = np.arange(VOCABULARY)
         matrix = np.column_stack(
@@ -159,7 +162,7 @@ def profile(model: str, layers: int, median: np.ndarray) -> pd.DataFrame:
     """A depth table whose other columns are straight lines over relative depth."""
     depth = np.arange(layers) / (layers - 1)
     columns: dict[str, object] = {"model": model, "layer": np.arange(layers), "depth": depth}
-    for place, p in enumerate(roles.PERCENTILES):
+    for place, p in enumerate(roles_figure.PERCENTILES):
         columns |= {f"vocab_kurt[{p}]": 3 + place * depth, f"vocab_skew[{p}]": place * depth}
         columns[f"high_kurtosis_skew[{p}]"] = median + place - 3
     columns |= {"neurons": 10, "high_kurtosis": np.where(np.isnan(median), 0, 3)}
@@ -178,11 +181,11 @@ def test_models_of_different_depth_have_one_smooth_mean() -> None:
             profile("c", 2, np.array([-1.0] * 2)),
         ]
     )
-    mean = roles.mean_over_models(depth)
+    mean = roles_figure.mean_over_models(depth)
     assert mean.index.tolist() == pytest.approx(np.linspace(0, 1, 11))
     np.testing.assert_allclose(mean["vocab_kurt[95]"], 3 + 6 * mean.index)
     np.testing.assert_allclose(mean["prediction[role]"], 4 * mean.index)
-    figure, data = roles.draw_depth(depth)
+    figure, data = roles_figure.draw_depth(depth)
     assert data["vocab_skew[50]"] == pytest.approx(3 * np.linspace(0, 1, 11))
     own = data["high_kurtosis"]
     assert [own[name]["turns_negative"] for name in "abc"] == [pytest.approx(0.9), None, None]
@@ -191,7 +194,7 @@ def test_models_of_different_depth_have_one_smooth_mean() -> None:
     texts = [text.get_text() for text in figure.axes[4].get_legend().get_texts()]
     assert texts == ["a, negative from 0.9 on", "b", "c"]
     empty = [profile(name, layers, np.full(layers, np.nan)) for name, layers in (("a", 3), ("b", 2))]
-    figure, _ = roles.draw_depth(pd.concat(empty))
+    figure, _ = roles_figure.draw_depth(pd.concat(empty))
     assert figure.get_supxlabel() == "no neuron has a kurtosis above 10"
     assert len(figure.axes) == 3
 
@@ -230,7 +233,7 @@ def test_share_of_universal_neurons_with_a_role(tmp_path: Path) -> None:
     assert data["first_layer"] == 2
     assert "10 neurons taken as universal" in data["set"]
     found = pd.read_parquet(out["roles.parquet"])
-    counts = roles.metrics(found)
+    counts = rules.role_metrics(found)
     assert counts["prediction"] == 5
     assert counts["suppression"] == 4
     assert counts["partition_width_free"] == 4
@@ -258,15 +261,15 @@ def two_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def test_metrics_and_roles_of_universal_neurons_are_of_the_reference(two_models: dict[str, Path]) -> None:
     found = pd.read_parquet(two_models["roles.parquet"])
-    counts = roles.metrics(found)
-    assert counts == roles.metrics(found[found["model"] == "a"])
+    counts = rules.role_metrics(found)
+    assert counts == rules.role_metrics(found[found["model"] == "a"])
     assert (counts["prediction"], counts["suppression"], counts["partition_width_free"]) == (5, 4, 4)
     data = json.loads(two_models["roles.json"].read_text())
     universal = {"prediction": 5, "suppression": 0, "partition": 0, "none": 1}
     assert data["role_width_free"]["universal"] == universal
     assert sum(data["role_width_free"]["others"].values()) == WIDTH - sum(universal.values())
     assert pd.read_parquet(two_models["depth.parquet"])["model"].tolist() == ["a"] * 3 + ["b"] * 3
-    of_b = roles.metrics(found[found["model"] == "b"])
+    of_b = rules.role_metrics(found[found["model"] == "b"])
     assert of_b["suppression"] == 0
     assert all(counts[name] > 0 and of_b[name] > 0 for name in ("entropy_candidates", "entropy_ranked"))
 

@@ -13,9 +13,11 @@ import torch
 
 from steps.core.errors import UserError
 from steps.core.runner import Output
-from steps.neurons import baseline, moments, similarity
-from steps.neurons.activations import PostActivations
-from steps.neurons.pairs import load_pairs
+from steps.neurons import similarity
+from steps.neurons.activations.store import PostActivations
+from steps.neurons.correlations import products, rotation
+from steps.neurons.correlations.pairs import load_pairs
+from steps.neurons.figures import similarity as similarity_figure
 from tests.neurons.planted import correlate_pair, pearson, stored_post, write_activations
 
 TOKENS, WIDTH, LAYERS = 900, 24, 2
@@ -68,7 +70,7 @@ def expected(a: np.ndarray, b: np.ndarray, threshold: float) -> dict[str, np.nda
 def rotated(seed: int, name: str, post: np.ndarray, precision: Any) -> np.ndarray:
     parts = []
     for layer in range(LAYERS):
-        turn = baseline.rotation(seed, name, layer, 0, WIDTH, precision).astype(np.float64)
+        turn = rotation.rotation(seed, name, layer, 0, WIDTH, precision).astype(np.float64)
         turn /= np.linalg.norm(turn, axis=1, keepdims=True)
         parts.append(post[:, layer * WIDTH : (layer + 1) * WIDTH] @ turn.T)
     return np.concatenate(parts, axis=1)
@@ -102,8 +104,8 @@ def test_measures_and_nulls_equal_numpy(
     for column, values in mean.items():
         exact = 0 if column in ("jaccard", "jaccard_permuted") else atol
         np.testing.assert_allclose(table[column], np.mean(values, axis=0), rtol=0, atol=exact, err_msg=column)
-    for measure in similarity.MEASURES:
-        for null in similarity.NULLS:
+    for measure in similarity_figure.MEASURES:
+        for null in similarity_figure.NULLS:
             excess = table[measure] - table[f"{measure}_{null}"]
             np.testing.assert_array_equal(table[f"{measure}_excess_{null}"], excess)
     assert np.isfinite(table.to_numpy(float)).all()
@@ -112,10 +114,12 @@ def test_measures_and_nulls_equal_numpy(
 def test_neurons_that_never_vary_or_fire_are_like_nothing(tmp_path: Path) -> None:
     ledgers = [planted(tmp_path, name, k) for k, name in enumerate("ab")]
     table = run(ledgers)
-    nulls = [f"pearson_{null}" for null in similarity.NULLS]
+    nulls = [f"pearson_{null}" for null in similarity_figure.NULLS]
     assert not table.loc[[CONSTANT, SILENT], ["pearson[b]", *nulls]].to_numpy().any()
     for measure in ("cosine", "jaccard"):
-        assert not table.loc[SILENT, [f"{measure}[b]", *(f"{measure}_{n}" for n in similarity.NULLS)]].any()
+        assert not table.loc[
+            SILENT, [f"{measure}[b]", *(f"{measure}_{n}" for n in similarity_figure.NULLS)]
+        ].any()
     # It fires on the same token in both: the one and only.
     assert table.loc[ONCE, "jaccard[b]"] == 1
     assert table.loc[ONCE, ["pearson[b]", "cosine[b]"]].to_numpy() == pytest.approx(1)
@@ -128,9 +132,9 @@ def test_planted_neurons_come_back_by_every_measure_and_exceed_every_null(tmp_pa
         folder.mkdir()
         ledgers = [planted(folder, name, 100 * seed + k) for k, name in enumerate("ab")]
         table = run(ledgers, precision="float32", seed=seed)
-        for measure in similarity.MEASURES:
+        for measure in similarity_figure.MEASURES:
             assert (table.loc[10:17, f"{measure}_neuron[b]"] == np.arange(10, 18)).all()
-            for null in similarity.NULLS:
+            for null in similarity_figure.NULLS:
                 excess = table[f"{measure}_excess_{null}"]
                 assert excess[10:18].min() > 0.2, (measure, null)
                 if measure == "pearson":
@@ -147,7 +151,7 @@ def test_accelerators_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     if device == "cpu":
         on_device = PostActivations._block_on_device
         monkeypatch.setattr(PostActivations, "block", lambda post, k: on_device(post, k, None))
-        monkeypatch.setattr(similarity, "add_products", moments._add_whole_products)
+        monkeypatch.setattr(similarity, "add_products", products._add_whole_products)
     pd.testing.assert_frame_equal(run(ledgers, device=device), wanted, rtol=0, atol=1e-12)
 
 
@@ -165,7 +169,7 @@ def test_gaussian_null_has_the_mean_and_variance_of_pre_activations(tmp_path: Pa
     ledgers = [planted(tmp_path, name, k, activation="linear") for k, name in enumerate("ab")]
     settings = similarity.Settings(precision="float64")
     source = similarity.Activations(ledgers[1])
-    reader = similarity.Reader(source, settings, slice(0, WIDTH))
+    reader = similarity.BlockReader(source, settings, slice(0, WIDTH))
     null = similarity.Gaussian(reader, 0, settings)
     pre = stored_post(ledgers[1], "linear", keep_of(ledgers[1]))[:, :WIDTH]
     np.testing.assert_allclose(null.mean[0], pre.mean(0), rtol=0, atol=1e-12)
@@ -202,8 +206,8 @@ def test_the_figure_says_what_it_shows(tmp_path: Path) -> None:
     outs = [tmp_path / name for name in ("similarity.parquet", "similarity.svg", "similarity.json")]
     similarity.main(ledgers, similarity.Settings(), *map(Output, outs))
     table, data = pd.read_parquet(outs[0]), json.loads(outs[2].read_text())
-    for measure in similarity.MEASURES:
-        for shown in ("partners", *similarity.NULLS):
+    for measure in similarity_figure.MEASURES:
+        for shown in ("partners", *similarity_figure.NULLS):
             assert sum(data[measure][shown]) == len(table)
     mean = data["mean_excess_gaussian"]["cosine"]
     assert mean == pytest.approx(table["cosine_excess_gaussian"].mean())
@@ -232,7 +236,7 @@ def test_gated_mlps(tmp_path: Path) -> None:
     for measure, matrix in expected(*posts, 0).items():
         np.testing.assert_allclose(table[measure], matrix.max(1), rtol=0, atol=1e-10)
     settings = similarity.Settings(precision="float64")
-    reader = similarity.Reader(similarity.Activations(ledgers[1]), settings, slice(0, WIDTH))
+    reader = similarity.BlockReader(similarity.Activations(ledgers[1]), settings, slice(0, WIDTH))
     null = similarity.Gaussian(reader, 0, settings)
     np.testing.assert_allclose(
         null.mean[1], up[keep_of(ledgers[1]), :WIDTH].astype(float).mean(0), atol=1e-12

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from steps.core import statistics
 from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.core.stores import Ledger
 from steps.neurons import table
-from steps.neurons.activations import Activations
+from steps.neurons.activations.store import Activations
 from tests.neurons.conftest import Study
 
 
@@ -250,7 +251,7 @@ def test_power_moments_of_a_known_sample(shift: float) -> None:
     values = np.random.default_rng(1).gamma(2.0, size=1000)
     shifted = values - shift
     powers = np.stack([(shifted**k).sum() for k in range(1, 5)])[:, None]
-    found = table.power_moments(powers, 1000, shift)
+    found = statistics.power_moments(powers, 1000, shift)
     centred = values - values.mean()
     assert found["mean"][0] == pytest.approx(values.mean())
     assert found["var"][0] == pytest.approx(values.var(), rel=1e-6)

@@ -13,8 +13,9 @@ from scipy import stats
 from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.core.stores import Folder
-from steps.neurons import transformer, weights
-from steps.neurons.features import Features
+from steps.interp import weights as interp_weights
+from steps.neurons import weights
+from steps.neurons.explanations.features import Features
 from steps.neurons.weights import Settings
 from tests.language_models.conftest import babble, make_tokenizer, write_corpus
 from tests.language_models.tiny_models import keep, tiny_model
@@ -28,8 +29,8 @@ def labels(vocabulary: int) -> Features:
 
 
 def tables(model: object, **settings: object) -> tuple[pd.DataFrame, pd.DataFrame]:
-    reader = transformer.Reader(model)
-    ends = transformer.processed_ends(reader.ends(), reader.facts)
+    reader = interp_weights.WeightReader(model)
+    ends = interp_weights.processed_ends(reader.ends(), reader.facts)
     size = reader.facts.vocabulary
     texts = [f"t{n}" for n in range(size)]
     return weights.model_tables("m", reader, labels(size), texts, Settings(**settings), ends)
@@ -40,7 +41,7 @@ def test_columns_are_what_numpy_says(shape: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(weights, "BLOCK_VALUES", 2000)  # several blocks
     model = tiny_model(shape)
     table, effects = tables(model, effects=4, null_space=3)
-    whole = transformer.processed(transformer.read(model, torch.float64))
+    whole = interp_weights.processed(interp_weights.read(model, torch.float64))
     w_in = np.concatenate([layer.w_in.T.numpy() for layer in whole.layers])
     w_out = np.concatenate([layer.w_out.numpy() for layer in whole.layers])
     w_u = whole.ends.w_u.numpy()
@@ -104,7 +105,7 @@ def test_best_feature_is_that_of_largest_variance_reduction() -> None:
     model = tiny_model("gpt2")
     table, _ = tables(model)
     matrix = labels(300).matrix
-    whole = transformer.processed(transformer.read(model, torch.float64))
+    whole = interp_weights.processed(interp_weights.read(model, torch.float64))
     w_out = torch.cat([layer.w_out for layer in whole.layers]).numpy()
     w_u = whole.ends.w_u.numpy()
     cosine = w_out @ w_u / np.linalg.norm(w_out, axis=1)[:, None] / np.linalg.norm(w_u, axis=0)

@@ -1,0 +1,1 @@
+"""Training: kernels, losses and the loop."""

@@ -1,0 +1,1 @@
+"""Activations: kept or computed, and their bins."""

@@ -1,0 +1,1 @@
+"""Correlations of neurons: rotations, Pearson, products, moments, pairs of models."""

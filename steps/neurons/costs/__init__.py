@@ -1,0 +1,1 @@
+"""What work takes: formulas, a file per folder beside this one, and hardware."""

@@ -1,0 +1,1 @@
+"""What neurons fire on: features, labels, families, both passes, tables."""

@@ -1,0 +1,164 @@
+"""The text that neurons are explained on, with its labels, and the features of its tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from steps.core.settings import Settings as BaseSettings
+from steps.core.stores import Folder
+from steps.neurons.activations.bins import block_sources
+from steps.neurons.activations.store import Activations
+from steps.neurons.explanations import features as token_level
+from steps.neurons.explanations import syntax
+from steps.neurons.explanations.features import Features
+from steps.neurons.explanations.labels import Labelling, by_combination, by_token, previous
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Settings(BaseSettings):
+    """What neurons are tested against."""
+
+    tokens: int | None = Field(
+        None, ge=1, description="tokens read, rounded up to whole blocks; null: all (paper: 10 million)"
+    )
+    held_out: float = Field(0.5, gt=0, lt=1, description="share of the rows of each block that is held out")
+    q: float = Field(0.05, gt=0, lt=1, description="false discovery rate")
+    minimum_reduction: float = Field(
+        0.2, ge=0, le=1, description="held-out variance reduction that puts a neuron into a family"
+    )
+    minimum_tokens: int = Field(20, ge=2, le=2**31, description="in-sample tokens with and without a feature")
+    unigram_variants: int = Field(1, ge=1, description="tokens that a unigram group needs (paper: 4)")
+    unigram_share: float = Field(
+        3e-4,
+        ge=0,
+        le=1,
+        description="share of the tokens that a unigram group needs (paper: 3000 of 10 million)",
+    )
+    topics: Path | None = Field(None, description="topic sets, JSON; null: learned from the embedding")
+    topic_sets: int = Field(20, ge=0, description="topic sets that are learned (paper: 63, by hand)")
+    topic_tokens: int = Field(15, ge=1, description="tokens of each learned topic set")
+    small_norm: bool = Field(False, description="add the feature of an embedding norm below 0.52 (paper)")
+    syntax: Literal["rules", "spacy"] = Field("rules", description="who labels words")
+    spacy_model: str = Field("en_core_web_trf", description="spaCy's model (paper: en_core_web_trf)")
+    code_sources: list[str] = Field(
+        ["code"], description="sources of text that Python's own tokenizer labels too"
+    )
+    top_tokens: int = Field(
+        10, ge=0, description="tokens kept per neuron, by mean and by maximum (paper: 100)"
+    )
+    top_count: int = Field(5, ge=1, le=2**31, description="occurrences that a token of large mean needs")
+    neurons_at_once: int | None = Field(
+        None,
+        ge=1,
+        description="neurons whose sums are held at once; fewer read the text more often; null: all",
+    )
+    device: str = Field("cpu", description="where sums are formed")
+    threads: int = Field(1, ge=1, description="arithmetic threads")
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """What all models share: the tokens and their labels.
+
+    Attributes:
+        tokens: ``int32 [tokens]``.
+        texts: of each token id.
+        bos: id of the BOS token.
+        roles: number in ``syntax.ROLES`` of each token.
+        surroundings: source and syntax labels.
+        lists: the word lists.
+    """
+
+    tokens: np.ndarray
+    context: int
+    texts: list[str]
+    bos: int
+    roles: np.ndarray
+    surroundings: Labelling
+    lists: dict[str, Any]
+
+
+def read_text(source: Activations, rows: Path, tokenizer: Path, settings: Settings) -> Text:
+    """Label the tokens of ``source``, as many as the settings ask for."""
+    import numpy as np
+
+    from steps.interp.loading import load_tokenizer
+
+    packed = Folder(rows, "rows")
+    packed.require_made_with(Folder(tokenizer, "tokenizer"))
+    wanted = min(settings.tokens or len(source.tokens), len(source.tokens))
+    end = source.block_slice(-(-wanted // source.block_tokens) - 1).stop
+    tokens = source.tokens[:end]
+    names: list[str] = packed.attributes["sources"]
+    sources = block_sources(source, packed)[:end]
+    texts = token_level.vocabulary_texts(load_tokenizer(tokenizer), packed.attributes["vocabulary"])
+    lists = token_level.read_word_lists()
+    by_row = tokens.reshape(-1, source.context)
+    tagged = [syntax.labels(by_row, texts, _tagger(lists, settings), "word")]
+    code = np.isin(sources[:: source.context], [names.index(n) for n in settings.code_sources if n in names])
+    if code.any():
+        python = syntax.labels(by_row, texts, syntax.python_tagger(code.tolist()), "python")
+        tagged.append((python[0][:-1], python[1][:, :-1]))  # without "none", which says: other source
+    labels = [np.arange(len(names)) == sources[:, None], *(matrix for _, matrix in tagged)]
+    titles = [f"source {name}" for name in names], [name for found, _ in tagged for name in found]
+    groups = ["source"] * len(titles[0]) + ["syntax"] * len(titles[1])
+    surroundings = by_combination(np.concatenate(labels, axis=1), [*titles[0], *titles[1]], groups)
+    roles = syntax.word_roles(by_row, texts)
+    return Text(tokens, source.context, texts, packed.attributes["bos"], roles, surroundings, lists)
+
+
+def _tagger(lists: dict[str, Any], settings: Settings) -> syntax.Tagger:
+    if settings.syntax == "spacy":
+        return syntax.spacy_tagger(settings.spacy_model)
+    return syntax.word_tagger(lists)
+
+
+def shared_features(text: Text, settings: Settings) -> Features:
+    """Features of token ids that are the same for all models.
+
+    Where features hold for the same tokens the first is chosen; so the most special ones come first.
+    """
+    import numpy as np
+
+    counts = np.bincount(text.tokens, minlength=len(text.texts))
+    least = settings.unigram_share * len(text.tokens)
+    parts = [
+        token_level.single_token("bos", text.bos, len(text.texts)),
+        token_level.unigram_features(text.texts, counts, settings.unigram_variants, least),
+        token_level.token_features(text.texts, text.lists),
+    ]
+    if settings.topics is not None:
+        parts.append(token_level.topics_from_file(settings.topics, text.texts))
+    return token_level.join(parts)
+
+
+def model_features(text: Text, embedding: np.ndarray, settings: Settings) -> list[Features]:
+    """Features of token ids that follow from a model's embedding."""
+    import numpy as np
+
+    parts = []
+    if settings.small_norm:
+        parts.append(token_level.small_norm(np.linalg.norm(embedding, axis=1)))
+    if settings.topics is None and settings.topic_sets:
+        counts = np.bincount(text.tokens, minlength=len(text.texts))
+        sizes = settings.topic_sets, settings.topic_tokens
+        parts.append(token_level.topics_by_svd(embedding, text.texts, counts, *sizes))
+    return parts
+
+
+def labellings(text: Text, of_tokens: Features) -> list[Labelling]:
+    """All labels: of the token, its surroundings, and of the token before."""
+    own = by_token(text.tokens, of_tokens)
+    return [
+        own,
+        text.surroundings,
+        # The position after BOS is a position; a row's source is the same before.
+        previous(own, text.context, without=("bos",)),
+        previous(text.surroundings, text.context, without=("source",)),
+    ]

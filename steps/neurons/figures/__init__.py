@@ -1,0 +1,1 @@
+"""All drawing of the chapter, and captions."""

@@ -1,0 +1,1 @@
+"""Which neurons: rules of roles, candidates, the universal set, tables of neurons."""
