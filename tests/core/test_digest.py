@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ FILES = {
     "steps/core/words.json": "[]",
     "steps/core/other.json": "[]",
     "steps/core/tools.py": "from steps.core import deeper\n\ndef double(x):\n    return 2 * deeper.same(x)\n",
-    "steps/core/deeper.py": "import steps.chapter.step\n\nW = 'words.json'\n\ndef same(x):\n    return x\n",
+    "steps/core/deeper.py": "import steps.chapter.step\n\nW = 'words.json'\n\ndef same(x):\n    W\n    return x\n",
     "steps/core/unused.py": "A = 1\n",
     "steps/chapter/__init__.py": "",
     "steps/chapter/step.py": '''"""Reads and writes."""
@@ -47,7 +47,7 @@ def main(x):
     """Do it."""
     from steps.core.tools import double  # late
 
-    return json.dumps([double(x), "text", TEXT, A])
+    return json.dumps([double(x), "text", TEXT, A, Thing.b])
 
 
 run(main)
@@ -59,31 +59,25 @@ Edit = Callable[[str, str, str], str]
 
 
 @pytest.fixture
-def edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edit]:
+def edited(tmp_path_factory: pytest.TempPathFactory) -> Edit:
     """The digest of the step in a small project after ``old`` became ``new`` in one of its files."""
-    for name, text in FILES.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    monkeypatch.setattr(digest, "_ROOT", tmp_path)
 
     def edit(name: str, old: str, new: str) -> str:
-        forget()
-        before = (tmp_path / name).read_text()
+        folder = project(tmp_path_factory.mktemp("project"), FILES)
+        before = (folder / name).read_text()
         assert old in before
-        (tmp_path / name).write_text(before.replace(old, new, 1))
-        try:
-            return digest.code_digest("chapter.step")
-        finally:
-            (tmp_path / name).write_text(before)
+        (folder / name).write_text(before.replace(old, new, 1))
+        return digest.code_digest("chapter.step", folder)
 
-    yield edit
-    forget()  # nothing of this project for the tests that follow
+    return edit
 
 
-def forget() -> None:
-    digest.code_digest.cache_clear()
-    digest._module_code.cache_clear()
+def project(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -101,8 +95,8 @@ def forget() -> None:
         (STEP, '"text"', "'text'"),
         (
             STEP,
-            '[double(x), "text", TEXT, A]',
-            '[\n        double(x),\n        "text",\n        TEXT, A\n    ]',
+            '[double(x), "text", TEXT, A, Thing.b]',
+            '[\n        double(x),\n        "text",\n        TEXT, A, Thing . b\n    ]',
         ),
         ("steps/core/tools.py", "def double(x):", 'def double(x):\n    """Twice x."""'),
         ("steps/core/runner.py", "main()", "main(1)"),
@@ -133,15 +127,8 @@ def test_code_changes_the_digest_wherever_it_lies(edited: Edit, name: str, old: 
     assert edited(name, old, new) != edited(STEP, "A", "A")
 
 
-def test_the_digest_does_not_depend_on_where_the_project_lies(
-    edited: Edit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = edited(STEP, "A", "A")
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "steps").rename(tmp_path / "elsewhere" / "steps")
-    monkeypatch.setattr(digest, "_ROOT", tmp_path / "elsewhere")
-    forget()
-    assert digest.code_digest("chapter.step") == here
+def test_the_digest_does_not_depend_on_where_the_project_lies(edited: Edit, tmp_path: Path) -> None:
+    assert digest.code_digest("chapter.step", project(tmp_path / "else where", FILES)) == edited(STEP, "A", "A")
 
 
 def test_a_file_digest_is_its_sha256(tmp_path: Path) -> None:
