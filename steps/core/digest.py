@@ -20,8 +20,10 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
 import dataclasses
 import functools
+import gc
 import hashlib
 import json
 import typing
@@ -78,7 +80,13 @@ def code_digest(step: str, root: Path = _ROOT) -> str:
     Raises:
         ModuleNotFoundError: there is no such module.
     """
-    return fingerprint(_reach(step, root).texts)
+    collects = gc.isenabled()
+    gc.disable()  # a quarter of the time would go into looking at trees that stay
+    try:
+        return fingerprint(_reach(step, root).texts)
+    finally:
+        if collects:
+            gc.enable()
 
 
 def code_definitions(step: str, root: Path = _ROOT) -> frozenset[str]:
@@ -122,7 +130,6 @@ _OF_PYDANTIC = {
 }
 """Decorators that register nothing outside the class, and may look at annotations."""
 
-_OF_PROPERTIES = {"deleter", "getter", "setter"}
 _OF_LOGGERS = {"critical", "debug", "error", "exception", "info", "log", "warn", "warning"}
 _OF_FIELDS = {
     *("description", "examples", "title"),
@@ -320,9 +327,10 @@ class _Module:
     def decorator(self, node: ast.expr) -> str | None:
         """The full name of a decorator, None for one that is not known."""
         called = node.func if isinstance(node, ast.Call) else node
-        if isinstance(called, ast.Attribute) and called.attr in _OF_PROPERTIES:
-            if isinstance(called.value, ast.Name) and called.value.id not in self.bound:
-                return "builtins.property"
+        match called:
+            case ast.Attribute(value=ast.Name(id=name), attr="deleter" | "getter" | "setter"):
+                if name not in self.bound:
+                    return "builtins.property"
         return self.dotted(called)
 
 
@@ -371,18 +379,19 @@ _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 _NO_NODES = {"ctx", "kind", "level", "op", "ops", "simple", "type_comment", "type_ignores"}
-
-
-@functools.cache
-def _fields(kind: type[ast.AST]) -> tuple[str, ...]:
-    """The fields of a kind of node in which code stands (operators name nothing and cost time)."""
-    return () if kind in (ast.Constant, ast.Name) else tuple(f for f in kind._fields if f not in _NO_NODES)
+_FIELDS = {
+    kind: tuple(field for field in kind._fields if field not in _NO_NODES)
+    for kind in vars(ast).values()
+    if isinstance(kind, type) and issubclass(kind, ast.AST)
+}
+_FIELDS |= {ast.Constant: (), ast.Name: ()}
+"""The fields of a kind of node in which code stands (operators name nothing and cost time)."""
 
 
 def _children(node: ast.AST) -> list[ast.AST]:
     """The nodes right below a node, but for operators and contexts."""
     found: list[ast.AST] = []
-    for field in _fields(type(node)):
+    for field in _FIELDS[type(node)]:
         value = getattr(node, field, None)
         if isinstance(value, list):
             found += [part for part in value if isinstance(part, ast.AST)]
@@ -473,12 +482,12 @@ class _Transformer:
         """What takes the place of a node; None where nothing does."""
         kind = type(node)
         if kind not in self._visitors:
-            self._visitors[kind] = getattr(self, f"visit_{kind.__name__}", self.generic_visit)
+            self._visitors[kind] = getattr(self, f"_visit_{kind.__name__.lower()}", self.generic_visit)
         return self._visitors[kind](node)
 
     def generic_visit(self, node: ast.AST) -> Any:
         """Replace what lies right below a node."""
-        for field in _fields(type(node)):
+        for field in _FIELDS[type(node)]:
             value = getattr(node, field, None)
             if isinstance(value, list):
                 kept = [self.visit(part) if isinstance(part, ast.AST) else part for part in value]
@@ -503,10 +512,10 @@ class _Stripped(_Transformer):
         if isinstance(node, _SCOPES):
             self._functions.pop()
         if kept is node and getattr(node, "body", None) == []:
-            node.body = [ast.Pass()]  # type: ignore[attr-defined]
+            node.body = [ast.Pass()]
         return kept
 
-    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+    def _visit_expr(self, node: ast.Expr) -> ast.AST | None:
         if isinstance(node.value, ast.Constant) or self._logs(node.value):
             return None
         return self.generic_visit(node)
@@ -526,7 +535,7 @@ class _Stripped(_Transformer):
             return node.id in self._module.loggers or self._module.dotted(node) == "logging"
         return _is_get_logger(node)
 
-    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+    def _visit_raise(self, node: ast.Raise) -> ast.AST:
         match node.exc:
             case ast.Call(func=ast.Name(id=name)) if name in _NO_ERRORS:
                 pass
@@ -534,11 +543,11 @@ class _Stripped(_Transformer):
                 node.exc = node.exc.func
         return self.generic_visit(node)
 
-    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+    def _visit_assert(self, node: ast.Assert) -> ast.AST:
         node.msg = None
         return self.generic_visit(node)
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:
+    def _visit_call(self, node: ast.Call) -> ast.AST:
         match self._module.dotted(node.func):
             case "pydantic.Field" | "pydantic.fields.Field":
                 node.keywords = [word for word in node.keywords if word.arg not in _OF_FIELDS]
@@ -648,11 +657,11 @@ class _Names(_Transformer):
         self.sees_all |= any(full == one or full.startswith(f"{one}.") for one in _IMPORTS)
         self.uses_folder |= full.startswith("importlib.resources")
 
-    def visit_Name(self, node: ast.Name) -> ast.AST:
+    def _visit_name(self, node: ast.Name) -> ast.AST:
         node.id = self._name(node.id, stored=not isinstance(node.ctx, ast.Load))
         return node
 
-    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+    def _visit_attribute(self, node: ast.Attribute) -> ast.AST:
         attributes = [node.attr]
         inner = node.value
         while isinstance(inner, ast.Attribute):
@@ -666,7 +675,7 @@ class _Names(_Transformer):
         inner.id = self._name(root, tuple(reversed(attributes)))
         return node
 
-    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+    def _visit_subscript(self, node: ast.Subscript) -> ast.AST:
         root: ast.expr = node
         while isinstance(root, ast.Attribute | ast.Subscript):
             root = root.value
@@ -676,7 +685,7 @@ class _Names(_Transformer):
             return node
         return self.generic_visit(node)
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:
+    def _visit_call(self, node: ast.Call) -> ast.AST:
         match node.func:
             case ast.Attribute(value=ast.Name(id=name), attr=attribute) if attribute in _MUTATORS:
                 self.mutates |= self._is_top_level(name) and not self._module.dotted(node.func.value)
@@ -690,14 +699,14 @@ class _Names(_Transformer):
         node.keywords = [self.visit(word) for word in node.keywords]
         return node
 
-    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+    def _visit_compare(self, node: ast.Compare) -> ast.AST:
         before = self.sees_all
         self.generic_visit(node)
         if any(self._module.dotted(part) == "sys.modules" for part in node.comparators):
             self.sees_all = before  # "torch" in sys.modules
         return node
 
-    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+    def _visit_constant(self, node: ast.Constant) -> ast.AST:
         if isinstance(node.value, str):
             if self._annotation:
                 self._read_annotation(node.value)
@@ -706,24 +715,23 @@ class _Names(_Transformer):
         return node
 
     def _read_annotation(self, text: str) -> None:
-        try:
+        with contextlib.suppress(SyntaxError, ValueError):  # a string that names no type
             self.visit(ast.parse(text.strip(), mode="eval").body)
-        except (SyntaxError, ValueError):
-            pass
 
     # Imports
 
     def _import(self, node: ast.Import | ast.ImportFrom) -> ast.AST:
         for name, target in self._module.imports(node):
             star = isinstance(node, ast.ImportFrom) and name is None
-            kept = bool(self._scopes) and self._scopes[-1].kinds.get(name or "") == "global"
+            at = self._scopes[-1] if self._scopes else None
+            kept = at is not None and (at.is_class or at.kinds.get(name or "") == "global")
             self._refer(target, read=star or kept)
             if name and self._scopes:
                 self._scopes[-1].targets.setdefault(name, []).append(target)
         return node
 
-    visit_Import = _import
-    visit_ImportFrom = _import
+    _visit_import = _import
+    _visit_importfrom = _import
 
     # Scopes
 
@@ -761,15 +769,17 @@ class _Names(_Transformer):
         self._scopes.pop()
         return typing.cast(ast.AST, node)
 
-    visit_FunctionDef = _function
-    visit_AsyncFunctionDef = _function
-    visit_Lambda = _function
+    _visit_functiondef = _function
+    _visit_asyncfunctiondef = _function
+    _visit_lambda = _function
 
     def _annotations(self, node: ast.FunctionDef | ast.AsyncFunctionDef, keep: bool) -> None:
         for holder, field in (*((a, "annotation") for a in _arguments(node.args)), (node, "returns")):
             annotation = getattr(holder, field)
+            if annotation is not None and not keep:
+                self._drop(annotation)
             if annotation is not None:
-                setattr(holder, field, self._code(annotation) if keep else self._dropped(annotation))
+                setattr(holder, field, self._code(annotation) if keep else None)
 
     def _code(self, annotation: ast.expr) -> Any:
         """An annotation that is code; what a string in it names is reached, too."""
@@ -789,7 +799,7 @@ class _Names(_Transformer):
         named = self._module.dotted(node.value) if isinstance(node, ast.Subscript) else None
         return named in ("typing.Literal", "typing_extensions.Literal")
 
-    def _dropped(self, annotation: ast.expr) -> None:
+    def _drop(self, annotation: ast.expr) -> None:
         self._annotation += 1
         self.visit(annotation)
         self._annotation -= 1
@@ -805,7 +815,7 @@ class _Names(_Transformer):
                     if name and target not in self._scopes[-1].targets.setdefault(name, []):
                         self._scopes[-1].targets[name].append(target)
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+    def _visit_classdef(self, node: ast.ClassDef) -> ast.AST:
         node.decorator_list = [self.visit(part) for part in node.decorator_list]
         node.bases = [self.visit(part) for part in node.bases]
         node.keywords = [self.visit(part) for part in node.keywords]
@@ -831,20 +841,20 @@ class _Names(_Transformer):
         self._scopes.pop()
         return typing.cast(ast.AST, node)
 
-    visit_ListComp = _comprehension
-    visit_SetComp = _comprehension
-    visit_DictComp = _comprehension
-    visit_GeneratorExp = _comprehension
+    _visit_listcomp = _comprehension
+    _visit_setcomp = _comprehension
+    _visit_dictcomp = _comprehension
+    _visit_generatorexp = _comprehension
 
     # Other places where a name stands
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
+    def _visit_annassign(self, node: ast.AnnAssign) -> ast.AST | None:
         if self._scopes and self._scopes[-1].is_class:
             node.annotation = self._code(node.annotation)
             node.target = self.visit(node.target)
             node.value = node.value and self.visit(node.value)
             return node
-        self._dropped(node.annotation)
+        self._drop(node.annotation)
         target = self.visit(node.target)
         return ast.copy_location(ast.Assign([target], self.visit(node.value)), node) if node.value else None
 
@@ -854,14 +864,14 @@ class _Names(_Transformer):
         node.body = node.body or [ast.Pass()]
         return typing.cast(ast.AST, node)
 
-    visit_If = _filled
-    visit_For = _filled
-    visit_AsyncFor = _filled
-    visit_While = _filled
-    visit_With = _filled
-    visit_AsyncWith = _filled
-    visit_Try = _filled
-    visit_match_case = _filled
+    _visit_if = _filled
+    _visit_for = _filled
+    _visit_asyncfor = _filled
+    _visit_while = _filled
+    _visit_with = _filled
+    _visit_asyncwith = _filled
+    _visit_try = _filled
+    _visit_match_case = _filled
 
     def _binds(self, node: Any) -> ast.AST:
         field = "rest" if isinstance(node, ast.MatchMapping) else "name"
@@ -870,16 +880,16 @@ class _Names(_Transformer):
             setattr(node, field, self._name(name, stored=True))
         return self._filled(node) if isinstance(node, ast.ExceptHandler) else self.generic_visit(node)
 
-    visit_ExceptHandler = _binds
-    visit_MatchAs = _binds
-    visit_MatchStar = _binds
-    visit_MatchMapping = _binds
+    _visit_excepthandler = _binds
+    _visit_matchas = _binds
+    _visit_matchstar = _binds
+    _visit_matchmapping = _binds
 
-    def visit_Nonlocal(self, node: ast.Nonlocal) -> ast.AST:
+    def _visit_nonlocal(self, node: ast.Nonlocal) -> ast.AST:
         node.names = [self._name(name, stored=True) for name in node.names]
         return node
 
-    def visit_Global(self, node: ast.Global) -> ast.AST:
+    def _visit_global(self, node: ast.Global) -> ast.AST:
         for name in node.names:
             self._refer(name)
         return node
@@ -938,12 +948,10 @@ class _Sources:
     def content(self, path: Path) -> str:
         """Digest of a file: of what it says where it is JSON, else of its bytes."""
         if path not in self._contents:
-            try:
-                self._contents[path] = (
-                    fingerprint(json.loads(path.read_bytes())) if path.suffix == ".json" else file_digest(path)
-                )
-            except (ValueError, RecursionError):
-                self._contents[path] = file_digest(path)
+            self._contents[path] = file_digest(path)
+            if path.suffix == ".json":
+                with contextlib.suppress(ValueError, RecursionError):  # no JSON
+                    self._contents[path] = fingerprint(json.loads(path.read_bytes()))
         return self._contents[path]
 
     def meant(self, module: _Module, name: str, attributes: tuple[str, ...] = ()) -> Iterator[_Statement]:
@@ -958,7 +966,9 @@ class _Sources:
     def at(self, target: _Target, attributes: tuple[str, ...]) -> Iterator[_Statement]:
         """The same for what an import gives."""
         path = [*str(target).split("."), *attributes]
-        if path[0] != _PACKAGE or any(".".join(path[:n]) in _NOT_PART_OF_RESULTS for n in range(len(path) + 1)):
+        if path[0] != _PACKAGE or any(
+            ".".join(path[:n]) in _NOT_PART_OF_RESULTS for n in range(len(path) + 1)
+        ):
             return
         for length in range(len(path) - 1, 0, -1):  # the longest part that is a module
             module = self.module(".".join(path[:length]))
@@ -975,30 +985,33 @@ class _Sources:
     def _registers(self, statement: _Statement) -> bool:
         if statement.is_import or isinstance(statement.node, _SCOPES):
             return False
-        module = statement.module
-        for node in _walk_outside_functions(statement.node):
-            if isinstance(node, ast.ClassDef):
-                bases = [*node.bases, *(word.value for word in node.keywords if word.arg == "metaclass")]
-                if any(self._notes_subclasses(found) for base in bases for found in self._meant(module, base)):
-                    return True
-            elif isinstance(node, ast.Call):
-                if any(self._mutates(found, set()) for found in self._meant(module, node.func)):
-                    return True
-        return False
+        parts = _walk_outside_functions(statement.node)
+        calls = [part.func for part in parts if isinstance(part, ast.Call)]
+        seen: set[_Statement] = set()
+        return self._notes_subclasses(statement.module, parts, seen) or any(
+            self._mutates(found, seen) for call in calls for found in self._meant(statement.module, call)
+        )
 
     def _meant(self, module: _Module, node: ast.expr) -> Iterator[_Statement]:
         name, *attributes = ast.unparse(node).split(".")
         yield from self.meant(module, name, tuple(attributes))
 
-    def _notes_subclasses(self, statement: _Statement) -> bool:
-        node = statement.node
-        if not isinstance(node, ast.ClassDef):
-            return True
-        methods = {getattr(part, "name", None) for part in node.body}
-        if methods & _REGISTERS or any(ast.unparse(base) == "type" for base in node.bases):
-            return True
-        bases = [*node.bases, *(word.value for word in node.keywords if word.arg == "metaclass")]
-        return any(self._notes_subclasses(found) for b in bases for found in self._meant(statement.module, b))
+    def _notes_subclasses(self, module: _Module, parts: Iterable[ast.AST], seen: set[_Statement]) -> bool:
+        """Whether a class among ``parts`` has a base or metaclass of ours that is told of it."""
+        classes = [part for part in parts if isinstance(part, ast.ClassDef)]
+        bases = [base for one in classes for base in one.bases]
+        bases += [w.value for one in classes for w in one.keywords if w.arg == "metaclass"]
+        for found in (found for base in bases for found in self._meant(module, base)):
+            if found not in seen:
+                seen.add(found)
+                inside = _walk_outside_functions(found.node)
+                methods = {part.name for part in inside if isinstance(part, ast.FunctionDef)}
+                is_metaclass = any(isinstance(part, ast.Name) and part.id == "type" for part in inside)
+                if methods & _REGISTERS or is_metaclass:
+                    return True
+                if self._notes_subclasses(found.module, inside, seen):
+                    return True
+        return False
 
     def _mutates(self, statement: _Statement, seen: set[_Statement]) -> bool:
         """Whether calling something may change what lies at the top level of a module."""
@@ -1092,10 +1105,12 @@ class _Reach:
         if name in self._imported:
             return self._imported[name]
         above, _, _ = name.rpartition(".")
-        if name.partition(".")[0] != _PACKAGE or name in _NOT_PART_OF_RESULTS:
+        if name.partition(".")[0] != _PACKAGE:
             return None
         if above:
             self._import(above)
+        if name in _NOT_PART_OF_RESULTS:
+            return None
         module = self._sources.module(name)
         if module is not None:
             self._imported[name] = module
