@@ -31,7 +31,7 @@ report: $(READY) ## bring the report page up to date and say where it is
 	@echo "The report: $$PWD/results/report/index.html"
 
 pull: $(READY) ## fetch the published results with DVC; Snakemake then has nothing to do
-	@.venv/bin/python -m steps.versions pull
+	@.venv/bin/python -m steps.workflow.versions pull
 
 unlock: $(READY) ## release a folder that a killed snakemake left locked
 	@$(SNAKEMAKE) --unlock

@@ -140,7 +140,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, s
     """For each stage, Snakemake's summary of the files in its outputs that its targets need."""
     copy = copy_sources(tmp_path_factory.mktemp("sources") / "copy")
     code = (
-        "import json, sys; from steps import versions\n"
+        "import json, sys; from steps.workflow import versions\n"
         "for words in json.load(sys.stdin): print(json.dumps(versions.results(*versions.within(*words))))"
     )
     words = [stage["cmd"].split()[4:] for stage in STAGES.values()]
@@ -299,7 +299,7 @@ def test_to_a_clone_to_a_change_and_back(publisher: Copy, clone: Copy) -> None:
 
     # Fetched results of other settings: Snakemake has no notes on them and would find nothing to do.
     clone.publish(0.5)
-    pulled = clone.run("steps.versions", "pull")
+    pulled = clone.run("steps.workflow.versions", "pull")
     assert pulled.returncode == 1
     assert "corpus: settings, code or files differ from dvc.lock" in pulled.stderr
     assert pulled.stdout.splitlines()[-1] == "Nothing to be done for: no stage"
@@ -314,7 +314,7 @@ def test_to_a_clone_to_a_change_and_back(publisher: Copy, clone: Copy) -> None:
 
     # The remedy: settings as they were, then pull.
     clone.publish(0.25)
-    pulled = clone.run("steps.versions", "pull")
+    pulled = clone.run("steps.workflow.versions", "pull")
     assert pulled.returncode == 0, pulled.stderr
     assert pulled.stdout.splitlines()[-1].startswith(
         "Nothing to be done for: corpus, models, language_models"
@@ -345,7 +345,7 @@ def test_to_a_clone_to_a_change_and_back(publisher: Copy, clone: Copy) -> None:
 
 def test_a_stage_says_which_file_was_touched(twin: Copy) -> None:
     os.utime(twin.folder / "results/neurons/tiny/metrics.json")
-    refused = twin.run("steps.versions", "stage", "neurons")
+    refused = twin.run("steps.workflow.versions", "stage", "neurons")
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: results/neurons/tiny/metrics.json: not made here")
     assert len(refused.stderr.splitlines()) == 1
@@ -365,7 +365,7 @@ def test_a_stage_says_which_file_was_touched(twin: Copy) -> None:
 def test_arguments_say_how_and_not_what(clone: Copy, arguments: str, message: str) -> None:
     (clone.folder / "my profile").mkdir()
     (clone.folder / "my profile/config.yaml").write_text("no-such-option: 1\n")
-    done = clone.run("steps.versions", "stage", "corpus", arguments=arguments)
+    done = clone.run("steps.workflow.versions", "stage", "corpus", arguments=arguments)
     assert done.returncode == 2
     assert message in done.stderr.splitlines()[-1]
     assert not (clone.folder / "data").exists()
@@ -380,7 +380,7 @@ def test_pull_says_that_the_remote_holds_nothing(clone: Copy, make: Callable[[Pa
     store = clone.folder / "empty-store"
     make(store)
     assert clone.run("dvc", "remote", "modify", "--local", "local", "url", str(store)).returncode == 0
-    pulled = clone.run("steps.versions", "pull")
+    pulled = clone.run("steps.workflow.versions", "pull")
     assert pulled.returncode == 2
     assert pulled.stderr.startswith(f"error: {store}: the DVC remote 'local' holds nothing")
     assert len(pulled.stderr.splitlines()) == 1
@@ -388,6 +388,6 @@ def test_pull_says_that_the_remote_holds_nothing(clone: Copy, make: Callable[[Pa
 
 def test_pull_says_that_nothing_was_published(clone: Copy) -> None:
     clone.lock.unlink()
-    pulled = clone.run("steps.versions", "pull")
+    pulled = clone.run("steps.workflow.versions", "pull")
     assert pulled.returncode == 2
     assert pulled.stderr.startswith("error: dvc.lock: missing, nothing was published here")

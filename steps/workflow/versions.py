@@ -1,13 +1,13 @@
 """Between Snakemake, which makes results, and DVC, which records them; docs/versions.md explains it.
 
-``python -m steps.versions stage TARGET [FOLDER]``
+``python -m steps.workflow.versions stage TARGET [FOLDER]``
     What a stage of ``dvc.yaml`` runs: ``snakemake $SNAKEMAKE_ARGS`` with the published settings for a
     target, or for that part of it which lies in FOLDER. A record that names settings and code beside
     results that others made would be false, and Snakemake alone does not prevent it: it believes files
     that it has no notes on, and misses that DVC exchanged some. So every result that exists must be one
     that Snakemake made or touched here, as its time tells, and afterwards nothing may be left to do.
 
-``python -m steps.versions pull``
+``python -m steps.workflow.versions pull``
     ``dvc pull``, after which Snakemake takes over the results of every stage whose settings, code and
     files are those of ``dvc.lock``: it has nothing left to do for them.
 
@@ -222,7 +222,7 @@ def _require_remote(config: dict[str, dict[str, dict[str, str]]]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; see the module's docstring."""
     parser = argparse.ArgumentParser(
-        prog="python -m steps.versions",
+        prog="python -m steps.workflow.versions",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
