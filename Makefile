@@ -4,6 +4,10 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 SNAKEMAKE = .venv/bin/python -m snakemake
 READY = .venv/.ready
+ifneq ($(shell [ -L .venv ] && echo linked),)
+# Another folder's environment, which is used as it is: installed here, `steps` would be ours over there.
+READY = .venv/bin/python
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench lint report pull unlock
@@ -31,7 +35,7 @@ report: $(READY) ## bring the report page up to date and say where it is
 	@echo "The report: $$PWD/results/report/index.html"
 
 pull: $(READY) ## fetch the published results with DVC; Snakemake then has nothing to do
-	@.venv/bin/python -m steps.versions pull
+	@.venv/bin/python -m steps.workflow.versions pull
 
 unlock: $(READY) ## release a folder that a killed snakemake left locked
 	@$(SNAKEMAKE) --unlock
@@ -48,7 +52,11 @@ lint: $(READY) ## check style, types, spelling, rules and who imports whom
 	@found=$$($(SNAKEMAKE) --lint 2>&1) || case "$$found" in *"Lints for"*) ;; *) echo "$$found"; exit 1;; esac; \
 	if echo "$$found" | grep '^ *\* ' | grep -qv '$(ACCEPTED)'; then echo "$$found"; exit 1; fi
 
-$(READY): pyproject.toml constraints.txt
+.venv/bin/python:
+	@echo "make: .venv is a link to $$(readlink .venv), which holds no environment; run make there," \
+	  "or remove the link: rm .venv" >&2; false
+
+.venv/.ready: pyproject.toml constraints.txt
 	@.venv/bin/python -m pip --version >/dev/null 2>&1 || { \
 	  version=$$("$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || { \
 	    echo "make: $(PYTHON) does not run; install Python 3.11 or newer (apt-get install python3 python3-venv)" \

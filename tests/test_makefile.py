@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -13,12 +14,23 @@ ROOT = Path(__file__).resolve().parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
-def make(folder: Path, *arguments: str) -> str:
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     if shutil.which("make") is None:
         pytest.skip("needs make")
-    done = subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
+    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
+
+
+def make(folder: Path, *arguments: str) -> str:
+    done = run(folder, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def copied(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copyfile(ROOT / name, folder / name)
+    return folder
 
 
 def targets() -> set[str]:
@@ -33,11 +45,29 @@ def test_help_names_every_target() -> None:
 
 @pytest.mark.parametrize("target", sorted(targets() - {"help"}))
 def test_a_target_runs_the_environments_python_in_a_folder_with_spaces(tmp_path: Path, target: str) -> None:
-    folder = tmp_path / "a folder with 'spaces'"
-    (folder / ".venv").mkdir(parents=True)
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        shutil.copyfile(ROOT / name, folder / name)
+    folder = copied(tmp_path / "a folder with 'spaces'")
+    (folder / ".venv").mkdir()
     (folder / ".venv/.ready").touch()
     said = make(folder, "-n", target)
     assert ".venv/bin/" in said
     assert "pip install" not in said
+
+
+def test_nothing_is_installed_into_an_environment_of_another_folder(tmp_path: Path) -> None:
+    """An editable install would let that folder's commands run this folder's steps."""
+    shared = tmp_path / "another clone/.venv"
+    (shared / "bin").mkdir(parents=True)
+    python = shared / "bin/python"
+    python.write_text('#!/bin/sh\necho "$@"\n')
+    python.chmod(0o755)
+    (shared / ".ready").touch()
+    os.utime(shared / ".ready", (0, 0))  # older than pyproject.toml, as in every fresh clone
+    folder = copied(tmp_path / "this clone")
+    (folder / ".venv").symlink_to(shared)
+    assert make(folder, "pull") == "-m steps.workflow.versions pull\n"
+    assert (shared / ".ready").stat().st_mtime == 0
+
+    python.unlink()
+    done = run(folder, "pull")
+    assert done.returncode != 0
+    assert done.stderr.startswith(f"make: .venv is a link to {shared}, which holds no environment")
