@@ -130,7 +130,7 @@ def test_who_imports_whom() -> None:
         ("corpus/documents.py", "from steps.language_models import models"),
         ("report/page.py", "import steps.corpus"),
         ("neurons/report.py", "from steps.report import page"),
-        ("neurons/report.py", "from steps.corpus import files"),
+        ("neurons/report.py", "from steps.corpus.sources import files"),
         ("language_models/models.py", "import steps.report.page"),
         ("neurons/dump.py", "import steps.workflow"),
         ("neurons/dump.py", "def f():\n    import snakemake.utils"),

@@ -37,13 +37,13 @@ from steps.core import settings as core
 from steps.core.digest import code_digest, file_digest, seed
 from steps.core.errors import UserError
 from steps.core.runner import Output, run
-from steps.corpus import embedded as embedded_source
-from steps.corpus import files as files_source
-from steps.corpus import hub as hub_source
-from steps.corpus.document import Document, shown
-from steps.corpus.embedded import Embedded
-from steps.corpus.files import Files
-from steps.corpus.hub import Hub
+from steps.corpus.sources import embedded as embedded_source
+from steps.corpus.sources import files as files_source
+from steps.corpus.sources import hub as hub_source
+from steps.corpus.sources.document import Document, shown
+from steps.corpus.sources.embedded import Embedded
+from steps.corpus.sources.files import Files
+from steps.corpus.sources.hub import Hub
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,9 +18,9 @@ from steps.core.digest import code_digest, file_digest
 from steps.core.errors import UserError
 from steps.core.settings import Settings, deciding, validate, without_influence
 from steps.corpus import documents as corpus_step
-from steps.corpus import files as corpus_folder
-from steps.corpus import hub as corpus_hub
-from steps.corpus.document import shown
+from steps.corpus.sources import files as corpus_folder
+from steps.corpus.sources import hub as corpus_hub
+from steps.corpus.sources.document import shown
 from steps.language_models import evaluate as language_models_evaluate
 from steps.language_models import rows as language_models_rows
 from steps.language_models import sources as language_models_sources

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from steps.core.errors import UserError
 from steps.core.settings import validate
 from steps.corpus import freeze
-from steps.corpus.document import Document
 from steps.corpus.documents import Settings, main, write_corpus
+from steps.corpus.sources.document import Document
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = "A sentence that stands word for word in the docstrings of two of the source files."

@@ -14,8 +14,8 @@ from typing import Any
 import pydantic
 
 from steps.core.errors import UserError
-from steps.corpus.document import Columns, Document, shown
-from steps.corpus.streaming import BATCH, streaming
+from steps.corpus.sources.document import Columns, Document, shown
+from steps.corpus.sources.streaming import BATCH, streaming
 
 TEXTS = (".txt", ".md")
 SUFFIXES = (*TEXTS, ".jsonl", ".parquet")

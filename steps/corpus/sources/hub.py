@@ -13,8 +13,8 @@ import pydantic
 
 from steps.core.digest import file_digest
 from steps.core.errors import UserError
-from steps.corpus.document import Columns, Document, shown
-from steps.corpus.streaming import streaming
+from steps.corpus.sources.document import Columns, Document, shown
+from steps.corpus.sources.streaming import streaming
 
 logger = logging.getLogger("reprise")
 

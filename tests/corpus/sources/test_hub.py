@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from steps.core.errors import UserError
-from steps.corpus import hub
 from steps.corpus.documents import Settings, main
+from steps.corpus.sources import hub
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

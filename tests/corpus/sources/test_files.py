@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.core.errors import UserError
-from steps.corpus import files
-from steps.corpus.document import Document
 from steps.corpus.documents import Settings, main
+from steps.corpus.sources import files
+from steps.corpus.sources.document import Document
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def fill(folder: Path, contents: dict[str, str | bytes | pa.Table]) -> Path:

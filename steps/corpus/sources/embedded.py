@@ -18,7 +18,7 @@ import pydantic
 
 from steps.core.settings import Settings
 from steps.core.stores import open_table, read_table
-from steps.corpus.document import Document
+from steps.corpus.sources.document import Document
 
 logger = logging.getLogger("reprise")
 
