@@ -298,12 +298,19 @@ def main(settings: Settings, snapshot: list[Path], out: Output, manifest: Output
         documents = embedded_source.documents(settings.embedded, snapshot[0], settings.threads)
     elif settings.source == "files":
         folder = Path(str(settings.files.folder))
-        paths = files_source.list_files(folder)
-        about["inputs"] = {shown(path.relative_to(folder)): files_source.check(path) for path in paths}
+        paths, others = files_source.look_through(folder)
+        digests = files_source.check(folder, paths)
+        names = [shown(path.relative_to(folder)) for path in paths]
+        about["inputs"] = dict(zip(names, digests, strict=True))
+        reason = f"of a kind that is not read (read are {files_source.KINDS})"
+        about["files_left_out"] = files_source.report_left_out(folder, others, reason)
         documents = files_source.documents(settings.files, folder, paths)
     else:
         about["inputs"] = hub_source.inputs(settings.hub)
         about["commit"] = hub_source.commit(settings.hub)
+        folder, reason = Path(str(settings.hub.dataset)), "in no split of the dataset"
+        others = hub_source.unclaimed(settings.hub)
+        about["files_left_out"] = files_source.report_left_out(folder, others, reason)
         documents = hub_source.documents(settings.hub)
     counts = write_corpus(documents, settings, out)
     libraries = ("datasets", "pyarrow")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,13 @@ import pydantic
 from steps.core.digest import file_digest
 from steps.core.errors import UserError
 from steps.corpus.sources.document import Columns, Document, shown
+from steps.corpus.sources.records import DataFile, is_readable, records
 from steps.corpus.sources.streaming import streaming
 
 logger = logging.getLogger("reprise")
+
+_KNOWN = {"csv", "json", "parquet", "text"}
+"""Kinds of datasets whose files ``records`` reads, as ``datasets`` calls them."""
 
 _UNREACHED = {
     "ConnectionError",
@@ -88,33 +94,123 @@ def list_files(folder: Path) -> list[Path]:
 def documents(settings: Hub) -> Iterator[Document]:
     """The rows of the dataset in its order; the row is the unit of the split.
 
+    ``datasets`` says which files belong to the split; those of a kind that ``records`` knows are read
+    by it, so that values are those of the files, and all others by ``datasets``.
+
     Raises:
         UserError: the dataset cannot be reached or read, or a row has not the columns asked for.
     """
     with streaming() as load:
-        for number, record in enumerate(itertools.islice(_rows(settings, load), settings.maximum_documents)):
-            label, text = settings.read(record, f"{settings.dataset}, row {number}", settings.split)
+        rows = itertools.islice(_rows(settings, load), settings.maximum_documents)
+        for number, (label, text) in enumerate(rows):
             key = f"{settings.split}#{number}"
             yield Document(key, key, label, text)
 
 
-def _rows(settings: Hub, load: Any) -> Iterator[Mapping[str, Any]]:
+def unclaimed(settings: Hub) -> list[Path]:
+    """Files of a local folder that could be read and belong to no split of any configuration."""
+    folder = Path(str(settings.dataset))
+    if not folder.is_dir():
+        return []
+    with streaming() as load:
+        try:
+            configs = list(load(str(folder), settings.config).builder_configs) or [settings.config]
+            builders = [load(str(folder), config) for config in configs]
+        except Exception as error:
+            raise UserError(_explain(settings, error)) from error
+        claimed = {
+            os.path.realpath(str(file))
+            for builder in builders
+            for files in (builder.config.data_files or {}).values()
+            for file in files
+        }
+    return [
+        path
+        for path in list_files(folder)
+        if is_readable(path.name) and os.path.realpath(path) not in claimed and path.name != "README.md"
+    ]
+
+
+def _rows(settings: Hub, load: Any) -> Iterator[tuple[str, str]]:
+    """Label and text of each row."""
     try:
-        data = load(settings.dataset, settings.config, split=settings.split, revision=settings.revision)
-        columns = data.column_names or list(next(iter(data), {}))
-        needed = settings.needed(columns, str(settings.dataset))
-        yield from data.select_columns(needed)  # pictures and sounds need not be decoded
-    except UserError:
+        builder = load(settings.dataset, settings.config, revision=settings.revision)
+        options = _options(builder)
+        files = _files(settings, builder)
+        is_known = type(builder).__module__.rpartition(".")[2] in _KNOWN
+        if not is_known or options is None or not all(is_readable(file.name) for file in files):
+            yield from _rows_of_other_kinds(settings, builder)
+            return
+        features = builder.info.features.to_dict() if builder.info.features else None
+        for file in files:
+            for _, label, text in records(file, settings, settings.split, features, **options):
+                yield label, text
+    except UserError as error:
+        if error.__cause__ and _is_unreached(error.__cause__):
+            raise UserError(_explain(settings, error.__cause__)) from error
         raise
     except Exception as error:
         raise UserError(_explain(settings, error)) from error
 
 
-def _explain(settings: Hub, error: Exception) -> str:
+def _files(settings: Hub, builder: Any) -> list[DataFile]:
+    """The files of the split."""
+    found = {str(split): list(map(str, files)) for split, files in (builder.config.data_files or {}).items()}
+    names = list(found) if settings.split == "all" else [name.strip() for name in settings.split.split("+")]
+    if not set(names) <= set(found):
+        raise ValueError(f"bad split {settings.split!r}, expected one of {list(found)}")
+    return [_file(settings, builder, path) for name in names for path in found[name]]
+
+
+def _file(settings: Hub, builder: Any, path: str) -> DataFile:
+    if "://" not in path:
+        folder = os.path.realpath(str(settings.dataset))
+        inside = Path(path).is_relative_to(folder)
+        name = Path(str(settings.dataset), Path(path).relative_to(folder)) if inside else Path(path)
+        return DataFile(shown(name), lambda: Path(path).open("rb"))
+    from datasets import DownloadConfig
+    from datasets.utils.file_utils import xopen  # connects again where the connection is lost
+
+    access = DownloadConfig(token=builder.token, storage_options=builder.storage_options)
+    return DataFile(path, functools.partial(xopen, path, "rb", download_config=access))
+
+
+def _options(builder: Any) -> dict[str, Any] | None:
+    """What the dataset's card says of how its files are to be read; None where only ``datasets`` can."""
+    config = builder.config
+    plain = type(config)(name=config.name)
+    known = {"data_files", "data_dir", "description", "features", "version"}
+    changed = {
+        name: value
+        for name, value in vars(config).items()
+        if name not in known and value != getattr(plain, name, None)
+    }
+    options = {}
+    for name, ours in (("delimiter", "delimiter"), ("sep", "delimiter"), ("field", "field")):
+        if (value := changed.pop(name, None)) is not None:
+            options[ours] = value
+    return None if changed else options
+
+
+def _rows_of_other_kinds(settings: Hub, builder: Any) -> Iterator[tuple[str, str]]:
+    """Label and text of each row as ``datasets`` reads them."""
+    data = builder.as_streaming_dataset(split=settings.split)
+    columns = data.column_names or list(next(iter(data), {}))
+    needed = settings.needed(columns, str(settings.dataset))
+    classes = settings.classes(data.features.to_dict() if data.features else None)
+    rows = data.select_columns(needed)  # pictures and sounds need not be decoded
+    for number, record in enumerate(rows):
+        yield settings.read(record, f"{settings.dataset}, row {number}", settings.split, classes)
+
+
+def _is_unreached(error: BaseException) -> bool:
+    return bool({kind.__name__ for kind in type(error).__mro__} & _UNREACHED)
+
+
+def _explain(settings: Hub, error: BaseException) -> str:
     what = f"corpus.documents.hub: dataset {settings.dataset!r} (revision {settings.revision!r})"
-    kinds = {kind.__name__ for kind in type(error).__mro__}
     reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
-    if kinds & _UNREACHED:
+    if _is_unreached(error):
         return (
             f"{what} could not be reached ({reason}); check the network and HF_HUB_OFFLINE, or name a local"
             " folder or another source in corpus.documents.source"

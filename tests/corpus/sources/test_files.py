@@ -36,8 +36,7 @@ def fill(folder: Path, contents: dict[str, str | bytes | pa.Table]) -> Path:
 def read(folder: Path, **settings: str) -> list[Document]:
     chosen = files.Files(folder=str(folder), **settings)
     paths = files.list_files(folder)
-    for path in paths:
-        files.check(path)
+    files.check(folder, paths)
     return list(files.documents(chosen, folder, paths))
 
 

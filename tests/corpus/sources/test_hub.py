@@ -64,8 +64,8 @@ def test_rows_of_the_split_with_their_labels(dataset: Path) -> None:
         ({"split": "tset"}, r"could not be read \(.*tset.*\['train', 'test'\]"),
         ({"config": "plian"}, r"could not be read \(.*plian.*'plain'"),
         ({"text_column": "body"}, r"no column 'body', found 'meta', 'n', 'text'; set text_column"),
-        ({"text_column": "n"}, r"row 0: column 'n' holds 0 \(int\), expected text"),
-        ({"label_column": "meta.set"}, r"row 0: no column 'meta\.set'"),
+        ({"text_column": "n"}, r"plain/train\.jsonl, line 1: column 'n' holds 0 \(int\), expected text"),
+        ({"label_column": "meta.set"}, r"plain/train\.jsonl, line 1: no column 'meta\.set'"),
         ({"dataset": "/no/such/folder"}, r"could not be re"),
     ],
 )
