@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import pydantic
 
-from steps.core.digest import code_digest, file_digest
+from steps.core.digest import code_digest
 from steps.core.errors import UserError
 from steps.core.settings import Settings, deciding, validate, without_influence
 from steps.corpus import documents as corpus_step
@@ -52,7 +52,7 @@ from steps.neurons import weights as neurons_weights
 from steps.neurons.activations import Precision
 from steps.neurons.universal import UniversalSettings
 from steps.report import page as report_page
-from steps.workflow.common import declarable, growing, plain
+from steps.workflow.common import declarable, declared, growing
 from steps.workflow.neurons import (  # noqa: F401 (for the rules)
     COMPUTING,
     GALLERIES,
@@ -307,7 +307,7 @@ class UserFiles(NamedTuple):
     corpus: list[str]
     odd_corpus: list[str]
     """Name and SHA-256 of those that Snakemake cannot hold (braces, angle brackets, control characters,
-    bytes that are no UTF-8), to be declared as parameters."""
+    bytes that are no UTF-8), or one digest of all where they are very many, to be declared as parameters."""
     models: dict[str, list[str]]
     tokenizer: list[str]
     neurons: dict[str, list[str]]
@@ -351,9 +351,7 @@ def corpus_files(config: Config) -> tuple[list[str], list[str]]:
                 f"{key}: found {shown(folder)}, expected a folder apart from {made}, which the workflow"
                 " makes; put the texts in a folder of their own"
             )
-    paths = look(folder)
-    others = [f"{shown(path)} {file_digest(path)}" for path in paths if not plain(path)]
-    return [str(path) for path in paths if plain(path)], others
+    return declared(look(folder))
 
 
 def corpus_resources(config: Config) -> dict[str, Any]:

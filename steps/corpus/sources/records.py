@@ -107,15 +107,15 @@ def decoded(stream: IO[bytes], newline: str | None = None) -> io.TextIOWrapper:
 def lines(stream: IO[bytes], longest: int) -> Iterator[str]:
     r"""The lines of a text with their line ends, which become ``\n``.
 
-    A line of more than ``longest`` characters comes in parts of at least half as many, each of which ends
-    at a blank where there is one.
+    A line of more than ``longest`` characters comes in parts of half as many, each of which ends at the
+    next blank, or of ``longest`` where there is none.
     """
     rest = ""
     with decoded(stream) as text:
         while line := rest + text.readline(longest + 1 - len(rest)):
             end = len(line)
             if end > longest and not line.endswith("\n"):
-                blanks = (at for at in range(longest, longest // 2, -1) if line[at - 1].isspace())
+                blanks = (at for at in range(longest // 2, longest) if line[at - 1].isspace())
                 end = next(blanks, longest)
             yield line[:end]
             rest = line[end:]
