@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
+import lzma
 import os
 import subprocess
 import sys
@@ -145,6 +148,75 @@ def test_pieces_are_the_text(lines: list[str], least: int) -> None:
     pieces = list(files._pieces(lines, least))
     assert "".join(pieces) == "".join(lines)
     assert all(least <= len(piece) < 4 * least + 31 for piece in pieces[:-1])
+
+
+def test_every_kind_of_file_is_read_and_the_rest_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [json.dumps({"text": f"row {number} " + "words " * 12}) for number in range(400)]
+    contents: dict[str, str | bytes | pa.Table] = {
+        "a.jsonl": "\n".join(rows[:20]),
+        "b.jsonl.gz": gzip.compress("\n".join(rows[20:200]).encode()),
+        "c.json": "\n".join(rows[200:300]),
+        "d.json": f"[{','.join(rows[300:350])}]",
+        "e.csv": "text\n" + "\n".join(json.loads(row)["text"] for row in rows[350:]),
+        "f.txt.xz": lzma.compress(b"plain words " * 20),
+        "g.docx": b"PK",
+        "sub/h.tar.gz": b"",
+        "LICENSE": "may be copied",
+        ".hidden": "",
+    }
+    fill(tmp_path / "t", contents)
+    chosen = Settings(source="files", files={"folder": str(tmp_path / "t")})
+    main(chosen, [], tmp_path / "c.parquet", tmp_path / "m.json")
+    found = pq.read_table(tmp_path / "c.parquet").to_pylist()
+    assert {row["text"] for row in found} == {json.loads(row)["text"].strip() for row in rows} | {
+        ("plain words " * 20).strip()
+    }
+    assert {row["source"] for row in found} == set("abcdef")
+    manifest = json.loads((tmp_path / "m.json").read_text("utf-8"))
+    assert manifest["files_left_out"] == ["LICENSE", "g.docx", "sub/h.tar.gz"]
+    assert manifest["inputs"]["b.jsonl.gz"] == hashlib.sha256(contents["b.jsonl.gz"]).hexdigest()
+    assert "t: 3 files left out, of a kind that is not read" in caplog.text
+    assert "(1 .docx, 1 .tar.gz, 1 without a suffix): LICENSE, g.docx, sub/h.tar.gz" in caplog.text
+
+
+def test_a_text_of_one_line_is_cut_at_blanks(tmp_path: Path) -> None:
+    text = " ".join(f"word{number}" for number in range(40_000))
+    pieces = [document.text for document in read(fill(tmp_path / "a", {"text8.txt": text}))]
+    assert "".join(pieces) == text
+    assert all(files.PIECE <= len(piece) <= 4 * files.PIECE + 100 for piece in pieces[:-1])
+    assert all(piece.endswith(" ") for piece in pieces[:-1])
+    without = [document.text for document in read(fill(tmp_path / "b", {"dna.txt": "ACGT" * 9_000}))]
+    assert "".join(without) == "ACGT" * 9_000
+    assert len(without) == 5
+
+
+def test_all_files_that_cannot_be_used_are_named_at_once(tmp_path: Path) -> None:
+    contents: dict[str, str | bytes | pa.Table] = {
+        "a.txt": "text",
+        "b.txt": "",
+        "d.md": b"\xff",
+        "e.txt": b"a\0",
+    }
+    contents |= {"c/new\nline.txt": "", "f.txt.gz": gzip.compress(b""), "g.txt": " \n", "h.txt.gz": b"no"}
+    with pytest.raises(UserError) as caught:
+        read(fill(tmp_path, contents))
+    message = str(caught.value)
+    assert message.startswith(
+        f"{tmp_path}: 7 files cannot be used (is empty: b.txt, c/new\\nline.txt, f.txt.gz;"
+    )
+    assert "not UTF-8 at byte 0 (invalid start byte), expected UTF-8 text: d.md;" in message
+    assert "binary (a NUL at byte 1), expected UTF-8 text: e.txt; holds no text: g.txt;" in message
+    assert "cannot be read (Not a gzipped file (b'no')): h.txt.gz); mend or remove them" in message
+    many = fill(tmp_path / "many", {f"{number:03}.txt": "" for number in range(500)})
+    with pytest.raises(UserError, match=r"500 files cannot be used \(is empty: 000.txt.* and 480 more\)"):
+        read(many)
+    tables = fill(tmp_path / "tables", {f"{number}.jsonl": '{"text": null}' for number in range(3)})
+    with pytest.raises(
+        UserError, match=r"3 files cannot be used \(holds no text: 0.jsonl, 1.jsonl, 2.jsonl\)"
+    ):
+        read(tables)
 
 
 def test_hidden_and_other_files_are_left_out(tmp_path: Path) -> None:

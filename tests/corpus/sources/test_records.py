@@ -73,7 +73,9 @@ def test_damaged_compressed_files_are_one_line(compression: str, damage: str) ->
         data[len(data) // 2 : len(data) // 2 + 50] = bytes(50)
     else:
         data = bytearray(b'{"text": "not compressed"}')
-    with pytest.raises(UserError, match=rf"^a\.jsonl\{compression}, line|^a\.jsonl\{compression}: ") as caught:
+    with pytest.raises(
+        UserError, match=rf"^a\.jsonl\{compression}, line|^a\.jsonl\{compression}: "
+    ) as caught:
         read(bytes(data), f"a.jsonl{compression}")
     assert "\n" not in str(caught.value)
 
