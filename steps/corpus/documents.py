@@ -64,7 +64,8 @@ class Settings(core.Settings):
     """Settings of the step."""
 
     source: Literal["embedded", "files", "hub"] = pydantic.Field(
-        "embedded", description="where the text comes from: the Python installation, a folder, a hub dataset"
+        "embedded",
+        description="embedded: this Python's library; files: a folder; hub: a Hugging Face dataset",
     )
     held_out: float = pydantic.Field(
         0.1, gt=0, lt=1, description="share of the units (source files, topics, rows) that is held out"

@@ -39,7 +39,9 @@ class Columns(Settings):
         "text", min_length=1, description="column that holds the text or messages; dots for nested objects"
     )
     label_column: str | None = pydantic.Field(
-        None, min_length=1, description="column that holds the label; dots for nested objects; null for none"
+        None,
+        min_length=1,
+        description="column that holds the label; null: the sub-folder or file, or the split of a dataset",
     )
 
     def needed(self, names: Collection[str], where: str) -> list[str]:

@@ -44,10 +44,14 @@ class Hub(Columns):
     revision: str | None = pydantic.Field(
         None, min_length=1, description="commit, tag or branch; a commit is the only one that never changes"
     )
-    config: str | None = pydantic.Field(None, min_length=1, description="configuration, where it has several")
-    split: str = pydantic.Field("train", min_length=1, description="split of the dataset that is read")
+    config: str | None = pydantic.Field(
+        None, min_length=1, description="configuration, where the dataset has several"
+    )
+    split: str = pydantic.Field(
+        "train", min_length=1, description="split that is read; several as train+test, or all"
+    )
     maximum_documents: int | None = pydantic.Field(
-        10_000, ge=2, description="how many rows are read from the start, null for all"
+        10_000, ge=2, description="rows read from the start; null: all"
     )
 
 

@@ -258,15 +258,17 @@ def test_files_elsewhere_are_read_as_files_here(monkeypatch: pytest.MonkeyPatch,
     class TimeoutException(Exception):  # noqa: N818 (of httpx)
         pass
 
-    class Broken(io.BytesIO):
-        def read(self, size: int | None = -1) -> bytes:
-            raise TimeoutException("read timed out")
+    for error in (TimeoutException, ConnectionError):
 
-        read1 = read
+        class Broken(io.BytesIO):
+            def read(self, size: int | None = -1, error: type[Exception] = error) -> bytes:
+                raise error("read timed out")
 
-    monkeypatch.setattr(hub, "_file", lambda *_: DataFile("hf://x/a.jsonl", Broken))
-    with pytest.raises(UserError, match=r"'a/b' .* could not be reached \(read timed out\)"):
-        rows()
+            read1 = read
+
+        monkeypatch.setattr(hub, "_file", lambda *_, open_=Broken: DataFile("hf://x/a.jsonl", open_))
+        with pytest.raises(UserError, match=r"'a/b' .* could not be reached \(read timed out\)"):
+            rows()
 
 
 def test_files_in_no_split_are_named(dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -332,6 +332,12 @@ def test_lines_are_the_text_and_none_is_long(text: str, longest: int) -> None:
         assert found == io.StringIO(text).readlines()
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv"])
+def test_text_that_is_no_utf8_is_one_line(name: str) -> None:
+    with pytest.raises(UserError, match=rf"^{name}: not UTF-8 \(invalid start byte\), expected UTF-8 text"):
+        read(b"text\n\xff\n" if name == "a.csv" else b'{"text": "\xff"}', name)
+
+
 def test_a_value_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(records, "LARGEST", 1_000)
     monkeypatch.setattr(records, "_READ", 100)
