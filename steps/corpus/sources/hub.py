@@ -140,9 +140,8 @@ def _rows(settings: Hub, load: Any) -> Iterator[tuple[str, str]]:
     try:
         builder = load(settings.dataset, settings.config, revision=settings.revision)
         options = _options(builder)
-        files = _files(settings, builder)
-        is_known = type(builder).__module__.rpartition(".")[2] in _KNOWN
-        if not is_known or options is None or not all(is_readable(file.name) for file in files):
+        files = [] if options is None else _files(settings, builder)
+        if options is None or not all(is_readable(file.name) for file in files):
             yield from _rows_of_other_kinds(settings, builder)
             return
         features = builder.info.features.to_dict() if builder.info.features else None
@@ -181,6 +180,8 @@ def _file(settings: Hub, builder: Any, path: str) -> DataFile:
 
 def _options(builder: Any) -> dict[str, Any] | None:
     """What the dataset's card says of how its files are to be read; None where only ``datasets`` can."""
+    if type(builder).__module__.rpartition(".")[2] not in _KNOWN:
+        return None
     config = builder.config
     plain = type(config)(name=config.name)
     known = {"data_files", "data_dir", "description", "features", "version"}
@@ -189,11 +190,12 @@ def _options(builder: Any) -> dict[str, Any] | None:
         for name, value in vars(config).items()
         if name not in known and value != getattr(plain, name, None)
     }
-    options = {}
-    for name, ours in (("delimiter", "delimiter"), ("sep", "delimiter"), ("field", "field")):
-        if (value := changed.pop(name, None)) is not None:
-            options[ours] = value
-    return None if changed else options
+    delimiter = changed.pop("sep", None)
+    changed.pop("delimiter", None)  # which is ``sep`` as well
+    field = changed.pop("field", None)
+    if changed or len(delimiter or ",") != 1:
+        return None
+    return {"delimiter": delimiter, "field": field}
 
 
 def _rows_of_other_kinds(settings: Hub, builder: Any) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import hashlib
 import io
@@ -198,12 +199,19 @@ def test_what_the_card_says_of_labels_and_layout_counts(
     assert [(d.source, d.text) for d in found] == [("pos", "a"), ("neg", "b")]
 
 
-@pytest.mark.parametrize("option", ['sep: "|"', 'delimiter: "|"'])
-def test_the_delimiter_of_the_card_counts(tmp_path: Path, option: str) -> None:
+@pytest.mark.parametrize(
+    ("option", "delimiter"), [('sep: "|"', "|"), ('delimiter: "\\t"', "\t"), ('sep: "::"', "::")]
+)
+@pytest.mark.filterwarnings("ignore:Falling back to the 'python' engine")  # of pandas, for the last one,
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # whose file datasets leaves open
+def test_the_delimiter_of_the_card_counts(tmp_path: Path, option: str, delimiter: str) -> None:
     card = f"---\nconfigs:\n- config_name: default\n  data_files: a.csv\n  {option}\n---\n"
     (tmp_path / "README.md").write_text(card, "utf-8")
-    (tmp_path / "a.csv").write_text("text|n\na,b|1\n", "utf-8")
+    (tmp_path / "a.csv").write_text(f"text{delimiter}n\na,b{delimiter}1\n", "utf-8")
     assert [d.text for d in hub.documents(settings(tmp_path, config="default"))] == ["a,b"]
+    gc.collect()
 
 
 def test_other_kinds_and_options_are_read_by_datasets(tmp_path: Path) -> None:
@@ -241,10 +249,10 @@ def test_splits_may_be_joined(dataset: Path) -> None:
 
 
 def test_files_elsewhere_are_read_as_files_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import fsspec
+    from datasets.utils import file_utils
 
     (tmp_path / "train.jsonl").write_text('{"text": "here"}', "utf-8")
-    with fsspec.open("memory://far/train.jsonl.gz", "wb") as file:
+    with file_utils.fsspec.open("memory://far/train.jsonl.gz", "wb") as file:
         file.write(gzip.compress(b'{"text": "far away"}\n'))
     with streaming() as load:
         builder = load(str(tmp_path))
