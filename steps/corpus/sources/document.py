@@ -102,7 +102,7 @@ class Columns(Settings):
 
 
 def shown(path: Path) -> str:
-    r"""A path as text: bytes that are no UTF-8 as ``\xNN``."""
+    r"""A path as text: bytes that are not UTF-8 as ``\xNN``."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 

@@ -36,7 +36,7 @@ LONGEST = 1_000_000
 """Characters of a document, about: a longer text file is cut, so that memory stays bounded."""
 
 MOST_STEMS = 32
-"""Files directly in the folder are labelled by their names where they are no more than this."""
+"""Files directly in the folder are labelled by their names up to this many."""
 
 PLAIN = "text"
 """The label of files directly in the folder where they are more."""
@@ -100,12 +100,12 @@ def look_through(folder: Path) -> Listing:
         )
     for path in listing.read:
         if not path.is_file():
-            raise UserError(f"{shown(path)}: a broken link or no regular file; remove it from the folder")
+            raise UserError(f"{shown(path)}: a broken link or not a regular file; remove it from the folder")
     return listing
 
 
 def _unreadable(error: OSError) -> None:
-    raise UserError(f"{error.filename}: cannot be read ({error.strerror}); mend or remove the folder")
+    raise UserError(f"{error.filename}: cannot be read ({error.strerror}); fix or remove the folder")
 
 
 def report_left_out(folder: Path, paths: list[Path], reason: str) -> list[str]:
@@ -136,7 +136,7 @@ def check(folder: Path, paths: list[Path]) -> list[str]:
         the SHA-256 of each.
 
     Raises:
-        UserError: some are empty or blank, cannot be read, or are no UTF-8 text (unless they are parquet).
+        UserError: some are empty or blank, cannot be read, or are not UTF-8 text (unless they are parquet).
     """
     digests, mistakes = [], []
     for path in paths:
@@ -144,7 +144,7 @@ def check(folder: Path, paths: list[Path]) -> list[str]:
             digests.append(file_digest(path))
             mistake = _mistake(path)
         except OSError as error:
-            mistake = f"cannot be read ({error.strerror}); mend or remove it"
+            mistake = f"cannot be read ({error.strerror}); fix or remove it"
         if mistake:
             mistakes.append((path, mistake))
     _refuse(folder, mistakes)
@@ -162,7 +162,7 @@ def _refuse(folder: Path, mistakes: list[tuple[Path, str]]) -> None:
             kinds.setdefault(what.partition("; ")[0], []).append(path)
         found = "; ".join(f"{what}: {_few(folder, paths)}" for what, paths in kinds.items())
         raise UserError(
-            f"{shown(folder)}: {len(mistakes)} files cannot be used ({found}); mend or remove them"
+            f"{shown(folder)}: {len(mistakes)} files cannot be used ({found}); fix or remove them"
         )
 
 
@@ -209,7 +209,7 @@ def documents(settings: Files, folder: Path, paths: list[Path]) -> Iterator[Docu
     pieces of about ``PIECE`` characters, and these, or the rows of the table, are the units.
 
     Raises:
-        UserError: files hold no text, a line no JSON object, a row not the columns asked for.
+        UserError: files hold no text, a line is not a JSON object, a row lacks a column.
     """
     alone = len(paths) == 1
     without: list[tuple[Path, str]] = []

@@ -102,7 +102,7 @@ def documents(settings: Hub) -> Iterator[Document]:
     by it, so that values are those of the files, and all others by ``datasets``.
 
     Raises:
-        UserError: the dataset cannot be reached or read, or a row has not the columns asked for.
+        UserError: the dataset cannot be reached or read, or a row lacks a column.
     """
     with streaming() as load:
         rows = itertools.islice(_rows(settings, load), settings.maximum_documents)

@@ -74,7 +74,7 @@ def opened(file: DataFile) -> Iterator[IO[bytes]]:
     """The bytes of a file, decompressed; what is damaged is also noticed while they are read in the body.
 
     Raises:
-        UserError: it cannot be read or decompressed, or is no UTF-8 where it should be.
+        UserError: it cannot be read or decompressed, or is not UTF-8 where it should be.
     """
     import pyarrow as pa
 
@@ -96,7 +96,7 @@ def opened(file: DataFile) -> Iterator[IO[bytes]]:
         raise UserError(f"{file.name}: {reason}, expected UTF-8 text; convert or remove the file") from error
     except (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{file.name}: cannot be read ({reason[:200]}); mend or remove it") from error
+        raise UserError(f"{file.name}: cannot be read ({reason[:200]}); fix or remove it") from error
 
 
 def decoded(stream: IO[bytes], newline: str | None = None) -> io.TextIOWrapper:
@@ -140,7 +140,7 @@ def records(
         field: key of the list of records in a .json file that is one object.
 
     Raises:
-        UserError: the file is damaged, or a record is no object or has not the columns asked for.
+        UserError: the file is damaged, or a record is not an object or lacks a column asked for.
     """
     suffix = kind(file.name)[0]
     with opened(file) as stream, contextlib.ExitStack() as stack:
@@ -162,7 +162,7 @@ def records(
         for number, where, record in rows:
             if not isinstance(record, Mapping):
                 found = type(record).__name__
-                raise UserError(f"{where}: found {found}, expected a JSON object; mend the line")
+                raise UserError(f"{where}: found {found}, expected a JSON object; fix the line")
             yield number, *columns.read(record, where, label, classes)
 
 
@@ -186,7 +186,7 @@ def _json_lines(text: IO[str], name: str) -> Iterator[Row]:
         except json.JSONDecodeError as error:
             raise UserError(_no_json(where, error.msg, f"character {error.pos}")) from None
         except (ValueError, RecursionError) as error:  # numbers too long, brackets too deep
-            raise UserError(f"{where}: cannot be read ({error}); mend or remove the line") from None
+            raise UserError(f"{where}: cannot be read ({error}); fix or remove the line") from None
 
 
 class _Json:
@@ -248,7 +248,7 @@ class _Json:
                 if self._ended or not is_cut:
                     raise UserError(_no_json(self._where(error.pos), error.msg)) from None
             except (ValueError, RecursionError) as error:
-                raise UserError(f"{self.where}: cannot be read ({error}); mend or remove the file") from None
+                raise UserError(f"{self.where}: cannot be read ({error}); fix or remove the file") from None
             else:
                 if end < len(self._text) or self._ended:
                     self._at = end
@@ -330,7 +330,7 @@ def _csv(text: IO[str], columns: Columns, delimiter: str, name: str) -> Iterator
                 )
             yield number, where, dict(zip(header, row, strict=True))
     except csv.Error as error:
-        raise UserError(f"{name}, line {reader.line_num}: no table ({error}); mend the file") from None
+        raise UserError(f"{name}, line {reader.line_num}: not a table ({error}); fix the file") from None
     finally:
         csv.field_size_limit(before)
 
@@ -343,7 +343,7 @@ def _open_table(stream: IO[bytes], name: str) -> Any:
         return pq.ParquetFile(stream, page_checksum_verification=True, buffer_size=1 << 20)
     except (pa.ArrowException, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"{name}: no parquet file ({reason}); mend or remove it") from error
+        raise UserError(f"{name}: not a parquet file ({reason}); fix or remove it") from error
 
 
 def _table(table: Any, columns: Columns, name: str) -> Iterator[Row]:
@@ -365,7 +365,7 @@ def _table(table: Any, columns: Columns, name: str) -> Iterator[Row]:
                 yield number, f"{name}, row {number}", record
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"{name}: damaged parquet file ({reason}); mend or remove it") from error
+        raise UserError(f"{name}: damaged parquet file ({reason}); fix or remove it") from error
 
 
 def _features(table: Any) -> Any:
@@ -378,7 +378,7 @@ def _features(table: Any) -> Any:
 
 
 def _no_json(where: str, reason: str, at: str = "") -> str:
-    return f"{where}: not JSON ({reason}{f' at {at}' if at else ''}); mend or remove the line"
+    return f"{where}: not JSON ({reason}{f' at {at}' if at else ''}); fix or remove the line"
 
 
 def _too_large(where: str) -> str:

@@ -208,7 +208,7 @@ def test_all_files_that_cannot_be_used_are_named_at_once(tmp_path: Path) -> None
     )
     assert "not UTF-8 at byte 0 (invalid start byte), expected UTF-8 text: d.md;" in message
     assert "binary (a NUL at byte 1), expected UTF-8 text: e.txt; holds no text: g.txt;" in message
-    assert "cannot be read (Not a gzipped file (b'no')): h.txt.gz); mend or remove them" in message
+    assert "cannot be read (Not a gzipped file (b'no')): h.txt.gz); fix or remove them" in message
     many = fill(tmp_path / "many", {f"{number:03}.txt": "" for number in range(500)})
     with pytest.raises(UserError, match=r"500 files cannot be used \(is empty: 000.txt.* and 480 more\)"):
         read(many)
@@ -254,7 +254,7 @@ MISTAKES: dict[str, tuple[dict[str, str | bytes | pa.Table], dict[str, str], str
     "deep": ({"a.jsonl": "[" * 100_000}, {}, r"a\.jsonl, line 1: cannot be read"),
     "long": ({"a.jsonl": '{"text": ' + "1" * 5_000 + "}"}, {}, r"a\.jsonl, line 1: cannot be read"),
     "list": ({"a.jsonl": '{"text": "a", "l": []}'}, {"label_column": "l"}, r"line 1: column 'l' holds \[\]"),
-    "no parquet": ({"a.parquet": b"PAR1 PAR1"}, {}, r"a\.parquet: no parquet file"),
+    "no parquet": ({"a.parquet": b"PAR1 PAR1"}, {}, r"a\.parquet: not a parquet file"),
     "column": ({"a.parquet": pa.table({"body": ["a"]})}, {}, r"a\.parquet: no column 'text', found 'body'"),
     "numbers": (
         {"a.parquet": pa.table({"text": [1]})},
@@ -298,7 +298,7 @@ def test_folders_that_hold_nothing(tmp_path: Path) -> None:
         files.list_files(tmp_path)
     (tmp_path / "link.txt").unlink()
     os.mkfifo(tmp_path / "pipe.txt")
-    with pytest.raises(UserError, match=r"pipe\.txt: .*no regular file"):
+    with pytest.raises(UserError, match=r"pipe\.txt: .*not a regular file"):
         files.list_files(tmp_path)
 
 

@@ -204,7 +204,7 @@ def test_a_long_field_of_a_table_is_one_text() -> None:
         ("text;l\na;b\n", r"^a\.csv: no column 'text', found 'text;l'"),
         ("text,l\na,b\n\nc,d,e\n", r"^a\.csv, line 4: found 3 fields, expected 2"),
         ('text,l\n"a\nb",c\nd\n', r"^a\.csv, line 4: found 1 fields, expected 2"),
-        ('text\n"never closed\n', r"^a\.csv, line \d: no table \(unexpected end of data\)"),
+        ('text\n"never closed\n', r"^a\.csv, line \d: not a table \(unexpected end of data\)"),
         ("text,text\na,b\n", r"^a\.csv, line 1: found the column 'text' twice"),
     ],
 )
@@ -345,5 +345,5 @@ def test_a_value_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch, t
     for name in ("a.json", "a.jsonl"):
         with pytest.raises(UserError, match=rf"^{name}, line 1: found a value of more than 1,000 characters"):
             read(row, name)
-    with pytest.raises(UserError, match=r"^a\.csv, line \d: no table \(field larger"):
+    with pytest.raises(UserError, match=r"^a\.csv, line \d: not a table \(field larger"):
         read("text\n" + "x" * 5_000, "a.csv")
