@@ -130,7 +130,7 @@ def test_who_imports_whom() -> None:
         ("corpus/documents.py", "from steps.language_models import train"),
         ("report/page.py", "import steps.corpus"),
         ("neurons/report.py", "from steps.report import page"),
-        ("neurons/report.py", "from steps.corpus import files"),
+        ("neurons/report.py", "from steps.corpus.sources import files"),
         ("interp/loading.py", "import steps.report.page"),
         ("interp/forward.py", "from steps.language_models import train"),
         ("neurons/dump.py", "import steps.workflow"),

@@ -10,8 +10,9 @@ Writes a parquet table with one row per document, in the order of the source:
     split     str  train or held_out
     text      str  without blanks at either end
 
-and a manifest in JSON with the counts by side and label, what was left out, the SHA-256 of every
-input, the Python version of a frozen text, the settings, the code and the library versions.
+and a manifest in JSON with the counts by side and label, the documents and files that were left out,
+the SHA-256 of every input, the Python version of a frozen text, the settings, the code and the
+library versions.
 
 A document of at most ``minimum_characters`` is left out (Gurnee et al. 2024 drop 50 and fewer),
 and so is one whose text is there already; a text on both sides stays in train.
@@ -37,13 +38,13 @@ from steps.core import settings as core
 from steps.core.digest import code_digest, file_digest, seed
 from steps.core.errors import UserError
 from steps.core.runner import Output, run
-from steps.corpus import embedded as embedded_source
-from steps.corpus import files as files_source
-from steps.corpus import hub as hub_source
-from steps.corpus.document import Document, shown
-from steps.corpus.embedded import Embedded
-from steps.corpus.files import Files
-from steps.corpus.hub import Hub
+from steps.corpus.sources import embedded as embedded_source
+from steps.corpus.sources import files as files_source
+from steps.corpus.sources import hub as hub_source
+from steps.corpus.sources.document import Document, shown
+from steps.corpus.sources.embedded import Embedded
+from steps.corpus.sources.files import Files
+from steps.corpus.sources.hub import Hub
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,7 +64,8 @@ class Settings(core.Settings):
     """Settings of the step."""
 
     source: Literal["embedded", "files", "hub"] = pydantic.Field(
-        "embedded", description="where the text comes from: the Python installation, a folder, a hub dataset"
+        "embedded",
+        description="embedded: this Python's library; files: a folder; hub: a Hugging Face dataset",
     )
     held_out: float = pydantic.Field(
         0.1, gt=0, lt=1, description="share of the units (source files, topics, rows) that is held out"
@@ -137,6 +139,7 @@ def write_corpus(documents: Iterable[Document], settings: Settings, out: Path) -
     """
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     schema = pa.schema([(name, pa.string()) for name in ("document", "source", "split", "text")])
@@ -147,7 +150,7 @@ def write_corpus(documents: Iterable[Document], settings: Settings, out: Path) -
         with pq.ParquetFile(spool) as file:
             keys = file.read(columns=["hash", "digest", "source", "characters"])
             hashes = keys["hash"].to_numpy()
-            held_out = hashes < _threshold(hashes, settings.held_out)
+            held_out = hashes < _threshold(hashes, settings.held_out, counts.short)
             keep = _keep(keys["digest"].to_pylist(), held_out)
             counts.repeated = int((~keep).sum())
             sides = np.where(held_out, "held_out", "train")
@@ -157,8 +160,10 @@ def write_corpus(documents: Iterable[Document], settings: Settings, out: Path) -
             for kept, (side, source, characters) in zip(keep.tolist(), rows, strict=True):
                 if kept:
                     counts.add(side, source, characters)
-            _check(counts)
-            _warn(counts, settings.held_out)
+            _check(counts, settings)
+            units = keys.group_by("source").aggregate([("hash", "min"), ("hash", "max")])
+            has_one = pc.equal(units["hash_min"], units["hash_max"])
+            _warn(counts, settings.held_out, set(units.filter(has_one)["source"].to_pylist()))
             start = 0
             with pq.ParquetWriter(out, schema, compression="zstd", write_page_checksum=True) as writer:
                 for group in range(file.num_row_groups):
@@ -219,21 +224,33 @@ def _encodable(text: str) -> str:
     return text
 
 
-def _threshold(hashes: np.ndarray, held_out: float) -> int:
+def _threshold(hashes: np.ndarray, held_out: float, short: int) -> int:
     """Units whose hash is below this are held out: at least one unit, and never all.
 
     Args:
         hashes: of the unit of each document, 63 bits.
         held_out: the share that is wanted.
+        short: documents that were left out as too short.
     """
-    if not len(hashes) or hashes.min() == hashes.max():
+    if not len(hashes):
         raise UserError(
-            f"corpus.documents: found {'one source file, topic or row' if len(hashes) else 'no text'} that is"
-            " long enough, expected two at least, one to train on and one to hold out; add text or lower"
-            " corpus.documents.minimum_characters"
+            f"corpus.documents: found no text that is long enough, expected two documents at least;"
+            f" {_more_text(short)}"
+        )
+    if hashes.min() == hashes.max():
+        raise UserError(
+            "corpus.documents: found one source file, topic or row that is long enough, expected two at"
+            f" least, one to train on and one to hold out; {_more_text(short)}. A single text file is cut"
+            f" into pieces of {files_source.PIECE:,} to {4 * files_source.PIECE:,} characters"
         )
     wanted = int(held_out * 2**63)
     return int(min(max(wanted, hashes.min() + 1), hashes.max()))
+
+
+def _more_text(short: int) -> str:
+    """What to do where too little is left."""
+    lower = f", or lower corpus.documents.minimum_characters ({short} left out as too short)" if short else ""
+    return f"add text{lower}"
 
 
 def _keep(digests: list[bytes], held_out: np.ndarray) -> np.ndarray:
@@ -250,24 +267,34 @@ def _keep(digests: list[bytes], held_out: np.ndarray) -> np.ndarray:
     return keep
 
 
-def _check(counts: Counts) -> None:
+def _check(counts: Counts, settings: Settings) -> None:
     for side, documents in counts.documents.items():
         if not documents:
             raise UserError(
                 f"corpus.documents: no document is left for the side {side!r} after {counts.short} that are"
-                f" too short and {counts.repeated} repeated ones were left out; add text or lower"
-                " corpus.documents.minimum_characters"
+                f" too short and {counts.repeated} repeated ones were left out; {_more_text(counts.short)}"
             )
     labels = set().union(*counts.documents.values())
     if len(labels) > MOST_LABELS:
+        by_folder = settings.source == "files" and settings.files.label_column is None
         raise UserError(
-            f"corpus.documents: found {len(labels)} labels, expected {MOST_LABELS} at most; set label_column"
-            " to a column with fewer values or leave it out"
+            f"corpus.documents: found {len(labels)} labels, expected {MOST_LABELS} at most; "
+            + (
+                "put the files into fewer sub-folders, whose names are the labels"
+                if by_folder
+                else "set label_column to a column with fewer values, or leave it out"
+            )
         )
 
 
-def _warn(counts: Counts, wanted: float) -> None:
-    """Say where a side is far from what was wanted: units are few, or of very different size."""
+def _warn(counts: Counts, wanted: float, of_one_unit: set[str]) -> None:
+    """Say where a side is far from what was wanted: units are few, or of very different size.
+
+    Args:
+        counts: of both sides.
+        wanted: share of the units that should be held out.
+        of_one_unit: labels that a single unit has.
+    """
     characters = {side: sum(found.values()) for side, found in counts.characters.items()}
     share = characters["held_out"] / sum(characters.values())
     if not wanted / 2 <= share <= min(2 * wanted, (1 + wanted) / 2):
@@ -279,11 +306,21 @@ def _warn(counts: Counts, wanted: float) -> None:
         )
     train, held_out = (set(counts.documents[side]) for side in ("train", "held_out"))
     if one_sided := sorted(train ^ held_out):
+        single = len(of_one_unit.intersection(one_sided))
+        remedies = []
+        if single:
+            remedies.append(
+                f"{single} of them {'is' if single == 1 else 'are'} of a single file, topic or row, which is"
+                " never on both sides: put several files into each sub-folder, or set label_column"
+            )
+        if single < len(one_sided):
+            remedies.append("divide files, or take another corpus.documents.seed")
         logger.warning(
-            "corpus.documents: %d of %d labels are on one side only (%s); divide files or change the seed",
+            "corpus.documents: %d of %d labels are on one side only (%s); %s",
             len(one_sided),
             len(train | held_out),
             ", ".join(map(repr, one_sided[:3])) + (", ..." if len(one_sided) > 3 else ""),
+            "; for the others: ".join(remedies),
         )
 
 
@@ -298,12 +335,19 @@ def main(settings: Settings, snapshot: list[Path], out: Output, manifest: Output
         documents = embedded_source.documents(settings.embedded, snapshot[0], settings.threads)
     elif settings.source == "files":
         folder = Path(str(settings.files.folder))
-        paths = files_source.list_files(folder)
-        about["inputs"] = {shown(path.relative_to(folder)): files_source.check(path) for path in paths}
+        paths, others = files_source.look_through(folder)
+        digests = files_source.check(folder, paths)
+        names = [shown(path.relative_to(folder)) for path in paths]
+        about["inputs"] = dict(zip(names, digests, strict=True))
+        reason = f"of a kind that is not read (read are {files_source.KINDS})"
+        about["files_left_out"] = files_source.report_left_out(folder, others, reason)
         documents = files_source.documents(settings.files, folder, paths)
     else:
         about["inputs"] = hub_source.inputs(settings.hub)
         about["commit"] = hub_source.commit(settings.hub)
+        folder, reason = Path(str(settings.hub.dataset)), "in no split of the dataset"
+        others = hub_source.unclaimed(settings.hub)
+        about["files_left_out"] = files_source.report_left_out(folder, others, reason)
         documents = hub_source.documents(settings.hub)
     counts = write_corpus(documents, settings, out)
     libraries = ("datasets", "pyarrow")

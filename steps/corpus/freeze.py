@@ -45,7 +45,7 @@ CHARACTERS = 256
 """Code points in one row of character names."""
 
 LAST_CHARACTER = 0xFFFF
-"""The last code point that is named: those above are mostly numbered or from scripts of old."""
+"""The last code point that is named: those above are mostly numbered or from historic scripts."""
 
 _NUMBERED = re.compile(r"(-[0-9A-F]{4,6}$)|^HANGUL SYLLABLE ")
 

@@ -15,13 +15,13 @@ from typing import Annotated, Any, Literal, NamedTuple
 import pydantic
 
 from steps.core import sources
-from steps.core.digest import code_digest, file_digest
+from steps.core.digest import code_digest
 from steps.core.errors import UserError
 from steps.core.settings import Settings, deciding, validate, without_influence
 from steps.corpus import documents as corpus_step
-from steps.corpus import files as corpus_folder
-from steps.corpus import hub as corpus_hub
-from steps.corpus.document import shown
+from steps.corpus.sources import files as corpus_folder
+from steps.corpus.sources import hub as corpus_hub
+from steps.corpus.sources.document import shown
 from steps.interp import loading
 from steps.language_models import rows as language_models_rows
 from steps.language_models import tokenizer as language_models_tokenizer
@@ -52,7 +52,7 @@ from steps.neurons.activations.store import Precision
 from steps.neurons.explanations import text as explained_text
 from steps.neurons.selection.universal import UniversalSettings
 from steps.report import page as report_page
-from steps.workflow.common import declarable, growing, plain
+from steps.workflow.common import declarable, declared, growing
 from steps.workflow.neurons import (  # noqa: F401 (for the rules)
     COMPUTING,
     GALLERIES,
@@ -303,7 +303,7 @@ class UserFiles(NamedTuple):
     corpus: list[str]
     odd_corpus: list[str]
     """Name and SHA-256 of those that Snakemake cannot hold (braces, angle brackets, control characters,
-    bytes that are no UTF-8), to be declared as parameters."""
+    bytes that are no UTF-8), or one digest of all where they are very many, to be declared as parameters."""
     models: dict[str, list[str]]
     tokenizer: list[str]
     neurons: dict[str, list[str]]
@@ -347,9 +347,7 @@ def corpus_files(config: Config) -> tuple[list[str], list[str]]:
                 f"{key}: found {shown(folder)}, expected a folder apart from {made}, which the workflow"
                 " makes; put the texts in a folder of their own"
             )
-    paths = look(folder)
-    others = [f"{shown(path)} {file_digest(path)}" for path in paths if not plain(path)]
-    return [str(path) for path in paths if plain(path)], others
+    return declared(look(folder))
 
 
 def corpus_resources(config: Config) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steps.core.errors import UserError
-from steps.corpus.document import shown
+from steps.corpus.sources.document import shown
 from steps.neurons import explain as neurons_explain
 from steps.neurons import figure as neurons_figure
 from steps.neurons import histograms as neurons_histograms

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from steps.core.errors import UserError
 from steps.core.settings import validate
 from steps.corpus import freeze
-from steps.corpus.document import Document
 from steps.corpus.documents import Settings, main, write_corpus
+from steps.corpus.sources.document import Document
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = "A sentence that stands word for word in the docstrings of two of the source files."
@@ -59,6 +59,48 @@ def test_a_share_far_from_what_was_asked_and_labels_on_one_side_are_said(
     held_out = corpus([*even, large], tmp_path / "c.parquet", held_out=0.2)[-1]["split"] == "held_out"
     assert ("held_out: 0.9" if held_out else "held_out: 0.01") in caplog.text
     assert "1 of 3 labels are on one side only ('c')" in caplog.text
+
+
+def test_the_remedy_for_labels_on_one_side_is_one_that_helps(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = [
+        Document(f"{n}.txt", f"{n}#{i}", f"{n}", f"{n} {i} " + "x" * 60) for n in "abcd" for i in range(9)
+    ]
+    corpus(files, tmp_path / "c.parquet", held_out=0.4)
+    assert "4 of 4 labels are on one side only ('a', 'b', 'c', ...)" in caplog.text
+    assert "4 of them are of a single file, topic or row" in caplog.text
+    assert "put several files into each sub-folder, or set label_column" in caplog.text
+    assert "corpus.documents.seed" not in caplog.text
+    caplog.clear()
+    pairs = [Document(f"{n}{k}", f"{n}{k}", n, f"{n} {k} " + "x" * 60) for n in "abcdefgh" for k in "12"]
+    corpus(pairs, tmp_path / "c.parquet", held_out=0.3)
+    assert "labels are on one side only" in caplog.text
+    assert "divide files, or take another corpus.documents.seed" in caplog.text
+    assert "single file" not in caplog.text
+
+
+def test_a_lower_limit_is_proposed_only_where_it_helps(tmp_path: Path) -> None:
+    def told(*documents: Document) -> str:
+        with pytest.raises(UserError) as caught:
+            corpus(documents, tmp_path / "c.parquet")
+        return str(caught.value)
+
+    short = Document("s", "s", "a", "short")
+    twins = [Document(f"u{i}", f"u{i}", "a", "the same " * 20) for i in range(2)]
+    for lacking in ([], [short], units(1), [*units(1), short], twins, [*twins, short]):
+        assert ("minimum_characters (1 left out" in told(*lacking)) == (short in lacking)
+        assert "add text" in told(*lacking)
+
+
+def test_many_sub_folders_are_many_labels(tmp_path: Path) -> None:
+    many = [Document(f"u{i}", f"u{i}", f"label {i}", f"{i} " * 60) for i in range(1001)]
+    for settings, message in (
+        ({"folder": "t"}, "put the files into fewer sub-folders, whose names are the labels"),
+        ({"folder": "t", "label_column": "l"}, "set label_column to a column with fewer values"),
+    ):
+        with pytest.raises(UserError, match=f"found 1001 labels, expected 1000 at most; {message}"):
+            corpus(many, tmp_path / "c.parquet", source="files", files=settings)
 
 
 def test_the_side_depends_on_the_name_of_the_unit_alone(tmp_path: Path) -> None:

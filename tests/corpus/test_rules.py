@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 from steps.corpus import freeze
+from steps.workflow import common
+from steps.workflow.common import MOST_FILES
 from tests.warm.start import environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,3 +94,43 @@ def test_mistakes_are_found_before_anything_runs(tmp_path: Path) -> None:
     done = snakemake(tmp_path, "corpus", "--config", 'corpus={"documents": {"held_ouut": 0.2}}')
     assert done.returncode == 1
     assert "corpus.documents.held_ouut: unknown key (found '0.2'), did you mean 'held_out'?" in done.stderr
+
+
+def test_very_many_files_are_declared_by_one_digest(tmp_path: Path) -> None:
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for number in range(MOST_FILES + 1):
+        (texts / f"{number:05}.txt").write_text(f"text number {number:05} " + "words " * 12, "utf-8")
+    options = ("corpus", "--config", own("texts"))
+    done = snakemake(tmp_path, *options)
+    assert done.returncode == 0, done.stderr
+    assert len(pq.read_table(tmp_path / "data/corpora/own/documents.parquet")) == MOST_FILES + 1
+    assert "Nothing to be done" in snakemake(tmp_path, *options).stderr
+    one = texts / "05000.txt"
+    one.write_text(one.read_text("utf-8").replace("words", "terms"), "utf-8")  # of the same size
+    done = snakemake(tmp_path, *options, "--dry-run")
+    assert "Params have changed" in done.stdout + done.stderr
+
+
+def test_a_digest_of_many_files_sees_paths_sizes_and_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(common, "MOST_FILES", 2)
+    paths = [tmp_path / name for name in ("a.txt", "{b}.txt", "\udcff.txt")]
+    for path in paths:
+        path.write_text("text", "utf-8")
+        os.utime(path, ns=(10**18, 10**18))
+    inputs, (before,) = common.declared(paths)
+    assert inputs == []
+    assert common.declared(paths) == ([], [before])
+    os.utime(paths[1], ns=(10**18, 10**18 + 1))
+    seen = {before, *common.declared(paths)[1]}
+    paths[2].write_text("longer", "utf-8")
+    os.utime(paths[2], ns=(10**18, 10**18))
+    seen.update(common.declared(paths)[1])
+    paths[0] = paths[0].rename(tmp_path / "c.txt")
+    seen.update(common.declared(paths)[1])
+    assert len(seen) == 4
+    assert common.declared(paths[:2])[0] == [str(paths[0])]
+    (braces,) = common.declared(paths[:2])[1]
+    assert braces == f"{paths[1]} {hashlib.sha256(b'text').hexdigest()}"

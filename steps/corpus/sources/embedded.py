@@ -18,7 +18,7 @@ import pydantic
 
 from steps.core.settings import Settings
 from steps.core.stores import open_table, read_table
-from steps.corpus.document import Document
+from steps.corpus.sources.document import Document
 
 logger = logging.getLogger("reprise")
 
@@ -93,7 +93,7 @@ def python_version(snapshot: Path) -> str:
     """The version of the Python that was frozen.
 
     Raises:
-        UserError: the file is no frozen snapshot.
+        UserError: the file is not a frozen snapshot.
     """
     with open_table(snapshot, COLUMNS) as table:
         version = (table.schema_arrow.metadata or {}).get(b"python", b"unknown")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from steps.corpus import freeze
-from steps.corpus.embedded import Embedded, documents, python_version, split_source
+from steps.corpus.sources.embedded import Embedded, documents, python_version, split_source
 
 SOURCE = '''"""Module text.
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
+import lzma
 import os
 import subprocess
 import sys
@@ -15,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.core.errors import UserError
-from steps.corpus import files
-from steps.corpus.document import Document
 from steps.corpus.documents import Settings, main
+from steps.corpus.sources import files
+from steps.corpus.sources.document import Document
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def fill(folder: Path, contents: dict[str, str | bytes | pa.Table]) -> Path:
@@ -36,8 +39,7 @@ def fill(folder: Path, contents: dict[str, str | bytes | pa.Table]) -> Path:
 def read(folder: Path, **settings: str) -> list[Document]:
     chosen = files.Files(folder=str(folder), **settings)
     paths = files.list_files(folder)
-    for path in paths:
-        files.check(path)
+    files.check(folder, paths)
     return list(files.documents(chosen, folder, paths))
 
 
@@ -148,6 +150,75 @@ def test_pieces_are_the_text(lines: list[str], least: int) -> None:
     assert all(least <= len(piece) < 4 * least + 31 for piece in pieces[:-1])
 
 
+def test_every_kind_of_file_is_read_and_the_rest_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [json.dumps({"text": f"row {number} " + "words " * 12}) for number in range(400)]
+    contents: dict[str, str | bytes | pa.Table] = {
+        "a.jsonl": "\n".join(rows[:20]),
+        "b.jsonl.gz": gzip.compress("\n".join(rows[20:200]).encode()),
+        "c.json": "\n".join(rows[200:300]),
+        "d.json": f"[{','.join(rows[300:350])}]",
+        "e.csv": "text\n" + "\n".join(json.loads(row)["text"] for row in rows[350:]),
+        "f.txt.xz": lzma.compress(b"plain words " * 20),
+        "g.docx": b"PK",
+        "sub/h.tar.gz": b"",
+        "LICENSE": "may be copied",
+        ".hidden": "",
+    }
+    fill(tmp_path / "t", contents)
+    chosen = Settings(source="files", files={"folder": str(tmp_path / "t")})
+    main(chosen, [], tmp_path / "c.parquet", tmp_path / "m.json")
+    found = pq.read_table(tmp_path / "c.parquet").to_pylist()
+    assert {row["text"] for row in found} == {json.loads(row)["text"].strip() for row in rows} | {
+        ("plain words " * 20).strip()
+    }
+    assert {row["source"] for row in found} == set("abcdef")
+    manifest = json.loads((tmp_path / "m.json").read_text("utf-8"))
+    assert manifest["files_left_out"] == ["LICENSE", "g.docx", "sub/h.tar.gz"]
+    assert manifest["inputs"]["b.jsonl.gz"] == hashlib.sha256(contents["b.jsonl.gz"]).hexdigest()
+    assert "t: 3 files left out, of a kind that is not read" in caplog.text
+    assert "(1 .docx, 1 .tar.gz, 1 without a suffix): LICENSE, g.docx, sub/h.tar.gz" in caplog.text
+
+
+def test_a_text_of_one_line_is_cut_at_blanks(tmp_path: Path) -> None:
+    text = " ".join(f"word{number}" for number in range(40_000))
+    pieces = [document.text for document in read(fill(tmp_path / "a", {"text8.txt": text}))]
+    assert "".join(pieces) == text
+    assert all(files.PIECE <= len(piece) <= 4 * files.PIECE + 100 for piece in pieces[:-1])
+    assert all(piece.endswith(" ") for piece in pieces[:-1])
+    without = [document.text for document in read(fill(tmp_path / "b", {"dna.txt": "ACGT" * 9_000}))]
+    assert "".join(without) == "ACGT" * 9_000
+    assert len(without) == 5
+
+
+def test_all_files_that_cannot_be_used_are_named_at_once(tmp_path: Path) -> None:
+    contents: dict[str, str | bytes | pa.Table] = {
+        "a.txt": "text",
+        "b.txt": "",
+        "d.md": b"\xff",
+        "e.txt": b"a\0",
+    }
+    contents |= {"c/new\nline.txt": "", "f.txt.gz": gzip.compress(b""), "g.txt": " \n", "h.txt.gz": b"no"}
+    with pytest.raises(UserError) as caught:
+        read(fill(tmp_path, contents))
+    message = str(caught.value)
+    assert message.startswith(
+        f"{tmp_path}: 7 files cannot be used (is empty: b.txt, c/new\\nline.txt, f.txt.gz;"
+    )
+    assert "not UTF-8 at byte 0 (invalid start byte), expected UTF-8 text: d.md;" in message
+    assert "binary (a NUL at byte 1), expected UTF-8 text: e.txt; holds no text: g.txt;" in message
+    assert "cannot be read (Not a gzipped file (b'no')): h.txt.gz); fix or remove them" in message
+    many = fill(tmp_path / "many", {f"{number:03}.txt": "" for number in range(500)})
+    with pytest.raises(UserError, match=r"500 files cannot be used \(is empty: 000.txt.* and 480 more\)"):
+        read(many)
+    tables = fill(tmp_path / "tables", {f"{number}.jsonl": '{"text": null}' for number in range(3)})
+    with pytest.raises(
+        UserError, match=r"3 files cannot be used \(holds no text: 0.jsonl, 1.jsonl, 2.jsonl\)"
+    ):
+        read(tables)
+
+
 def test_hidden_and_other_files_are_left_out(tmp_path: Path) -> None:
     fill(tmp_path, {"a.txt": "a", ".b.txt": "b", ".git/c.txt": "c", "d.py": "d", "e.txt.bak": "e"})
     assert files.list_files(tmp_path) == [tmp_path / "a.txt"]
@@ -183,7 +254,7 @@ MISTAKES: dict[str, tuple[dict[str, str | bytes | pa.Table], dict[str, str], str
     "deep": ({"a.jsonl": "[" * 100_000}, {}, r"a\.jsonl, line 1: cannot be read"),
     "long": ({"a.jsonl": '{"text": ' + "1" * 5_000 + "}"}, {}, r"a\.jsonl, line 1: cannot be read"),
     "list": ({"a.jsonl": '{"text": "a", "l": []}'}, {"label_column": "l"}, r"line 1: column 'l' holds \[\]"),
-    "no parquet": ({"a.parquet": b"PAR1 PAR1"}, {}, r"a\.parquet: no parquet file"),
+    "no parquet": ({"a.parquet": b"PAR1 PAR1"}, {}, r"a\.parquet: not a parquet file"),
     "column": ({"a.parquet": pa.table({"body": ["a"]})}, {}, r"a\.parquet: no column 'text', found 'body'"),
     "numbers": (
         {"a.parquet": pa.table({"text": [1]})},
@@ -227,7 +298,7 @@ def test_folders_that_hold_nothing(tmp_path: Path) -> None:
         files.list_files(tmp_path)
     (tmp_path / "link.txt").unlink()
     os.mkfifo(tmp_path / "pipe.txt")
-    with pytest.raises(UserError, match=r"pipe\.txt: .*no regular file"):
+    with pytest.raises(UserError, match=r"pipe\.txt: .*not a regular file"):
         files.list_files(tmp_path)
 
 

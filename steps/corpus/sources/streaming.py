@@ -11,9 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-BATCH = 1_000
-"""Records read at once."""
-
 _CACHES = ("HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_HUB_CACHE")
 
 _QUIET = {
@@ -26,19 +23,14 @@ _QUIET = {
 
 
 @contextlib.contextmanager
-def streaming(offline: bool = False) -> Iterator[Callable[..., Any]]:
-    """Give ``datasets.load_dataset`` for streams, with its caches in a folder that goes away.
+def streaming() -> Iterator[Callable[..., Any]]:
+    """Give ``datasets.load_dataset_builder``, with its caches in a folder that goes away.
 
     ``datasets`` writes lock files, dataset cards and code there even when it streams. It takes its
     settings from the environment when it is imported.
-
-    Args:
-        offline: whether the network is forbidden, which ``HF_HUB_OFFLINE`` does as well.
     """
     with tempfile.TemporaryDirectory(prefix="reprise-") as cache:
         variables = {**_QUIET, **{name: str(Path(cache, name.lower())) for name in _CACHES}}
-        if offline:
-            variables["HF_HUB_OFFLINE"] = "1"
         before = {name: os.environ.get(name) for name in variables}
         os.environ.update(variables)
         try:
@@ -49,7 +41,7 @@ def streaming(offline: bool = False) -> Iterator[Callable[..., Any]]:
             datasets.disable_progress_bars()
             datasets.logging.set_verbosity(logging.CRITICAL)  # what it says, its exception says too
             hub_logging.set_verbosity(logging.CRITICAL)
-            yield functools.partial(datasets.load_dataset, streaming=True, cache_dir=cache)
+            yield functools.partial(datasets.load_dataset_builder, cache_dir=cache)
         finally:
             for name, value in before.items():
                 os.environ.pop(name)
