@@ -16,6 +16,7 @@ configfile: f"{workflow.basedir}/config/default.yaml"
 
 
 try:
+    chapters.require_unique_keys(workflow.configfiles)
     settings = chapters.configure(config)
     user_files = chapters.user_files(settings)
     chapters.require_parts(settings)

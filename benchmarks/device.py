@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from benchmarks import made
-from benchmarks.measure import Figure
+from benchmarks.measure import Figure, in_turn
 
 DEVICE = "cuda"
 PRECISION = "float16"
@@ -69,7 +68,13 @@ def figures(folder: Path, quick: bool) -> Iterator[Figure]:
             second._computed = None
             second.on_device(0, k, right.device)
 
-    measured = _in_turn({"ours": ours, "matmul": matmul, "peak": peak, "forward": forward}, runs, device)
+    def clock() -> float:
+        if device != "cpu":
+            torch.cuda.synchronize()  # what was started has ended
+        return time.perf_counter()
+
+    sides = {"ours": ours, "matmul": matmul, "peak": peak, "forward": forward}
+    measured = in_turn(sides, runs, clock=clock)
     tokens, flop = sum(kept), 2.0 * sum(kept) * left.count * right.count
     ratios = [x / y for x, y in zip(measured["ours"], measured["matmul"], strict=True)]
     rates = [tokens / x for x in measured["ours"]]
@@ -78,7 +83,7 @@ def figures(folder: Path, quick: bool) -> Iterator[Figure]:
         for x, y in zip(measured["ours"], measured["peak"], strict=True)
     ]
     dumped = [block * blocks / x for x in measured["forward"]]
-    sides = {name: statistics.median(seconds) for name, seconds in measured.items()}
+    medians = {name: statistics.median(seconds) for name, seconds in measured.items()}
     for name, unit, values, chosen in (
         ("neurons.device_products_over_matmul", "ratio", ratios, ("ours", "matmul")),
         ("neurons.device_products_tokens_per_second", "tokens/s", rates, ("ours",)),
@@ -90,23 +95,7 @@ def figures(folder: Path, quick: bool) -> Iterator[Figure]:
             statistics.median(values),
             unit,
             (min(values), max(values)),
-            {side: sides[side] for side in chosen},
+            {side: medians[side] for side in chosen},
             runs,
             device=device,
         )
-
-
-def _in_turn(sides: dict[str, Callable[[], Any]], runs: int, device: str) -> dict[str, list[float]]:
-    """As ``benchmarks.measure.in_turn``, waiting for the accelerator before each reading of the clock."""
-    import torch
-
-    wait = torch.cuda.synchronize if device != "cpu" else lambda: None
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(runs + 1):
-        for name, work in sides.items():
-            wait()
-            start = time.perf_counter()
-            work()
-            wait()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: values[1:] for name, values in seconds.items()}

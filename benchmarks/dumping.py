@@ -42,8 +42,8 @@ def compare(folder: Path, shape: dict[str, int], tokens: int, runs: int) -> dict
 
     def dumping() -> None:
         ledger = Ledger(folder / "dump" / "ledger.json", "activations", {})
-        write_array(ledger, "tokens", rows.reshape(-1))
-        write_array(ledger, "keep", (rows > 0).reshape(-1).astype("uint8"))
+        write_array(ledger, "tokens", rows.reshape(-1), ("token",))
+        write_array(ledger, "keep", (rows > 0).reshape(-1).astype("uint8"), ("token",))
         dump.write_blocks(ledger, source, rows, settings.block_tokens // context, settings.codec)
         ledger.finish({})
 

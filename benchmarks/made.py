@@ -59,8 +59,8 @@ def activations(
         "activations",
         {"model": seed, "tokens": [tokens, context], "exclude": [0, NEW_LINE]},
     )
-    write_array(ledger, "tokens", made.reshape(-1))
-    write_array(ledger, "keep", keep.astype("uint8"))
+    write_array(ledger, "tokens", made.reshape(-1), ("token",))
+    write_array(ledger, "keep", keep.astype("uint8"), ("token",))
     block_rows = max(1, block_tokens // context)
     codec = dump.Settings().codec
     dump.write_blocks(ledger, Normal(layers, width, seed), made, block_rows, codec)
@@ -101,8 +101,8 @@ def computed_activations(
     made_from = {"model": fingerprint, "tokens": tokens, "exclude": [0]}
     ledger = Ledger(folder / "activations" / "ledger.json", "activations", made_from)
     keep = made.reshape(-1) > 0
-    write_array(ledger, "tokens", made.reshape(-1))
-    write_array(ledger, "keep", keep.astype("uint8"))
+    write_array(ledger, "tokens", made.reshape(-1), ("token",))
+    write_array(ledger, "keep", keep.astype("uint8"), ("token",))
     ledger.finish(
         {
             "model": f"seed-{seed}",

@@ -1,21 +1,27 @@
-"""Measuring two sides in turn, and what is said about the result."""
+"""Measuring several sides in turn, by the clock or in CPU time, and what is said about the result."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 RUNS = 5
 """How often each side runs, in turn, after one run that does not count."""
+
+LOOK = 0.05
+"""Seconds between two looks at a side that has a cap."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +37,7 @@ class Figure:
         runs: how many values there are.
         bound: what is expected, such as ``at most 1.25``; empty where nothing is.
         device: where it was measured.
+        capped: how many runs of a side were stopped at its cap: it would have taken longer.
     """
 
     name: str
@@ -41,15 +48,17 @@ class Figure:
     runs: int
     bound: str = ""
     device: str = "cpu"
+    capped: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def line(self) -> str:
         """The figure as one line."""
         low, high = self.spread
         sides = ", ".join(f"{side} {value:.4g}" for side, value in self.sides.items())
+        stopped = "".join(f"; {side} stopped at its cap {n} times" for side, n in self.capped.items())
         expected = f" [expected {self.bound}]" if self.bound else ""
         return (
             f"{self.name} = {self.value:.4g} {self.unit} ({low:.4g} to {high:.4g}"
-            f" in {self.runs} runs; {sides}){expected}"
+            f" in {self.runs} runs; {sides}{stopped}){expected}"
         )
 
     def entry(self) -> dict[str, Any]:
@@ -61,37 +70,94 @@ class Figure:
             "sides": self.sides,
             "runs": self.runs,
             "machine": machine(self.device),
+            **({"capped": dict(self.capped)} if self.capped else {}),
         }
 
 
+class Capped(float):
+    """Seconds after which a side was stopped."""
+
+
+class _Stop(BaseException):
+    """A side is over its cap; no ``except Exception`` of its own holds it up."""
+
+
 def in_turn(
-    sides: Mapping[str, Callable[[], Any]], runs: int, before: Callable[[], Any] | None = None
+    sides: Mapping[str, Callable[[], Any]],
+    runs: int,
+    before: Callable[[], Any] | None = None,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+    caps: Mapping[str, float] | None = None,
+    uncounted: int = 1,
 ) -> dict[str, list[float]]:
-    """Seconds of each side, measured A B A B ... after a first round that does not count.
+    """Seconds of each side, measured A B C A B C ... after a first round that does not count.
 
     Args:
-        sides: what is measured, by name.
+        sides: what is measured, by name; two or more.
         runs: how often.
         before: what is done, unmeasured, before each measurement.
+        clock: what tells the seconds; ``cpu_seconds`` counts those of processors, of all threads and of
+            processes that a side starts.
+        caps: after how many seconds of the clock a side is stopped, where it has a limit; what it took until
+            then is a :class:`Capped`. It is stopped between two steps of Python: a call into a library ends
+            first, a process that :func:`subprocess.run` waits for is killed.
+        uncounted: how many rounds do not count.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(runs + 1):
+    for _ in range(uncounted + runs):
         for name, work in sides.items():
             if before is not None:
                 before()
-            start = time.perf_counter()
-            work()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: values[1:] for name, values in seconds.items()}
+            stopped, start = False, clock()
+            try:
+                with _stopped_at(caps[name], clock) if caps and name in caps else contextlib.nullcontext():
+                    work()
+            except _Stop:
+                stopped = True
+            taken = clock() - start
+            seconds[name].append(Capped(taken) if stopped else taken)
+    return {name: values[uncounted:] for name, values in seconds.items()}
 
 
-def ratio(name: str, seconds: Mapping[str, list[float]], bound: str) -> Figure:
-    """The first side over the second: the median of the ratios of runs that followed each other."""
-    (first, a), (second, b) = seconds.items()
-    values = [x / y for x, y in zip(a, b, strict=True)]
-    sides = {first: statistics.median(a), second: statistics.median(b)}
+@contextlib.contextmanager
+def _stopped_at(cap: float, clock: Callable[[], float]) -> Iterator[None]:
+    """Raise :class:`_Stop` in the body, once, when it has taken longer than ``cap``."""
+    start, over = clock(), False
+
+    def look(number: int, frame: Any) -> None:
+        nonlocal over
+        if not over and clock() - start > cap:
+            over = True
+            raise _Stop
+
+    earlier = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, LOOK, LOOK)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, earlier)
+
+
+def ratio(
+    name: str, seconds: Mapping[str, list[float]], bound: str, of: tuple[str, str] | None = None
+) -> Figure:
+    """One side over another: the median of the ratios of runs that followed each other.
+
+    Args:
+        name: of the figure.
+        seconds: of each side, run by run.
+        bound: what is expected; empty where nothing is.
+        of: which side over which; the first over the second where there are only two.
+    """
+    first, second = of or seconds
+    values = [x / y for x, y in zip(seconds[first], seconds[second], strict=True)]
+    sides = {side: float(statistics.median(taken)) for side, taken in seconds.items()}
+    stopped = Counter(side for side, taken in seconds.items() for value in taken if isinstance(value, Capped))
     return Figure(
-        name, statistics.median(values), "ratio", (min(values), max(values)), sides, len(values), bound
+        *(name, statistics.median(values), "ratio", (min(values), max(values)), sides, len(values), bound),
+        capped=dict(stopped),
     )
 
 

@@ -34,8 +34,6 @@ rule corpus_freeze:
         manifest="data/raw/embedded/manifest.json",
     log:
         "logs/corpus/freeze/stdlib.log",
-    benchmark:
-        "logs/corpus/freeze/stdlib.tsv"
     shell:
         "python -m steps.corpus.freeze --out {output.table:q} --manifest {output.manifest:q} --log {log:q}"
 
@@ -50,8 +48,6 @@ rule corpus_documents:
         manifest="data/corpora/{corpus}/manifest.json",
     log:
         "logs/corpus/documents/{corpus}.log",
-    benchmark:
-        "logs/corpus/documents/{corpus}.tsv"
     wildcard_constraints:
         corpus=re.escape(settings.corpus.study),
     threads: settings.corpus.documents.threads

@@ -56,8 +56,6 @@ rule language_models_tokenizer:
         "data/models/{study}/tokenizer/ledger.json",
     log:
         "logs/language_models/tokenizer/{study}/tokenizer.log",
-    benchmark:
-        "logs/language_models/tokenizer/{study}/tokenizer.tsv"
     wildcard_constraints:
         study=re.escape(settings.language_models.study),
     threads: settings.language_models.tokenizer.threads
@@ -81,8 +79,6 @@ rule language_models_rows:
         "data/models/{study}/rows/{corpus}/ledger.json",
     log:
         "logs/language_models/rows/{study}/{corpus}.log",
-    benchmark:
-        "logs/language_models/rows/{study}/{corpus}.tsv"
     wildcard_constraints:
         study=re.escape(settings.language_models.study),
         corpus=re.escape(settings.corpus.study),
@@ -108,8 +104,6 @@ if settings.language_models.models:
             "data/models/{study}/{model}/ledger.json",
         log:
             "logs/language_models/import/{study}/{model}.log",
-        benchmark:
-            "logs/language_models/import/{study}/{model}.tsv"
         wildcard_constraints:
             study=re.escape(settings.language_models.study),
             model="|".join(map(re.escape, model_names)),
@@ -136,8 +130,6 @@ else:
             "data/models/{study}/seed-{seed}/ledger.json",
         log:
             "logs/language_models/train/{study}/seed-{seed}.log",
-        benchmark:
-            "logs/language_models/train/{study}/seed-{seed}.tsv"
         wildcard_constraints:
             study=re.escape(settings.language_models.study),
             seed="|".join(map(str, settings.language_models.seeds)),
@@ -168,8 +160,6 @@ rule language_models_evaluate:
         "results/language_models/{study}/evaluations.json",
     log:
         "logs/language_models/evaluate/{study}/evaluate.log",
-    benchmark:
-        "logs/language_models/evaluate/{study}/evaluate.tsv"
     threads: settings.language_models.evaluate.threads
     resources:
         **chapters.language_model_resources(settings, "evaluate"),
@@ -188,8 +178,6 @@ rule language_models_ngrams:
         "results/language_models/{study}/ngrams.json",
     log:
         "logs/language_models/ngrams/{study}/ngrams.log",
-    benchmark:
-        "logs/language_models/ngrams/{study}/ngrams.tsv"
     resources:
         **chapters.language_model_resources(settings, "ngrams"),
     params:
@@ -219,8 +207,6 @@ rule language_models_report:
         report="results/language_models/{study}/report.json",
     log:
         "logs/language_models/report/{study}/report.log",
-    benchmark:
-        "logs/language_models/report/{study}/report.tsv"
     params:
         **step("language_models.report"),
         section=chapters.tracked(settings.language_models),

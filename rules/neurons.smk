@@ -45,8 +45,6 @@ rule neurons_dump:
         "results/neurons/{study}/activations/{model}/ledger.json",
     log:
         "logs/neurons/dump/{study}/{model}.log",
-    benchmark:
-        "logs/neurons/dump/{study}/{model}.tsv"
     wildcard_constraints:
         study=re.escape(settings.neurons.study),
     threads: settings.neurons.dump.threads
@@ -68,8 +66,6 @@ rule neurons_moments:
         "results/neurons/{study}/moments/{model}/range-{range}.safetensors",
     log:
         "logs/neurons/moments/{study}/{model}/range-{range}.log",
-    benchmark:
-        "logs/neurons/moments/{study}/{model}/range-{range}.tsv"
     wildcard_constraints:
         study=re.escape(settings.neurons.study),
     threads: settings.neurons.moments.threads
@@ -93,8 +89,6 @@ rule neurons_histograms:
         "results/neurons/{study}/histograms/ledger.json",
     log:
         "logs/neurons/histograms/{study}/histograms.log",
-    benchmark:
-        "logs/neurons/histograms/{study}/histograms.tsv"
     wildcard_constraints:
         study=re.escape(settings.neurons.study),
     threads: settings.neurons.histograms.threads
@@ -116,8 +110,6 @@ rule neurons_histograms_part:
         temp("results/neurons/{study}/parts/{model}/part-{part}/histograms.safetensors"),
     log:
         "logs/neurons/histograms_part/{study}/{model}/part-{part}.log",
-    benchmark:
-        "logs/neurons/histograms_part/{study}/{model}/part-{part}.tsv"
     wildcard_constraints:
         study=re.escape(settings.neurons.study),
     threads: settings.neurons.histograms.threads
@@ -144,8 +136,6 @@ rule neurons_products:
         ),
     log:
         "logs/neurons/products/{study}/{a}/{b}/tile-{tile}/range-{range}.log",
-    benchmark:
-        "logs/neurons/products/{study}/{a}/{b}/tile-{tile}/range-{range}.tsv"
     wildcard_constraints:
         study=re.escape(settings.neurons.study),
     threads: settings.neurons.products.threads
@@ -185,8 +175,6 @@ rule neurons_correlate:
         "results/neurons/{study}/correlations/{a}/{b}/tile-{tile}.safetensors",
     log:
         "logs/neurons/correlate/{study}/{a}/{b}/tile-{tile}.log",
-    benchmark:
-        "logs/neurons/correlate/{study}/{a}/{b}/tile-{tile}.tsv"
     wildcard_constraints:
         study=re.escape(settings.neurons.study),
     threads: settings.neurons.correlate.threads
@@ -210,8 +198,6 @@ rule neurons_baseline:
         "results/neurons/{study}/excess.parquet",
     log:
         "logs/neurons/baseline/{study}/baseline.log",
-    benchmark:
-        "logs/neurons/baseline/{study}/baseline.tsv"
     wildcard_constraints:
         study=re.escape(settings.neurons.study),
     resources:
@@ -233,8 +219,6 @@ rule neurons_clusters:
         edges="results/neurons/{study}/edges.parquet",
     log:
         "logs/neurons/clusters/{study}/clusters.log",
-    benchmark:
-        "logs/neurons/clusters/{study}/clusters.tsv"
     wildcard_constraints:
         study=re.escape(settings.neurons.study),
     threads: settings.neurons.clusters.threads
@@ -263,8 +247,6 @@ rule neurons_table:
         examples="results/neurons/{study}/examples.parquet",
     log:
         "logs/neurons/table/{study}/table.log",
-    benchmark:
-        "logs/neurons/table/{study}/table.tsv"
     wildcard_constraints:
         study=re.escape(settings.neurons.study),
     resources:
@@ -288,8 +270,6 @@ rule neurons_weights:
         effects="results/neurons/{study}/logit_effects.parquet",
     log:
         "logs/neurons/weights/{study}/weights.log",
-    benchmark:
-        "logs/neurons/weights/{study}/weights.tsv"
     wildcard_constraints:
         study=re.escape(settings.neurons.study),
     threads: settings.neurons.weights.threads
@@ -311,8 +291,6 @@ rule neurons_composition:
         "results/neurons/{study}/composition/{model}.safetensors",
     log:
         "logs/neurons/composition/{study}/{model}.log",
-    benchmark:
-        "logs/neurons/composition/{study}/{model}.tsv"
     wildcard_constraints:
         study=re.escape(settings.neurons.study),
     threads: settings.neurons.composition.threads
@@ -333,8 +311,6 @@ rule neurons_cosines:
         "results/neurons/{study}/cosines/{model}.safetensors",
     log:
         "logs/neurons/cosines/{study}/{model}.log",
-    benchmark:
-        "logs/neurons/cosines/{study}/{model}.tsv"
     wildcard_constraints:
         study=re.escape(settings.neurons.study),
     threads: settings.neurons.cosines.threads
@@ -365,8 +341,6 @@ rule neurons_roles:
         depth_data="results/neurons/{study}/figures/roles_by_depth.json",
     log:
         "logs/neurons/roles/{study}/roles.log",
-    benchmark:
-        "logs/neurons/roles/{study}/roles.tsv"
     wildcard_constraints:
         study=re.escape(settings.neurons.study),
     resources:
@@ -391,8 +365,6 @@ rule neurons_logit_histograms:
         data="results/neurons/{study}/figures/logit_histograms.json",
     log:
         "logs/neurons/logit_histograms/{study}/logit_histograms.log",
-    benchmark:
-        "logs/neurons/logit_histograms/{study}/logit_histograms.tsv"
     wildcard_constraints:
         study=re.escape(settings.neurons.study),
     resources:
@@ -413,8 +385,6 @@ rule neurons_published:
         "results/neurons/{study}/published.parquet",
     log:
         "logs/neurons/published/{study}/published.log",
-    benchmark:
-        "logs/neurons/published/{study}/published.tsv"
     wildcard_constraints:
         study=re.escape(settings.neurons.study),
     resources:
@@ -439,8 +409,6 @@ rule neurons_attention:
         numbers="results/neurons/{study}/attention.json",
     log:
         "logs/neurons/attention/{study}/attention.log",
-    benchmark:
-        "logs/neurons/attention/{study}/attention.tsv"
     wildcard_constraints:
         study=re.escape(settings.neurons.study),
     threads: settings.neurons.attention.threads
@@ -473,8 +441,6 @@ rule neurons_intervene:
         suppression_data="results/neurons/{study}/figures/suppression.json",
     log:
         "logs/neurons/intervene/{study}/intervene.log",
-    benchmark:
-        "logs/neurons/intervene/{study}/intervene.tsv"
     wildcard_constraints:
         study=re.escape(settings.neurons.study),
     threads: settings.neurons.intervene.threads
@@ -513,8 +479,6 @@ rule neurons_figure:
         ),
     log:
         "logs/neurons/figure/{study}/figure.log",
-    benchmark:
-        "logs/neurons/figure/{study}/figure.tsv"
     wildcard_constraints:
         study=re.escape(settings.neurons.study),
     resources:
@@ -548,8 +512,6 @@ rule neurons_explain:
         profiles="results/neurons/{study}/profiles.safetensors",
     log:
         "logs/neurons/explain/{study}/explain.log",
-    benchmark:
-        "logs/neurons/explain/{study}/explain.tsv"
     wildcard_constraints:
         study=re.escape(settings.neurons.study),
     threads: settings.neurons.explain.threads
@@ -587,8 +549,6 @@ rule neurons_explain_part:
         ),
     log:
         "logs/neurons/explain_part/{study}/{model}/part-{part}.log",
-    benchmark:
-        "logs/neurons/explain_part/{study}/{model}/part-{part}.tsv"
     wildcard_constraints:
         study=re.escape(settings.neurons.study),
     threads: settings.neurons.explain.threads
@@ -626,8 +586,6 @@ rule neurons_gallery:
         ),
     log:
         "logs/neurons/gallery/{study}/gallery.log",
-    benchmark:
-        "logs/neurons/gallery/{study}/gallery.tsv"
     wildcard_constraints:
         study=re.escape(settings.neurons.study),
     resources:
@@ -655,8 +613,6 @@ rule neurons_page:
         "results/neurons/{study}/neurons.html",
     log:
         "logs/neurons/page/{study}/page.log",
-    benchmark:
-        "logs/neurons/page/{study}/page.tsv"
     wildcard_constraints:
         study=re.escape(settings.neurons.study),
     resources:
@@ -699,8 +655,6 @@ rule neurons_report:
         report="results/neurons/{study}/report.json",
     log:
         "logs/neurons/report/{study}/report.log",
-    benchmark:
-        "logs/neurons/report/{study}/report.tsv"
     wildcard_constraints:
         study=re.escape(settings.neurons.study),
     resources:
@@ -731,8 +685,6 @@ rule neurons_similarity:
         data=f"results/neurons/{settings.neurons.study}/figures/similarity.json",
     log:
         f"logs/neurons/similarity/{settings.neurons.study}/similarity.log",
-    benchmark:
-        f"logs/neurons/similarity/{settings.neurons.study}/similarity.tsv"
     threads: settings.neurons.similarity.threads
     resources:
         **chapters.neuron_resources(settings, "similarity"),
@@ -756,8 +708,6 @@ rule neurons_checkpoints:
         data=f"results/neurons/{settings.neurons.study}/figures/checkpoints.json",
     log:
         f"logs/neurons/checkpoints/{settings.neurons.study}/checkpoints.log",
-    benchmark:
-        f"logs/neurons/checkpoints/{settings.neurons.study}/checkpoints.tsv"
     threads: settings.neurons.checkpoints.threads
     resources:
         **chapters.neuron_resources(settings, "checkpoints"),

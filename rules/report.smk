@@ -27,8 +27,6 @@ rule report_page:
         "results/report/index.html",
     log:
         "logs/report/page/index.log",
-    benchmark:
-        "logs/report/page/index.tsv"
     params:
         **step("report.page"),
     shell:

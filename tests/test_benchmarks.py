@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -96,6 +99,92 @@ def test_sides_are_measured_in_turn_and_the_first_round_does_not_count() -> None
     seconds = measure.in_turn(sides, 2, before=lambda: calls.append("-"))
     assert "".join(calls) == "-a-b-a-b-a-b"
     assert [len(seconds[side]) for side in "ab"] == [2, 2]
+
+
+def test_more_than_two_sides_are_measured_in_turn() -> None:
+    calls: list[str] = []
+    sides = {name: lambda name=name: calls.append(name) for name in "abc"}
+    seconds = measure.in_turn(sides, 3, uncounted=0)
+    assert "".join(calls) == "abc" * 3
+    assert {name: len(taken) for name, taken in seconds.items()} == {"a": 3, "b": 3, "c": 3}
+
+
+def test_one_of_several_sides_over_another() -> None:
+    seconds = {"a": [6.0, 8.0, 10.0], "b": [1.0, 1.0, 1.0], "c": [2.0, 2.0, 2.0]}
+    figure = measure.ratio("x", seconds, "", of=("a", "c"))
+    assert (figure.value, figure.spread) == (4.0, (3.0, 5.0))
+    assert figure.sides == {"a": 8.0, "b": 1.0, "c": 2.0}
+    with pytest.raises(ValueError, match="too many values"):
+        measure.ratio("x", seconds, "")
+
+
+def test_cpu_time_counts_threads_and_processes_and_no_waiting() -> None:
+    def compute() -> None:
+        start = time.thread_time()
+        while time.thread_time() - start < 0.2:
+            pass
+
+    def threads() -> None:
+        both = [threading.Thread(target=compute) for _ in range(2)]
+        for thread in both:
+            thread.start()
+        for thread in both:
+            thread.join()
+
+    code = "import time\nwhile time.process_time() < 0.3: pass"
+    sides = {
+        "waits": lambda: time.sleep(0.3),
+        "threads": threads,
+        "process": lambda: subprocess.run([sys.executable, "-c", code], check=True),
+    }
+    seconds = measure.in_turn(sides, 1, clock=measure.cpu_seconds, uncounted=0)
+    assert seconds["waits"][0] < 0.15
+    assert seconds["threads"][0] >= 0.4
+    assert seconds["process"][0] >= 0.3
+
+
+def test_a_side_is_stopped_at_its_cap() -> None:
+    tidied: list[str] = []
+
+    def endless() -> None:
+        try:
+            while True:
+                try:
+                    sum(range(100))
+                except Exception:
+                    tidied.append("held up")
+        finally:
+            tidied.append("tidied")
+
+    sides = {"endless": endless, "waits": lambda: time.sleep(0.4), "quick": lambda: None}
+    earlier = signal.getsignal(signal.SIGALRM)
+    seconds = measure.in_turn(
+        sides, 2, clock=measure.cpu_seconds, caps={"endless": 0.2, "waits": 0.2, "quick": 0.2}
+    )
+    assert tidied == ["tidied"] * 3
+    assert [type(taken) for taken in seconds["endless"]] == [measure.Capped] * 2
+    assert all(taken > 0.2 for taken in seconds["endless"])
+    assert {type(taken) for side in ("waits", "quick") for taken in seconds[side]} == {float}
+    assert signal.getsignal(signal.SIGALRM) == earlier
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    figure = measure.ratio("x", seconds, "", of=("endless", "waits"))
+    assert figure.capped == figure.entry()["capped"] == {"endless": 2}
+    assert "endless stopped at its cap 2 times" in figure.line()
+    assert "capped" not in measure.ratio("x", {"a": [1.0], "b": [2.0]}, "").entry()
+
+
+def test_a_program_is_killed_at_the_cap_of_its_side(tmp_path: Path) -> None:
+    code = "import time; time.sleep(0.5); open('ended', 'w')"
+
+    def program() -> None:
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+    start = time.perf_counter()
+    (taken,) = measure.in_turn({"program": program}, 1, caps={"program": 0.1}, uncounted=0)["program"]
+    assert isinstance(taken, measure.Capped)
+    assert 0.1 < taken < time.perf_counter() - start
+    time.sleep(1)
+    assert not (tmp_path / "ended").exists()
 
 
 def test_slopes_are_those_of_powers() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import re
 import socket
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import pydantic
 
 from steps.core.errors import UserError
 
@@ -15,6 +18,18 @@ if TYPE_CHECKING:
 
 DType = Literal["float32", "float64", "bfloat16", "float16"]
 """Element types that settings may name."""
+
+_KINDS = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla")
+
+
+def _named(name: str) -> str:
+    if not re.fullmatch(rf"({'|'.join(_KINDS)})(:(0|[1-9]\d{{0,3}}))?", name):
+        raise ValueError(f"{', '.join(_KINDS)}, or one by number, cuda:1 (GPUs of NVIDIA and AMD are cuda)")
+    return name
+
+
+Device = Annotated[str, pydantic.AfterValidator(_named)]
+"""A device that settings may name; whether this machine has it is seen where it is used."""
 
 
 def torch_device(name: str) -> torch.device:

@@ -18,9 +18,10 @@ parameter type            on the command line
 ``str int float bool``    themselves (``bool`` is a flag)
 ========================  ======================================================================
 
-``--log FILE`` copies what goes to standard error into a file; ``--debug`` shows the traceback
-behind a user's mistake. Exit codes: 0 done, 1 our own bug (with a traceback), 2 the user's mistake, 130
-interrupted. ``--help`` lists the settings of the step.
+``--log FILE`` copies what goes to standard error into a file, after a first line that says what was
+started where, and keeps beside it what the job took (``steps.core.records``). ``--debug`` shows the
+traceback behind a user's mistake. Exit codes: 0 done, 1 our own bug (with a traceback), 2 the user's
+mistake, 130 interrupted, 143 terminated. ``--help`` lists the settings of the step.
 """
 
 from __future__ import annotations
@@ -33,13 +34,17 @@ import itertools
 import json
 import logging
 import os
+import signal
+import socket
 import sys
+import threading
 import time
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from steps.core import records
 from steps.core.errors import UserError, disk_is_full
 from steps.core.settings import Settings, validate
 
@@ -54,15 +59,23 @@ _OF_PATHS = {
 Output = typing.NewType("Output", Path)
 """A file that the step makes: written beside its final name, renamed when ``main`` returns."""
 
+_PATHS = (Path, list[Path], Output, dict[str, Output])
+"""Types of parameters that name files."""
+
 
 def run(main: Callable[..., None]) -> typing.NoReturn:
     """Run a step's ``main`` from the command line and exit; see the module's docstring."""
     hints = typing.get_type_hints(main)
-    arguments = vars(_parser(main, hints).parse_args())
+    parser = _parser(main, hints)
+    arguments = vars(parser.parse_args())
     debug, log = arguments.pop("debug"), arguments.pop("log")
     outputs: list[tuple[Path, Path]] = []
+    watch, outcome, code = None, "failed", 1
     try:
-        _start_logging(log)
+        _require_own_log(log, [arguments[name] for name, hint in hints.items() if hint in _PATHS])
+        if _start_logging(log, step := parser.prog.removeprefix("python -m ")):
+            watch = records.Watch(step.removeprefix("steps."))
+        _heed_termination()
         values = {name: _value(name, hints[name], text, outputs) for name, text in arguments.items()}
         _check_outputs(outputs, values)
         _set_threads(values)
@@ -72,11 +85,16 @@ def run(main: Callable[..., None]) -> typing.NoReturn:
                 raise RuntimeError(f"{main.__module__}: made no {final}")
         for partial, final in outputs:
             os.replace(partial, final)
+        outcome, code = "done", 0
     except UserError as error:
+        code = 2
         logger.error("error: %s", error, exc_info=debug)
-        sys.exit(2)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        raise
     except (Exception, KeyboardInterrupt) as error:
         if disk_is_full(error):
+            code = 2
             where = getattr(error, "filename", None) or ", ".join(str(f) for _, f in outputs)
             logger.error(
                 "error: %s: no space left on the disk; free some space and start again,"
@@ -84,19 +102,39 @@ def run(main: Callable[..., None]) -> typing.NoReturn:
                 where,
                 exc_info=debug,
             )
-            sys.exit(2)
-        if isinstance(error, OSError) and error.errno in _OF_PATHS and error.filename:
+        elif isinstance(error, OSError) and error.errno in _OF_PATHS and error.filename:
+            code = 2
             logger.error("error: %s", _place(error), exc_info=debug)
-            sys.exit(2)
-        if isinstance(error, KeyboardInterrupt):
-            logger.error("interrupted; start again: finished parts are not made anew", exc_info=debug)
-            sys.exit(130)
-        raise
+        elif isinstance(error, KeyboardInterrupt):
+            outcome, code = ("terminated", 143) if isinstance(error, Terminated) else ("interrupted", 130)
+            logger.error("%s; start again: finished parts are not made anew", outcome, exc_info=debug)
+        else:
+            raise
     finally:
         for partial, _ in outputs:
             with contextlib.suppress(OSError):  # another error tells more
                 partial.unlink(missing_ok=True)
-    sys.exit(0)
+        if watch is not None:
+            records.write(records.path_of(Path(log)), watch.end(outcome, code))
+    sys.exit(code)
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM), as SLURM does at a job's time limit."""
+
+
+def _heed_termination() -> None:
+    """Let SIGTERM end the step as Ctrl-C does: nothing half written, and a record of what it took."""
+    ours = os.getpid()
+
+    def end(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends it at once
+        if os.getpid() != ours:  # a worker that was forked from us
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise Terminated
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, end)
 
 
 def _place(error: OSError) -> str:
@@ -299,19 +337,47 @@ def _set_threads(values: dict[str, Any]) -> None:
         threadpoolctl.threadpool_limits(threads)
 
 
-def _start_logging(name: str | None) -> None:
+def _require_own_log(log: str | None, named: list[str | list[str] | None]) -> None:
+    """Refuse a log that would take the place of an input or output, or whose record would."""
+    files = {
+        os.path.abspath(text)
+        for texts in named
+        for text in ([texts] if isinstance(texts, str) else texts or [])
+    }
+    for path in (Path(log), records.path_of(Path(log))) if log else ():
+        if os.path.abspath(path) in files:
+            raise UserError(
+                f"--log: {path} is an input or output and would be overwritten; name another file for the log"
+            )
+
+
+def _start_logging(name: str | None, step: str) -> bool:
+    """Log to standard error, and into the file ``name``; returns whether a record can lie beside it.
+
+    The file begins with a line that says what started: Snakemake, which shows the logs of a job that failed,
+    shows none where one is empty, and a job that is killed at once would leave it so.
+    """
     logging.raiseExceptions = False  # a full disk must not turn a log line into a traceback
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
-    if name is not None:
-        if not name or Path(name).is_dir():
-            raise UserError(f"--log: found {name!r}, expected the name of a file to write")
-        log = Path(name)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(log, mode="w", encoding="utf-8", errors="backslashreplace"))
-        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
+    if name is None:
+        return False
+    if not name or Path(name).is_dir():
+        raise UserError(f"--log: found {name!r}, expected the name of a file to write")
+    log = Path(name)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    file = logging.FileHandler(log, mode="w", encoding="utf-8", errors="backslashreplace")
+    started = f"{step} started on {socket.gethostname()}, process {os.getpid()}"
+    file.emit(logging.makeLogRecord({"msg": started}))
+    handlers.append(file)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
 
-        def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-            logger.error("unexpected error", exc_info=(kind, error, trace))
+    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        logger.error("unexpected error", exc_info=(kind, error, trace))
 
-        sys.excepthook = hook
+    sys.excepthook = hook
+    if not log.is_file():  # a device
+        return False
+    with contextlib.suppress(OSError):
+        records.path_of(log).unlink(missing_ok=True)  # a job that is killed must not leave that of another
+    return True

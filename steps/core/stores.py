@@ -4,14 +4,20 @@
 
     {"kind": "activations",            what the folder is
      "made_from": {...},               inputs, settings and code that decide the contents
-     "fingerprint": "<sha256>",        of made_from
+     "versions": {"torch": "2.13.0"},  of Python and the libraries that made them
+     "fingerprint": "<sha256>",        of kind, made_from and versions
      "attributes": {...},              what readers need to know (shapes, names)
      "files": {"pre/c/0/0/0": {"bytes": 123, "sha256": "..."}}}
+
+A folder with arrays in it is a zarr group, and so are the folders between it and an array: each opens with
+``zarr.open_group`` and, as arrays have dimension names, with ``xarray.open_zarr``. The attributes of the
+group are what the ledger says, but for the files.
 
 While the job runs, files are noted in ``.finished.jsonl`` when they are begun and when they are whole;
 a job that starts again keeps those whose fingerprint, size and hash still match and makes the others
 anew. What another fingerprint made is discarded before the first file is written, and only what a ledger
-or the notes name: a folder with anything else in it is refused.
+or the notes name: a folder with anything else in it is refused. A job locks the folder that it writes
+(``steps.core.locks``).
 """
 
 from __future__ import annotations
@@ -20,12 +26,15 @@ import contextlib
 import json
 import math
 import os
+import weakref
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steps.core.digest import file_digest, fingerprint
 from steps.core.errors import UserError
+from steps.core.locks import held
+from steps.core.provenance import LIBRARIES, VERSIONS, versions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,17 +54,21 @@ _CHECKSUM = 4  # bytes of a crc32c
 class Ledger:
     """The ledger of a folder that is being made."""
 
-    def __init__(self, out: Path, kind: str, made_from: dict[str, Any]) -> None:
-        """Start, or go on with, the folder that holds ``out``.
+    def __init__(
+        self, out: Path, kind: str, made_from: dict[str, Any], libraries: Sequence[str] = LIBRARIES
+    ) -> None:
+        """Start, or go on with, the folder that holds ``out``, once no other process writes it.
 
-        What an earlier run made from other inputs, settings or code stays until the first file is
-        written, so that a mistake which is noticed before costs nothing.
+        What an earlier run made from other inputs, settings or code, or with other versions of libraries,
+        stays until the first file is written, so that a mistake which is noticed before costs nothing.
 
         Args:
             out: where the ledger is to be written; its folder belongs to this job alone.
             kind: what the folder is.
             made_from: everything that decides the contents; finished files are kept only where
                 it is unchanged.
+            libraries: those whose version may change the contents; none where ``made_from`` names the
+                contents themselves.
 
         Raises:
             UserError: the folder is of another kind, or holds files that no ledger of this kind knows.
@@ -63,14 +76,19 @@ class Ledger:
         self.folder = out.parent
         self.kind = kind
         self.made_from = made_from
-        self.fingerprint = fingerprint([kind, made_from])
+        self.versions = versions(libraries)
+        self.fingerprint = fingerprint([kind, made_from, *([self.versions] if self.versions else [])])
         self.files: dict[str, dict[str, Any]] = {}
         self._out = out
         self._finished = self.folder / _FINISHED
         self._placed: set[str] = set()
         self._outdated: list[Path] = []
         self._begun = False
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._arrays: dict[str, dict[str, int]] = {}
+        """The dimensions and their sizes of each array."""
+        lock = contextlib.ExitStack()
+        lock.enter_context(held(self.folder / self._final_name()))
+        self._unlock = weakref.finalize(self, lock.close)  # by finish(), or where that is not reached
         self._resume()
         if not self._outdated:
             self.begin()
@@ -175,20 +193,66 @@ class Ledger:
         with self._finished.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"name": name, **entry}) + "\n")
 
+    def note_array(self, name: str, dims: Sequence[str], shape: Sequence[int]) -> None:
+        """Note an array, whose dimensions have one size each in all arrays of its group, as in xarray.
+
+        Raises:
+            UserError: its name is that of zarr's own files.
+        """
+        if "zarr.json" in name.split("/"):
+            raise UserError(f"{self.folder}: nothing in it can be called zarr.json; choose another name")
+        sizes = dict(zip(dims, shape, strict=True))
+        for other, theirs in self._arrays.items():
+            if _group(other) == _group(name):
+                for dim in sizes.keys() & theirs.keys():
+                    if sizes[dim] != theirs[dim]:
+                        raise RuntimeError(
+                            f"{name}: {sizes[dim]} {dim}s, expected {theirs[dim]} as in {other}"
+                        )
+        self._arrays[name] = sizes
+
+    def _write_groups(self, about: dict[str, Any]) -> None:
+        """Make the folder, and those between it and an array, zarr groups."""
+        groups = {above for name in self._arrays for above in _groups_of(name)}
+        below: dict[str, Any] = {name: read_json(self.folder / name / "zarr.json") for name in self._arrays}
+        for group in sorted(groups, reverse=True):  # the inner ones first
+            metadata = {"zarr_format": 3, "node_type": "group", "attributes": about if group == "" else {}}
+            # All metadata below it, so that readers need not look through the folder, of which they would
+            # say that ledger.json is no array.
+            inside = {
+                name.removeprefix(group): below[name] for name in sorted(below) if name.startswith(group)
+            }
+            if group:
+                below[group.removesuffix("/")] = metadata
+            inline = {"kind": "inline", "must_understand": False, "metadata": inside}
+            write_json(self.place(f"{group}zarr.json"), {**metadata, "consolidated_metadata": inline})
+            self.record(f"{group}zarr.json")
+
     def finish(self, attributes: dict[str, Any]) -> None:
         """Write the ledger; the folder is whole."""
         self.begin()
+        about = {
+            "kind": self.kind,
+            "made_from": self.made_from,
+            "versions": self.versions,
+            "fingerprint": self.fingerprint,
+            "attributes": attributes,
+        }
+        self._write_groups(about)
         self.files = dict(sorted(self.files.items()))
         self._placed = set()
         self._note_finished()  # without what a killed job made twice, so that resumed folders are alike
-        ledger = {
-            "kind": self.kind,
-            "made_from": self.made_from,
-            "fingerprint": self.fingerprint,
-            "attributes": attributes,
-            "files": self.files,
-        }
-        write_json(self._out, ledger)
+        write_json(self._out, {**about, "files": self.files})
+        self._unlock()
+
+
+def _group(name: str) -> str:
+    return name[: name.rfind("/") + 1]
+
+
+def _groups_of(name: str) -> list[str]:
+    """The groups above an array, the folder (an empty name) first, the others with ``/`` at the end."""
+    return [name[:place] for place in range(len(name)) if place == 0 or name[place - 1] == "/"]
 
 
 class Folder:
@@ -295,21 +359,30 @@ class ArrayWriter:
         dtype: str,
         codec: str = "zstd",
         chunk: tuple[int, ...] | None = None,
+        *,
+        dims: tuple[str, ...],
+        units: str = "1",
+        description: str = "",
     ) -> None:
         """Create the array ``name`` in the ledger's folder, or go on with it.
 
         Args:
             ledger: the folder's ledger.
-            name: the array's name.
+            name: the array's name, with its groups in front (``group/array``).
             shape: of the whole array.
             block: shape of what one :meth:`write` writes.
             dtype: numpy name of the element type.
             codec: one of ``CODECS``.
             chunk: the part that can be read alone; divides ``block``, which is its default.
+            dims: names of the axes; one of several arrays of a group has the same size in all of them.
+            units: of the values, 1 for plain numbers.
+            description: of the values, in a few words.
         """
+        import numpy as np
         import zarr
 
         one_thread()
+        ledger.note_array(name, dims, shape)
         self.ledger = ledger
         self.name = name
         self.block = block
@@ -319,6 +392,9 @@ class ArrayWriter:
                 partial.unlink()  # what zarr was writing when the job was killed
             self.array = zarr.open_array(str(ledger.folder / name), mode="r+")
             return
+        attributes: dict[str, Any] = {"units": units}
+        if description:
+            attributes["description"] = description
         self.array = zarr.create_array(
             str(ledger.place(f"{name}/")),
             shape=shape,
@@ -326,7 +402,9 @@ class ArrayWriter:
             chunks=chunk or block,
             dtype=dtype,
             compressors=_codecs(codec, dtype),
-            fill_value=0,
+            fill_value=math.nan if np.dtype(dtype).kind == "f" else 0,  # of a block that is lost
+            attributes=attributes,
+            dimension_names=dims,
             config={"write_empty_chunks": True},
             overwrite=True,
         )
@@ -416,9 +494,17 @@ def _block_file(name: str, index: tuple[int, ...]) -> str:
     return "/".join([name, "c", *map(str, index)])
 
 
-def write_array(ledger: Ledger, name: str, values: np.ndarray, codec: str = "zstd") -> None:
-    """Write a whole array that is small enough for one block."""
-    writer = ArrayWriter(ledger, name, values.shape, values.shape, str(values.dtype), codec)
+def write_array(
+    ledger: Ledger,
+    name: str,
+    values: np.ndarray,
+    dims: tuple[str, ...],
+    units: str = "1",
+    description: str = "",
+) -> None:
+    """Write a whole array that is small enough for one block; see :class:`ArrayWriter`."""
+    shape, dtype = values.shape, str(values.dtype)
+    writer = ArrayWriter(ledger, name, shape, shape, dtype, dims=dims, units=units, description=description)
     index = (0,) * values.ndim
     if index not in writer:
         writer.write(index, values)
@@ -470,6 +556,17 @@ def read_table(path: Path, columns: Sequence[str] | None = None, needed: Collect
         table = file.read(list(columns) if columns is not None else None)
         table.validate(full=True)  # texts that are no UTF-8, offsets beyond the end
         return table if columns is None else table.select(list(columns))
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a data frame, without its index, as a parquet table that says which versions made it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    whole = pa.Table.from_pandas(table, preserve_index=False)
+    made = {VERSIONS: json.dumps(versions()).encode()}
+    whole = whole.replace_schema_metadata({**(whole.schema.metadata or {}), **made})
+    pq.write_table(whole, path, write_page_checksum=True)
 
 
 def require_rows(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steps.core.errors import UserError
+from steps.core.provenance import versions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
 def write_tensors(path: Path, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
     """Write arrays that belong together, and facts about them, as one safetensors file.
 
-    Among the facts, ``kind`` says what the file is; a digest of all is kept with them.
+    Among the facts, ``kind`` says what the file is; the versions of the libraries that made it are added to
+    them as ``versions``, and a digest of all is kept with them.
     """
     import numpy as np
     from safetensors.numpy import save_file
 
+    facts = {**facts, "versions": versions()}
     whole = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
     digest = _tensors_digest(
         facts, {name: (_type_name(values.dtype), list(values.shape)) for name, values in whole.items()}

@@ -26,6 +26,7 @@ the result, and a hash over all of it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -34,13 +35,15 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steps.core.digest import fingerprint
 from steps.core.digest import seed as derive
 from steps.core.errors import UserError
+from steps.core.locks import held
 from steps.core.runner import progress
 
 if TYPE_CHECKING:
@@ -63,7 +66,7 @@ class Training:
         tensors: Mapping[str, torch.Tensor] | None = None,
         save_seconds: float = 30.0,
     ) -> None:
-        """Start, or go on where the state in the file ends.
+        """Start, or go on where the state in the file ends, once no other process trains from it.
 
         Args:
             state: the file of the state; removed by :meth:`finish`.
@@ -84,6 +87,9 @@ class Training:
         self._optimizers = optimizers
         self._tensors = tensors or {}
         self._save_seconds = save_seconds
+        lock = contextlib.ExitStack()
+        lock.enter_context(held(state))
+        self._unlock = weakref.finalize(self, lock.close)  # by finish(), or where that is not reached
         if state.exists():
             self._resume()
 
@@ -112,6 +118,7 @@ class Training:
         """Remove the state; to be called once the results are written."""
         self._path.unlink(missing_ok=True)
         self._partial.unlink(missing_ok=True)
+        self._unlock()
 
     def _values(self) -> dict[str, torch.Tensor]:
         """Everything that steps change, by name, apart from optimizers; shared tensors once."""
@@ -162,7 +169,9 @@ class Training:
             logger.warning("%s: damaged; training starts again from its beginning", self._path)
             return
         if about["fingerprint"] != self._fingerprint:
-            logger.info("%s: made with other settings, data or code; training starts anew", self._path)
+            logger.info(
+                "%s: made with other settings, data, code or libraries; training starts anew", self._path
+            )
             return
         with torch.no_grad():
             for name, tensor in self._values().items():
@@ -201,6 +210,69 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
+def decay_groups(parameters: Iterable[torch.nn.Parameter], decay: float) -> list[dict[str, Any]]:
+    """Groups for an optimizer, of which matrices decay (by ``decay``) and vectors do not."""
+    parameters = list(parameters)
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def batch_of(step: int, rows: int, batch: int, seed: int, name: str) -> np.ndarray:
+    """The numbers of the rows of a step: the next ``batch`` of an endless row of permutations.
+
+    Args:
+        step: its number, from 0.
+        rows: how many there are.
+        batch: rows per step.
+        seed: of this training.
+        name: of the workflow's step that trains (``language_models.train``).
+    """
+    import numpy as np
+
+    wanted = np.arange(step * batch, (step + 1) * batch)
+    epochs, places = np.divmod(wanted, rows)
+    numbers = [_order(seed, name, int(epoch), rows)[places[epochs == epoch]] for epoch in np.unique(epochs)]
+    return np.concatenate(numbers)
+
+
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, name: str, epoch: int, rows: int) -> np.ndarray:
+    import numpy as np
+
+    return np.random.default_rng(derive(seed, name, "order", epoch)).permutation(rows)
+
+
+def spaced(total: int, count: int, spacing: str) -> list[int]:
+    """Up to ``count`` numbers of steps between 1 and ``total`` - 1, evenly spaced or (``log``) ever wider."""
+    if spacing == "log":
+        steps = {round(total ** (k / count)) for k in range(count)}
+    else:
+        steps = {round(total * (k + 1) / (count + 1)) for k in range(count)}
+    return sorted(step for step in steps if 1 <= step < total)
+
+
+def require_finite(loss: float, kind: str, step: int, total: int, remedy: str) -> None:
+    """Stop a training that diverged.
+
+    Args:
+        loss: the loss.
+        kind: which one (``training``).
+        step: number of steps done.
+        total: steps of the whole training.
+        remedy: what the user can change.
+
+    Raises:
+        UserError: the loss is infinite or no number.
+    """
+    if not math.isfinite(loss):
+        raise UserError(
+            f"step {step} of {total}: found a {kind} loss of {loss}, expected a number: the training"
+            f" diverged; {remedy}"
+        )
+
+
 def prepare(threads: int) -> None:
     """Set up torch for training: threads, kernels that give the same bits twice, memory.
 
@@ -232,50 +304,3 @@ def _digest(tensors: Mapping[str, torch.Tensor], about: str) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def batch_of(step: int, rows: int, batch: int, seed: int) -> np.ndarray:
-    """The numbers of the rows of a step: the next ``batch`` of an endless row of permutations.
-
-    Args:
-        step: its number, from 0.
-        rows: how many there are.
-        batch: rows per step.
-        seed: of the model.
-    """
-    import numpy as np
-
-    wanted = np.arange(step * batch, (step + 1) * batch)
-    epochs, places = np.divmod(wanted, rows)
-    numbers = [_order(seed, int(epoch), rows)[places[epochs == epoch]] for epoch in np.unique(epochs)]
-    return np.concatenate(numbers)
-
-
-@functools.lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, rows: int) -> np.ndarray:
-    import numpy as np
-
-    generator = np.random.default_rng(derive(seed, "language_models.train", "order", epoch))
-    return generator.permutation(rows)
-
-
-def spaced(total: int, count: int, spacing: str) -> list[int]:
-    """Up to ``count`` numbers of steps between 1 and ``total`` - 1 after which checkpoints are kept."""
-    if spacing == "log":
-        steps = {round(total ** (k / count)) for k in range(count)}
-    else:
-        steps = {round(total * (k + 1) / (count + 1)) for k in range(count)}
-    return sorted(step for step in steps if 1 <= step < total)
-
-
-def require_finite(loss: float, kind: str, step: int, total: int) -> None:
-    """Stop a training that diverged.
-
-    Raises:
-        UserError: the loss is infinite or no number.
-    """
-    if not math.isfinite(loss):
-        raise UserError(
-            f"step {step} of {total}: found a {kind} loss of {loss}, expected a number: the training"
-            " diverged; lower language_models.train.rate (or .clip)"
-        )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from steps.core.devices import Device
 from steps.core.settings import Settings
 from steps.interp.architectures import Architecture, architecture
 from steps.interp.weights import WeightReader, processed_ends
@@ -28,7 +29,7 @@ class ModelSettings(Settings):
     """How a step runs a model; those that do build their settings on these."""
 
     dtype: Literal["float32", "float64"] = Field("float32", description="of the model")
-    device: str = Field("cpu", description="where the model runs")
+    device: Device = Field("cpu", description="where the model runs")
     batch_tokens: int = Field(4096, ge=1, description="tokens per forward pass, rounded down to whole rows")
     threads: int = Field(1, ge=1, description="arithmetic threads")
 

@@ -3,8 +3,8 @@
 Reads the models' folders and the packed rows (``held_out``: ``int32 [rows, context]``, BOS first). Each
 position predicts the next token of its row; BOS is never a target. Writes a JSON list with, for each
 model in turn, ``rows``, ``targets``, ``held_out_loss`` (nats per token), ``by_source`` ({label:
-{"targets", "held_out_loss"}}), ``parameters``, and ``training_tokens`` (null where unknown). One job
-for all: loading the libraries takes longer than evaluating a small model.
+{"targets", "held_out_loss"}}), ``parameters``, ``training_tokens`` (null where unknown), and ``versions`` of
+libraries. One job for all: loading the libraries takes longer than evaluating a small model.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.core.errors import UserError
+from steps.core.provenance import versions
 from steps.core.runner import Output, progress, run
 from steps.core.stores import Folder, write_json
 from steps.interp.loading import load
@@ -44,6 +45,7 @@ def evaluation(model: Path, rows: Path, settings: Settings) -> dict[str, Any]:
         "by_source": by_source,
         "parameters": sum(p.numel() for p in opened.parameters()),
         "training_tokens": folder.attributes.get("training_tokens"),
+        "versions": versions(("numpy", "torch", "transformers")),
     }
 
 

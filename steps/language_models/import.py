@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from steps.core.digest import code_digest, file_digest
 from steps.core.runner import Output, run
@@ -31,6 +31,10 @@ from steps.interp.loading import (
     weight_files,
 )
 from steps.language_models.text.tokenizers import check_tokenizer
+
+if TYPE_CHECKING:
+    pass
+
 
 logger = logging.getLogger("reprise")
 
@@ -50,7 +54,7 @@ def main(tokenizer: Path, context: int, settings: Source, out: Output) -> None:
         "tokenizer": shared.fingerprint,
         "code": code_digest("language_models.import"),
     }
-    ledger = Ledger(out, "language_model", made_from)
+    ledger = Ledger(out, "language_model", made_from, ("safetensors", "torch", "transformers"))
     save(model, ledger)
     ledger.finish(
         {

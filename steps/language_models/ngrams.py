@@ -10,7 +10,8 @@ With c the counts of the train side, N their sum and V the vocabulary:
   where t(h) is the number of different tokens seen after h. It has nothing to tune and gives every
   pair some probability; an unseen h falls back to P(w).
 
-Writes JSON: ``rows``, ``targets``, ``unigram_loss``, ``bigram_loss`` in nats per token.
+Writes JSON: ``rows``, ``targets``, ``unigram_loss``, ``bigram_loss`` in nats per token, and ``versions`` of
+libraries.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from steps.core.provenance import versions
 from steps.core.runner import Output, run
 from steps.core.stores import ArrayReader, Folder, write_json
 from steps.language_models.learning.losses import Settings, held_out
@@ -107,6 +109,7 @@ def main(rows: Path, settings: Settings, out: Output) -> None:
             "targets": tokens.shape[0] * (tokens.shape[1] - 1),
             "unigram_loss": unigram,
             "bigram_loss": bigram,
+            "versions": versions(("numpy",)),
         },
     )
 

@@ -251,7 +251,7 @@ def main(
                 [f"language_models.{step}" for step in ("tokenizer", "rows", "evaluate", "ngrams", "report")]
                 + ["language_models.train" if trained is not None else "language_models.import"],
                 json.loads(section),
-                [rows, tokenizer, *models],
+                [rows, tokenizer, *models, evaluations, ngrams],
             ),
         },
     )

@@ -177,7 +177,16 @@ def write_rows(ledger: Ledger, split: str, parts: list[np.ndarray], bos: int, or
     starts = np.cumsum([0, *(len(part) for part in parts)])
     sources = np.searchsorted(starts, order, side="right") - 1
     block = min(len(order), max(1, BLOCK // context))
-    writer = ArrayWriter(ledger, split, (len(order), context), (block, context), "int32")
+    row = f"{split}_row"
+    writer = ArrayWriter(
+        ledger,
+        split,
+        (len(order), context),
+        (block, context),
+        "int32",
+        dims=(row, "position"),
+        description="token ids, BOS first",
+    )
     for number, start in enumerate(range(0, len(order), block)):
         places, owners = order[start : start + block], sources[start : start + block]
         rows = np.full((len(places), context), bos, dtype=np.int32)
@@ -185,7 +194,8 @@ def write_rows(ledger: Ledger, split: str, parts: list[np.ndarray], bos: int, or
             mine = owners == owner
             rows[mine, 1:] = parts[owner][places[mine] - starts[owner]]
         writer.write((number, 0), rows)
-    write_array(ledger, f"{split}_source", sources.astype(np.uint16))
+    labels = sources.astype(np.uint16)
+    write_array(ledger, f"{split}_source", labels, (row,), description="index of the label in sources")
 
 
 def separator_id(tokenizer: Tokenizer, separator: str | None) -> int | None:
@@ -237,7 +247,7 @@ def main(corpus: Path, tokenizer: Path, settings: Settings, out: Output) -> None
                 f" too few for one row of {settings.context} tokens of one source; add text, or lower"
                 " language_models.rows.context"
             )
-    ledger = Ledger(out, "rows", made_from)
+    ledger = Ledger(out, "rows", made_from, ("numpy", "tokenizers", "zarr"))
     for split, side in parts.items():
         count = sum(map(len, side))
         generator = np.random.default_rng(derive(settings.seed, "language_models.rows", split))

@@ -106,10 +106,10 @@ def train(texts: Iterator[str], vocabulary: int, bos_token: str) -> Tokenizer:
 
 
 def write(out: Path, tokenizer: Tokenizer, bos_token: str, source: dict[str, Any]) -> None:
-    """Write the folder; its fingerprint depends on the tokenizer alone, not on where it came from."""
+    """Write the folder; its fingerprint depends on the tokenizer alone, not on what made it or from where."""
     text = tokenizer.to_str(pretty=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    ledger = Ledger(out, "tokenizer", {"tokenizer": digest, "bos_token": bos_token})
+    ledger = Ledger(out, "tokenizer", {"tokenizer": digest, "bos_token": bos_token}, libraries=())
     ledger.place("tokenizer.json").write_text(text, encoding="utf-8")
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

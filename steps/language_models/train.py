@@ -16,7 +16,7 @@ A training that was killed goes on where its state ends and gives the same bits 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from steps.core.digest import code_digest
 from steps.core.errors import UserError
@@ -24,7 +24,10 @@ from steps.core.runner import Output, run
 from steps.core.stores import Folder, Ledger, read_array
 from steps.core.training import prepare
 from steps.interp.loading import quiet
-from steps.language_models.learning.loop import Settings, configuration, train
+from steps.language_models.learning.loop import STEP, Settings, configuration, train
+
+if TYPE_CHECKING:
+    pass
 
 
 def main(rows: Path, tokenizer: Path, seed: int, settings: Settings, out: Output) -> None:
@@ -41,9 +44,9 @@ def main(rows: Path, tokenizer: Path, seed: int, settings: Settings, out: Output
         "tokenizer": wanted,
         "seed": seed,
         "settings": settings.model_dump(exclude={"save_seconds"}),
-        "code": code_digest("language_models.train"),
+        "code": code_digest(STEP),
     }
-    ledger = Ledger(out, "language_model", made_from)
+    ledger = Ledger(out, "language_model", made_from, ("numpy", "safetensors", "torch", "transformers"))
     prepare(settings.threads)
     quiet()
     config = configuration(settings, about["vocabulary"], about["context"], about["bos"])

@@ -44,7 +44,7 @@ from steps.core.digest import seed as derived_seed
 from steps.core.figures import save_figure
 from steps.core.runner import Output, run
 from steps.core.statistics import benjamini_hochberg
-from steps.core.stores import write_json
+from steps.core.stores import write_json, write_table
 from steps.interp.forward import ModelSettings, row_batches
 from steps.interp.heads import HeadNorms, Heads, Scores, all_scores, random_directions
 from steps.interp.path_ablation import Pair, destinations, named_pairs, path_ablation, strongest_pairs
@@ -255,9 +255,9 @@ def main(
         factors = [own.layer_factor for own in layers]
         by_neuron = neuron_table(source.name, parts, scores, factors, settings.q)
         by_pair = pair_table(source.name, points, layers)
-        by_head.to_parquet(heads, index=False)
-        by_neuron.to_parquet(neurons, index=False)
-        by_pair.to_parquet(pairs, index=False)
+        write_table(by_head, heads)
+        write_table(by_neuron, neurons)
+        write_table(by_pair, pairs)
         called = int(by_neuron["attention_neuron"].sum())
         drawn_figure, shown = draw(by_head, by_pair, points, called, scores, directions)
     save_figure(drawn_figure, figure)

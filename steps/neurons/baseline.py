@@ -20,6 +20,7 @@ from pydantic import Field
 from steps.core.runner import Output, run
 from steps.core.settings import Settings as BaseSettings
 from steps.core.statistics import benjamini_hochberg, p_values
+from steps.core.stores import write_table
 from steps.neurons.correlations.pairs import Pair, load_pairs, require_one_reference
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def main(correlations: list[Path], settings: Settings, out: Output) -> None:
     """Write the table of the reference model."""
     pairs = load_pairs(correlations)
     require_one_reference(pairs)
-    excess_table(pairs, settings).to_parquet(out, index=False, write_page_checksum=True)
+    write_table(excess_table(pairs, settings), out)
 
 
 if __name__ == "__main__":

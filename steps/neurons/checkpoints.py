@@ -34,7 +34,7 @@ from steps.core.errors import UserError
 from steps.core.figures import save_figure
 from steps.core.runner import Output, run
 from steps.core.statistics import benjamini_hochberg, p_values
-from steps.core.stores import Folder, read_json, write_json
+from steps.core.stores import Folder, read_json, write_json, write_table
 from steps.interp.loading import weights_fingerprint
 from steps.interp.pre_activations import PreActivations
 from steps.neurons.activations.store import (
@@ -275,7 +275,7 @@ def main(
     if like.store.made_from["model"] != next(iter(weights)):
         raise UserError(f"{activations}: not of the model {models[0]}; give those of the first model")
     table = training_table(models, like, settings)
-    table.to_parquet(out, index=False)
+    write_table(table, out)
     drawn, shown = training_figure(table, settings, settings.threshold)
     save_figure(drawn, figure)
     write_json(data, shown)

@@ -24,10 +24,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from steps.core.devices import Device
 from steps.core.digest import seed as derive_seed
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
 from steps.core.statistics import benjamini_hochberg, p_values
+from steps.core.stores import write_table
 from steps.neurons.activations.store import (
     Activations,
     Arithmetic,
@@ -68,7 +70,7 @@ class Settings(BaseSettings):
     )
     seed: int = Field(0, ge=0, description="of the bootstraps")
     precision: Precision = Field("float32", description="of products; float32 for the 16-bit ones")
-    device: str = Field("cpu", description="where candidates are correlated again")
+    device: Device = Field("cpu", description="where candidates are correlated again")
     threads: int = Field(1, ge=1, description="arithmetic threads")
 
 
@@ -334,8 +336,8 @@ def main(
     sources = open_all(activations)
     require_sources(pairs, sources)
     cluster_table, edge_table = find_clusters(pairs, sources, settings)
-    cluster_table.to_parquet(clusters, index=False, write_page_checksum=True)
-    edge_table.to_parquet(edges, index=False, write_page_checksum=True)
+    write_table(cluster_table, clusters)
+    write_table(edge_table, edges)
 
 
 if __name__ == "__main__":

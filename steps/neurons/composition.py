@@ -25,6 +25,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from steps.core.devices import Device
 from steps.core.runner import Output, run
 from steps.core.settings import Settings as BaseSettings
 from steps.core.tensors import write_tensors
@@ -35,7 +36,7 @@ from steps.interp.weights import open_reader
 class Settings(BaseSettings):
     """How composition is computed."""
 
-    device: str = Field("cpu", description="where products are computed")
+    device: Device = Field("cpu", description="where products are computed")
     threads: int = Field(1, ge=1, description="arithmetic threads")
 
 

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from steps.core.devices import Device
 from steps.core.digest import code_digest
 from steps.core.runner import Output, run
 from steps.core.settings import Settings as BaseSettings
@@ -59,7 +60,7 @@ class Settings(BaseSettings):
     draws: int = Field(999, ge=1, le=1_000_000, description="random rotations of each partner")
     seed: int = Field(0, ge=0, description="of the rotations")
     allow_self: bool = Field(False, description="let a model be compared with itself")
-    device: str = Field("cpu", description="where products and rotations are formed")
+    device: Device = Field("cpu", description="where products and rotations are formed")
     threads: int = Field(1, ge=1, description="arithmetic threads")
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from steps.core.devices import torch_device
+from steps.core.devices import Device, torch_device
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
 from steps.core.statistics import power_moments
@@ -50,7 +50,7 @@ class Settings(BaseSettings):
 
     tokens: int = Field(100, ge=1, description="largest and smallest cosines with tokens kept per neuron")
     neurons: int = Field(20, ge=1, description="largest and smallest cosines with neurons kept per neuron")
-    device: str = Field("cpu", description="where products are computed")
+    device: Device = Field("cpu", description="where products are computed")
     threads: int = Field(1, ge=1, description="arithmetic threads")
 
 

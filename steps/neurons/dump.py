@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from steps.core.devices import Device
 from steps.core.digest import code_digest, fingerprint
 from steps.core.errors import UserError, require_space
 from steps.core.runner import Output, progress, run
@@ -40,6 +41,13 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger("reprise")
+
+
+CONTENTS = {
+    "pre": "pre-activations of the MLP neurons",
+    "up": "what the activated gate is multiplied by",
+}
+"""Of the arrays, by their names."""
 
 
 CHUNK_BYTES = 2**20
@@ -60,7 +68,7 @@ class Settings(BaseSettings):
     )
     dtype: Literal["float16", "float32"] = Field("float16", description="of the kept pre-activations")
     compute_dtype: Literal["float32", "bfloat16", "float64"] = Field("float32", description="of the model")
-    device: str = Field("cpu", description="where the model runs")
+    device: Device = Field("cpu", description="where the model runs")
     block_tokens: int = Field(
         4096, ge=1, le=2**24, description="tokens per block, rounded down to whole rows"
     )
@@ -136,7 +144,7 @@ def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings
         "settings": settings.model_dump(mode="json", exclude={"tokens", "exclude_bos", "exclude_tokens"}),
         "code": code_digest("neurons.dump"),
     }
-    ledger = Ledger(out, "activations", made_from)
+    ledger = Ledger(out, "activations", made_from, ("numpy", "torch", "transformers", "zarr"))
     if settings.source == "dump":
         source = PreActivations(
             model, settings.device, settings.compute_dtype, settings.dtype, settings.batch_tokens
@@ -152,8 +160,10 @@ def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings
     block_rows = min(max(1, settings.block_tokens // context), len(chosen))
     if settings.source == "dump":
         require_room(ledger, source, tokens.size, block_rows * context)
-    write_array(ledger, "tokens", tokens)
-    write_array(ledger, "keep", keep.astype("uint8"))
+    write_array(ledger, "tokens", tokens, ("token",), description="token ids")
+    write_array(
+        ledger, "keep", keep.astype("uint8"), ("token",), description="0 where left out of correlations"
+    )
     if settings.source == "dump":
         write_blocks(ledger, source, chosen, block_rows, settings.codec)
     ledger.finish(
@@ -210,6 +220,8 @@ def write_blocks(
             source.dtype,
             codec,
             chunk=(1, chunk, source.width),
+            dims=("layer", "token", "neuron"),
+            description=CONTENTS[name],
         )
         for name in source.names
     ]

@@ -52,7 +52,7 @@ from steps.core.errors import UserError
 from steps.core.runner import Output, progress, run
 from steps.core.settings import deciding
 from steps.core.statistics import power_moments
-from steps.core.stores import read_table
+from steps.core.stores import read_table, write_table
 from steps.core.tensors import read_tensors, write_tensors
 from steps.interp.weights import open_reader, processed_ends
 from steps.neurons.activations.store import Activations
@@ -251,8 +251,8 @@ def main(
             for n, (source, model) in enumerate(zip(sources, models, strict=True))
         ]
     table = pd.concat([finish(table, settings) for table, _, _ in found], ignore_index=True)
-    table.to_parquet(explanations, index=False)
-    pd.concat([top for _, top, _ in found], ignore_index=True).to_parquet(tokens, index=False)
+    write_table(table, explanations)
+    write_table(pd.concat([top for _, top, _ in found], ignore_index=True), tokens)
     facts = {
         "kind": "explanation profiles",
         "activations": [source.store.fingerprint for source in sources],

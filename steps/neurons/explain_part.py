@@ -12,6 +12,7 @@ from pathlib import Path
 from steps.core.digest import code_digest, file_digest
 from steps.core.runner import Output, run
 from steps.core.settings import deciding
+from steps.core.stores import write_table
 from steps.core.tensors import write_tensors
 from steps.neurons.activations.store import Activations
 from steps.neurons.explain import explain, slices
@@ -37,8 +38,8 @@ def main(
     text = read_text(source, rows, tokenizer, settings)
     shared = shared_features(text, settings)
     table, top, arrays = explain(source, moments, model, text, shared, settings, parts, part)
-    table.to_parquet(explanations, index=False)
-    top.to_parquet(tokens, index=False)
+    write_table(table, explanations)
+    write_table(top, tokens)
     facts = {
         "kind": "explained",
         "activations": source.store.fingerprint,

@@ -3,12 +3,12 @@
 Reads the activations of all models and the packed rows, which know the source of each row. Writes a
 zarr v3 folder with, for every model,
 
-==================  =================================  ==================================================
-array               shape, dtype                       contents
-==================  =================================  ==================================================
-``counts/MODEL``    [sources, neurons, 257], uint32    tokens (BOS included) whose pre-activation lies in a
-                                                       bin, by source of the text
-==================  =================================  ==================================================
+=======================  ===============================  ===============================================
+array                    shape, dtype                     contents
+=======================  ===============================  ===============================================
+``counts/MODEL/tokens``  [sources, neurons, 257], uint32  tokens (BOS included) whose pre-activation lies
+                                                          in a bin, by source of the text
+=======================  ===============================  ===============================================
 
 Attributes: ``models``, ``sources`` (labels), ``tokens`` (of each source). The bins are those of the
 paper's authors: 256 edges from -10 to 15, a bin below and one above them; a bin holds its upper edge.
@@ -135,13 +135,22 @@ def main(activations: list[Path], rows: Path, parts: list[Path], settings: Setti
         "tokens": settings.tokens,
         "code": code_digest("neurons.histograms"),
     }
-    ledger = Ledger(out, "histograms", made_from)
+    ledger = Ledger(out, "histograms", made_from, ("numpy", "torch", "transformers", "zarr"))
     spread = np.zeros(len(names), int)
     each = len(parts) // len(sources)
     for number, source in enumerate(sources):
         shape = (len(names), source.neurons, BINS)
         block = (1, source.width, BINS)
-        array = ArrayWriter(ledger, f"counts/{source.name}", shape, block, "uint32")
+        array = ArrayWriter(
+            ledger,
+            f"counts/{source.name}/tokens",  # models of any size, each in a group of its own
+            shape,
+            block,
+            "uint32",
+            dims=("source", "neuron", "bin"),
+            units="tokens",
+            description="tokens by their pre-activation and the source of the text",
+        )
         blocks = counted_blocks(source, settings.tokens)
         labels = block_sources(source, packed)
         spread = np.bincount(labels[: source.block_slice(blocks - 1).stop], minlength=len(names))

@@ -65,7 +65,7 @@ from pydantic import Field, field_validator
 from steps.core.digest import seed as derived_seed
 from steps.core.errors import UserError
 from steps.core.runner import Output, run
-from steps.core.stores import Folder, read_table, write_json
+from steps.core.stores import Folder, read_table, write_json, write_table
 from steps.interp.forward import Forward, ModelSettings
 from steps.interp.interventions import Intervention, Suppressed, Sweep, activation_by_class, counted, sweep
 from steps.interp.loading import load_tokenizer
@@ -428,9 +428,9 @@ def main(
         cosines = vocabulary_cosines(forward, swept)
     whole = intervention_table(source.name, done, result)
     against = reversal_table(source.name, done, result, rows, settings.reversals)
-    whole.to_parquet(interventions, index=False)
-    against.to_parquet(reversals, index=False)
-    by_class.to_parquet(suppression, index=False)
+    write_table(whole, interventions)
+    write_table(against, reversals)
+    write_table(by_class, suppression)
     members = int(chosen(table, settings.universal_set, settings.top_share).sum())
     told = describe(settings.universal_set, settings.top_share, members)
     for (drawn, shown), out, out_data in (

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from steps.core.devices import Device
 from steps.core.digest import code_digest
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
@@ -42,7 +43,7 @@ class Settings(BaseSettings):
 
     precision: Precision = Field("float32", description="of products; totals are float64 in either case")
     examples: int = Field(20, ge=1, le=10_000, description="top examples kept per neuron")
-    device: str = Field("cpu", description="where sums are formed")
+    device: Device = Field("cpu", description="where sums are formed")
     threads: int = Field(1, ge=1, description="arithmetic threads")
 
 

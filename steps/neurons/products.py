@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from steps.core.devices import Device
 from steps.core.digest import code_digest
 from steps.core.runner import Output, run
 from steps.core.settings import Settings as BaseSettings
@@ -24,7 +25,7 @@ class Settings(BaseSettings):
 
     precision: Precision = Field("float32", description="of products; totals are float64 in either case")
     allow_self: bool = Field(False, description="let a model be compared with itself")
-    device: str = Field("cpu", description="where products are formed")
+    device: Device = Field("cpu", description="where products are formed")
     threads: int = Field(1, ge=1, description="arithmetic threads")
 
 

@@ -36,6 +36,7 @@ from pydantic import Field
 from steps.core.errors import UserError
 from steps.core.runner import Output, final_name, run
 from steps.core.settings import Settings as BaseSettings
+from steps.core.stores import write_table
 from steps.neurons.selection.rules import (
     ENTROPY,
     EXCESS,
@@ -247,7 +248,7 @@ def main(table: Path, out: Output) -> None:
     if kind == ".csv":
         found.to_csv(out, index=False)
     else:
-        found.to_parquet(out, index=False)
+        write_table(found, out)
 
 
 if __name__ == "__main__":

@@ -470,7 +470,7 @@ def main(
         "provenance": provenance(
             [f"neurons.{step}" for step in steps],
             json.loads(section),
-            [*activations, *correlations, excess, clusters, examples, explanations],
+            [*activations, *correlations, excess, clusters, examples, explanations, roles],
         ),
     }
     write_json(report, content)

@@ -39,7 +39,7 @@ from pydantic import Field
 from steps.core.errors import UserError
 from steps.core.figures import save_figure
 from steps.core.runner import Output, run
-from steps.core.stores import read_table, require_rows, write_json
+from steps.core.stores import read_table, require_rows, write_json, write_table
 from steps.neurons.figures.roles import LABELS, PERCENTILES, draw_depth, draw_roles
 from steps.neurons.selection.rules import (
     ENTROPY,
@@ -171,9 +171,9 @@ def main(
             activity[[*KEYS, "kurt"]], on=KEYS, how="left", validate="one_to_one"
         )
     whole = role_table(known, settings)
-    whole.to_parquet(table, index=False)
+    write_table(whole, table)
     layers = depth_table(whole)
-    layers.to_parquet(depth, index=False)
+    write_table(layers, depth)
     reference = whole[whole["model"] == whole["model"].iloc[0]].reset_index(drop=True)
     if activity is not None:
         own = reference[KEYS].merge(activity, on=KEYS, how="left", validate="one_to_one")

@@ -38,12 +38,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from steps.core.devices import Device
 from steps.core.digest import seed as derive_seed
 from steps.core.errors import UserError
 from steps.core.figures import save_figure
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
-from steps.core.stores import write_json
+from steps.core.stores import write_json, write_table
 from steps.neurons.activations.store import (
     Activations,
     Arithmetic,
@@ -81,7 +82,7 @@ class Settings(BaseSettings):
     seed: int = Field(0, ge=0, description="of rotations, permutations and normal numbers")
     precision: Precision = Field("float32", description="of products; float32 for the 16-bit ones")
     allow_self: bool = Field(False, description="let a model be compared with itself")
-    device: str = Field("cpu", description="where products are formed")
+    device: Device = Field("cpu", description="where products are formed")
     threads: int = Field(1, ge=1, description="arithmetic threads")
 
     @property
@@ -413,7 +414,7 @@ def compare(sources: list[Activations], settings: Settings) -> pd.DataFrame:
 def main(activations: list[Path], settings: Settings, out: Output, figure: Output, data: Output) -> None:
     """Compare the first model of ``activations``, the reference, with each other one."""
     table = compare([Activations(ledger) for ledger in activations], settings)
-    table.to_parquet(out, index=False)
+    write_table(table, out)
     drawn, shown = similarity_figure(table)
     save_figure(drawn, figure)
     write_json(data, shown)

@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING
 from steps.core.errors import UserError
 from steps.core.runner import Output, run
 from steps.core.statistics import power_moments
-from steps.core.stores import read_table, require_rows
+from steps.core.stores import read_table, require_rows, write_table
 from steps.neurons.activations.bins import ZERO, Histograms, binned_moments
 from steps.neurons.activations.store import open_all
 from steps.neurons.correlations.moments import Moments
@@ -208,8 +208,8 @@ def main(
         require_rows(path, columns[KEYS], everything, "the activations")
         whole = whole.merge(columns, on=KEYS, how="left", validate="one_to_one")
     whole = pd.concat([whole, percentiles(whole, [name for name in METRICS if name in whole])], axis=1)
-    whole.to_parquet(neurons, index=False, write_page_checksum=True)
-    pd.concat(tops, ignore_index=True).to_parquet(examples, index=False, write_page_checksum=True)
+    write_table(whole, neurons)
+    write_table(pd.concat(tops, ignore_index=True), examples)
 
 
 if __name__ == "__main__":

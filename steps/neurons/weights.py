@@ -44,11 +44,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from steps.core.devices import torch_device
+from steps.core.devices import Device, torch_device
 from steps.core.errors import UserError
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
-from steps.core.stores import Folder
+from steps.core.stores import Folder, write_table
 from steps.interp.composition import LargestComposition
 from steps.interp.loading import load_tokenizer
 from steps.interp.weights import (
@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     )
     redundancy: bool = Field(True, description="compare every neuron with every other of its model")
     composition: bool = Field(True, description="how every neuron composes with every head of its model")
-    device: str = Field("cpu", description="where products are computed")
+    device: Device = Field("cpu", description="where products are computed")
     threads: int = Field(1, ge=1, description="arithmetic threads")
 
 
@@ -375,8 +375,8 @@ def main(models: list[Path], tokenizer: Path, settings: Settings, weights: Outpu
         tables.append(table)
         tops.append(top)
         logger.info("%s: %d neurons", ledger.parent.name, len(table))
-    pd.concat(tables, ignore_index=True).to_parquet(weights, index=False)
-    pd.concat(tops, ignore_index=True).to_parquet(effects, index=False)
+    write_table(pd.concat(tables, ignore_index=True), weights)
+    write_table(pd.concat(tops, ignore_index=True), effects)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """One self-contained HTML page from the reports of the chapters.
 
 Reads each chapter's ``report.json`` (``Report`` below is its contract), the figures (SVG, PNG or
-JPEG) and the data that it names by paths relative to itself, and the timings of Snakemake's
-``benchmark:`` files (``s``: seconds; ``max_rss``: MiB) where the patterns of its cards find some,
-relative to the working directory. Timings are no input: a page without them is whole.
+JPEG) and the data that it names by paths relative to itself, and what jobs took by the records beside
+their logs (``steps.core.records``) where the patterns of its cards find some, relative to the working
+directory. Records are no input: a page without them is whole.
 
 Writes one file. Figures and small data files stand in it as ``data:`` addresses, further pages of a
 chapter are linked where they lie, every text is escaped, and a Content-Security-Policy forbids scripts
@@ -13,20 +13,19 @@ and anything from elsewhere.
 from __future__ import annotations
 
 import base64
-import csv
-import glob
 import json
 import math
 import os
 import re
 import urllib.parse
 import xml.parsers.expat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NamedTuple
 
 import pydantic
 
+from steps.core import records
 from steps.core import settings as core
 from steps.core.errors import UserError, size
 from steps.core.pages import render
@@ -36,8 +35,6 @@ from steps.core.text import visible
 
 LEVELS = 9
 """How many strengths of highlighting are told apart; ``page.css`` has one class for each."""
-
-_MiB = 2**20
 
 
 class Settings(core.Settings):
@@ -108,8 +105,8 @@ class Card(core.Settings):
     unit: str = pydantic.Field(default="", description="of the value")
     note: str = pydantic.Field(default="", description="one sentence on how to read it")
     rule: str = pydantic.Field(default="", description="the rule that made it")
-    benchmark: RelativePath | None = pydantic.Field(
-        default=None, description="pattern of the rule's benchmark files"
+    records: RelativePath | None = pydantic.Field(
+        default=None, description="pattern of the records beside the rule's logs"
     )
     inputs: dict[str, str] = pydantic.Field(
         default={}, description="SHA-256 by path of what it was made from"
@@ -178,7 +175,7 @@ class Provenance(core.Settings):
     settings: dict[str, Any] = pydantic.Field(default={}, description="the chapter's settings")
     code: dict[str, str] = pydantic.Field(default={}, description="digest by step")
     inputs: dict[str, str] = pydantic.Field(default={}, description="SHA-256 by path")
-    versions: dict[str, str] = pydantic.Field(default={}, description="by library")
+    versions: dict[str, str] = pydantic.Field(default={}, description="by library or program")
 
 
 class Report(core.Settings):
@@ -200,14 +197,16 @@ class Report(core.Settings):
 
 
 class Timing(NamedTuple):
-    """What jobs took, from their benchmark files."""
+    """What jobs took, from their records."""
 
     jobs: int
     """How many jobs were found."""
     seconds: float
     """All of them together."""
-    memory: float | None
-    """The largest peak in bytes, where one was measured."""
+    cpu_seconds: float
+    """All of them together, on all processors."""
+    memory: float
+    """The largest peak in bytes."""
 
 
 class Attachment(NamedTuple):
@@ -259,7 +258,7 @@ def read_part(path: Path, largest_download: float, folder: Path) -> Part:
             raise UserError(f"{path.parent / name}: missing, but {path} names it; build the chapter again")
     return Part(
         report,
-        [read_timing(card.benchmark) for card in report.cards],
+        [read_timing(card.records) for card in report.cards],
         [picture(path.parent / figure.file) for figure in report.figures],
         [attach(path.parent / f.data, largest_download) if f.data else None for f in report.figures],
         [link(path.parent / linked.file, folder) for linked in report.pages],
@@ -267,36 +266,12 @@ def read_part(path: Path, largest_download: float, folder: Path) -> Part:
 
 
 def read_timing(pattern: str | None) -> Timing | None:
-    """Add up the benchmark files that a pattern finds; nothing where there are none.
-
-    Files that are no benchmarks (half written ones too) are passed over: timings come and go.
-    """
-    seconds: list[float] = []
-    memory: list[float] = []
-    for name in sorted(glob.glob(pattern, recursive=True)) if pattern else ():
-        try:
-            with open(name, encoding="utf-8", newline="") as file:
-                rows = list(csv.DictReader(file, delimiter="\t"))
-        except (OSError, UnicodeDecodeError, csv.Error):
-            continue
-        seconds += _numbers(row.get("s") for row in rows)
-        memory += _numbers(row.get("max_rss") for row in rows)
-    if not seconds:
+    """Add up the records of finished jobs that a pattern finds; nothing where there are none."""
+    found = records.read(pattern) if pattern else []
+    if not found:
         return None
-    return Timing(len(seconds), sum(seconds), max(memory) * _MiB if memory else None)
-
-
-def _numbers(texts: Iterable[Any]) -> list[float]:
-    """The finite numbers among ``texts`` (Snakemake writes ``NA`` or ``-`` where it has none)."""
-    found = []
-    for text in texts:
-        try:
-            number = float(text)
-        except (TypeError, ValueError):
-            continue
-        if math.isfinite(number):
-            found.append(number)
-    return found
+    wall, cpu = (sum(record[name] for record in found) for name in ("wall_seconds", "cpu_seconds"))
+    return Timing(len(found), wall, cpu, max(record["peak_bytes"] for record in found))
 
 
 def picture(path: Path) -> str:
@@ -409,8 +384,8 @@ def timing(found: Timing | None) -> str:
     if found is None:
         return "no timings here"
     jobs = f" in {found.jobs} jobs" if found.jobs > 1 else ""
-    memory = f", peak {size(found.memory)}" if found.memory is not None else ""
-    return f"{_duration(found.seconds)}{jobs}{memory}"
+    cpu, memory = _duration(found.cpu_seconds), size(found.memory)
+    return f"{_duration(found.seconds)}{jobs}, {cpu} of CPU time, peak {memory}"
 
 
 def _duration(seconds: float) -> str:

@@ -15,9 +15,16 @@ from typing import Annotated, Any, Literal, NamedTuple
 import pydantic
 
 from steps.core import sources
+from steps.core.devices import Device
 from steps.core.digest import code_digest
 from steps.core.errors import UserError
-from steps.core.settings import Settings, deciding, validate, without_influence
+from steps.core.settings import (  # noqa: F401 (for the Snakefile)
+    Settings,
+    deciding,
+    require_unique_keys,
+    validate,
+    without_influence,
+)
 from steps.corpus import documents as corpus_step
 from steps.corpus.sources import files as corpus_folder
 from steps.corpus.sources import hub as corpus_hub
@@ -246,7 +253,7 @@ class Config(Settings):
     """
 
     seed: int = pydantic.Field(0, ge=0, description="of everything random that has no seed of its own")
-    device: str = pydantic.Field("cpu", description="where models run")
+    device: Device = pydantic.Field("cpu", description="where models run")
     threads: int = pydantic.Field(1, ge=1, le=1024, description="arithmetic threads of each job")
     corpus: Corpus = pydantic.Field(Corpus(), description="the corpus")
     language_models: LanguageModels = pydantic.Field(LanguageModels(), description="the language models")

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from steps.core import devices
-from steps.core.devices import torch_device
+from steps.core.devices import Device, torch_device
 from steps.core.errors import UserError
+from steps.core.settings import Settings, validate
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,6 +29,27 @@ def test_a_device_that_is_of_no_use_is_one_line(name: str) -> None:
     ) as e:
         torch_device(name)
     str(e.value).encode()
+
+
+class Step(Settings):
+    device: Device = "cpu"
+
+
+@pytest.mark.parametrize("name", ["cpu", "cpu:0", "cuda", "cuda:1", "mps", "xpu:12"])
+def test_settings_take_what_torch_knows(name: str) -> None:
+    assert validate(Step, {"device": name}, "here").device == name
+    assert torch.device(name).type == name.split(":")[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["gpu", "CUDA", "cuda:", "cuda:01", "cuda:-1", "cuda:x", "meta", "", "cpu\n"]
+)
+def test_settings_refuse_other_names_and_say_what_a_gpu_is_called(name: str) -> None:
+    with pytest.raises(UserError) as caught:
+        validate(Step, {"device": name}, "here")
+    assert str(caught.value).startswith("here: device: found ")
+    assert ", expected: cpu, cuda, mps," in str(caught.value)
+    assert str(caught.value).endswith("cuda:1 (GPUs of NVIDIA and AMD are cuda)")
 
 
 JOB = """

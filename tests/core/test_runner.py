@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +72,16 @@ def main(
 
         out.with_name("finished.txt").write_text("a part")
         os.kill(os.getpid(), signal.SIGINT)
+    if what == "is ended":
+        import signal
+        import time
+
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    if what == "is killed":
+        import signal
+
+        os.kill(os.getpid(), signal.SIGKILL)
     if what == "removes":
         out.unlink()
     if what == "exits":
@@ -121,6 +133,13 @@ def made(folder: Path) -> list[str]:
     return sorted(name for name in found - {"step.py", "source.txt"} if "__pycache__" not in name)
 
 
+def logged(folder: Path, name: str = "step.log") -> str:
+    """What a log holds after the line that says what was started, which it begins with."""
+    first, _, rest = (folder / name).read_text().partition("\n")
+    assert re.fullmatch(rf"(__main__|step) started on {re.escape(socket.gethostname())}, process \d+", first)
+    return rest
+
+
 def is_one_line(done: subprocess.CompletedProcess[str], *parts: str) -> bool:
     """Exit code 2; after what the step itself logs comes one line, which names the parts."""
     lines = [line for line in done.stderr.splitlines() if not line.startswith("wrote ")]
@@ -161,8 +180,8 @@ def test_an_interrupted_step_says_so_in_one_line_and_keeps_finished_parts(folder
     done = usual(folder, "--what", "waits", "--log", "step.log")
     said = "wrote .out.txt.part\ninterrupted; start again: finished parts are not made anew\n"
     assert (done.returncode, done.stderr) == (130, said)
-    assert (folder / "step.log").read_text() == said
-    assert made(folder) == ["made/finished.txt", "step.log"]
+    assert logged(folder) == said
+    assert made(folder) == ["made/finished.txt", "step.json", "step.log"]
     assert "KeyboardInterrupt" in usual(folder, "--what", "waits", "--debug").stderr
 
 
@@ -199,7 +218,7 @@ def test_an_output_that_was_not_made_is_named(folder: Path) -> None:
 def test_a_users_mistake_is_one_line_and_a_traceback_on_demand(folder: Path) -> None:
     done = usual(folder, "--what", "user", "--log", "step.log")
     assert is_one_line(done, "error: new\\nline  two\\x1b[2J: found a, expected b; do c")
-    assert (folder / "step.log").read_text() == done.stderr
+    assert logged(folder) == done.stderr
     done = usual(folder, "--what", "user", "--debug")
     assert done.returncode == 2
     assert "Traceback" in done.stderr
@@ -249,6 +268,8 @@ def test_a_mistake_on_the_command_line_is_one_line(
         (["--out", "a.txt", "--log", ""], ["--log: found '', expected the name of a file"]),
         (["--out", "a.txt", "--log", "source.txt/x"], ["source.txt", "cannot be read or written ("]),
         (["--out", "a.txt", "--more", "x" * 300], ["xxx", "cannot be read or written (File name too long)"]),
+        (["--out", "source.txt", "--log", "source.txt"], ["--log: source.txt is an input or output and"]),
+        (["--out", "a.json", "--log", "./a.log"], ["--log: a.json is an input or output and would be"]),
         (["--out", "/proc/version/x"], ["/proc/version", "cannot be read or written ("]),
     ],
 )
@@ -283,7 +304,47 @@ def test_the_log_holds_what_the_screen_shows_and_starts_anew(folder: Path) -> No
     (folder / "step.log").write_text("an earlier run\n")
     done = usual(folder, "--log", "step.log")
     assert done.stderr == "wrote .out.txt.part\n"
-    assert (folder / "step.log").read_text() == done.stderr
+    assert logged(folder) == done.stderr
+
+
+def test_a_step_that_is_asked_to_end_leaves_nothing_half_written(folder: Path) -> None:
+    done = usual(folder, "--what", "is ended", "--log", "step.log")
+    assert done.returncode == 143
+    assert (
+        logged(folder) == "wrote .out.txt.part\nterminated; start again: finished parts are not made anew\n"
+    )
+    assert made(folder) == ["step.json", "step.log"]
+
+
+def test_a_step_that_is_killed_leaves_a_log_with_a_line_and_no_record(folder: Path) -> None:
+    assert usual(folder, "--log", "step.log").returncode == 0
+    assert (folder / "step.json").exists()
+    done = usual(folder, "--what", "is killed", "--log", "step.log")
+    assert done.returncode == -signal.SIGKILL
+    assert logged(folder) == "wrote .out.txt.part\n"
+    assert not (folder / "step.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("what", "outcome", "code"),
+    [
+        ("", "done", 0),
+        ("bug", "failed", 1),
+        ("user", "failed", 2),
+        ("full", "failed", 2),
+        ("exits", "failed", 7),
+        ("waits", "interrupted", 130),
+        ("is ended", "terminated", 143),
+    ],
+)
+def test_however_a_job_ends_it_leaves_a_record(folder: Path, what: str, outcome: str, code: int) -> None:
+    (folder / "logs").mkdir()
+    (folder / "logs/step.json").write_text("an earlier one")
+    usual(folder, "--what", what, "--log", "logs/step.log")
+    record = json.loads((folder / "logs/step.json").read_text())
+    assert (record["outcome"], record["exit_code"]) == (outcome, code)
+    assert (record["step"], record["host"]) == ("__main__", socket.gethostname())
+    assert sorted(path.name for path in (folder / "logs").iterdir()) == ["step.json", "step.log"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")

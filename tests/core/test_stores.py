@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -19,9 +21,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steps.core import stores
+from steps.core import provenance, stores
 from steps.core.digest import file_digest
 from steps.core.errors import UserError
+from steps.core.provenance import versions
 from steps.core.stores import (
     CODECS,
     ArrayReader,
@@ -34,6 +37,7 @@ from steps.core.stores import (
     require_rows,
     write_array,
     write_json,
+    write_table,
 )
 from steps.core.tensors import open_tensors, read_tensors, write_tensors
 
@@ -137,11 +141,55 @@ def test_another_fingerprint_discards_everything(tmp_path: Path, stop: int | Non
     assert Folder(tmp_path / "x/ledger.json", "things").made_from == {"settings": {"seed": 2}}
 
 
+@pytest.mark.parametrize("stop", [None, 2])
+def test_what_other_libraries_made_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int | None
+) -> None:
+    """A step that starts again after an upgrade, as with ``--forceall``; other libraries do not matter."""
+    installed = {"torch": "1.0", "zarr": "3.0"}
+    monkeypatch.setattr(provenance, "_installed", installed.get)
+
+    def made(libraries: tuple[str, ...] = ("torch",), stop: int | None = None) -> list[str]:
+        ledger = Ledger(tmp_path / "x/ledger.json", "things", MADE_FROM, libraries)
+        new = [name for name in NAMES[:stop] if name not in ledger]
+        for name in new:
+            ledger.place(name).write_text(f"contents of {name}")
+            ledger.record(name)
+        if stop is None:
+            ledger.finish({})
+        return new
+
+    assert made(stop=stop) == NAMES[:stop]
+    installed["zarr"] = "4.0"
+    assert made(stop=stop) == []
+    installed["torch"] = "2.0"
+    assert made(stop=1) == NAMES[:1]
+    assert made() == NAMES[1:]
+    content = read_json(tmp_path / "x/ledger.json")
+    assert content["versions"] == {"python": platform.python_version(), "torch": "2.0"}
+    assert content["made_from"] == MADE_FROM
+
+
+def test_what_names_its_contents_has_a_fingerprint_without_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for version in ("1.0", "2.0"):
+        monkeypatch.setattr(provenance, "_installed", {"torch": version}.get)
+        for libraries in ((), ("torch",)):
+            ledger = tmp_path / version / str(len(libraries)) / "ledger.json"
+            Ledger(ledger, "things", MADE_FROM, libraries).finish({})
+            found.append(Folder(ledger, "things").fingerprint)
+    assert found[0] == found[2]
+    assert len({*found}) == 3
+
+
 def test_nothing_is_discarded_before_the_first_file_is_written(whole: Path) -> None:
     before = contents(whole)
     ledger = Ledger(whole / "ledger.json", "things", {"settings": {"seed": 2}})
     assert not any(name in ledger for name in NAMES)
     assert ledger.outdated_bytes() == sum(map(len, before.values())) - len(before[".finished.jsonl"])
+    before[".ledger.json.lock"] = (whole / ".ledger.json.lock").read_bytes()  # until the job ends
     assert contents(whole) == before
     (whole / "new.txt").write_text("new")
     with pytest.raises(RuntimeError, match="new.txt: written before the ledger's begin"):
@@ -354,7 +402,8 @@ def write(
 ) -> list[tuple[int, ...]]:
     """Write an array up to block number ``stop``; returns the blocks that were written now."""
     ledger = Ledger(folder / "ledger.json", "arrays", MADE_FROM)
-    writer = ArrayWriter(ledger, "x", values.shape, block, str(values.dtype), **options)
+    dims = tuple(f"axis_{axis}" for axis in range(values.ndim))
+    writer = ArrayWriter(ledger, "x", values.shape, block, str(values.dtype), dims=dims, **options)
     grid = [-(-whole // size) for whole, size in zip(values.shape, block, strict=True)]
     new = [index for index in list(np.ndindex(*grid))[:stop] if index not in writer]
     for index in new:
@@ -486,12 +535,93 @@ def test_small_arrays_are_one_block(tmp_path: Path) -> None:
     for _ in range(2):  # the second time finds them
         ledger = Ledger(tmp_path / "ledger.json", "arrays", MADE_FROM)
         for name, array in values.items():
-            write_array(ledger, name, array)
+            write_array(ledger, name, array, tuple(f"{name}_{axis}" for axis in range(array.ndim)))
     ledger.finish({})
     folder = Folder(tmp_path / "ledger.json", "arrays")
-    assert len(folder.files) == 4
+    assert len(folder.files) == 5  # with the metadata of the group
     for name, array in values.items():
         np.testing.assert_array_equal(read_array(folder, name), array)
+
+
+def write_group(folder: Path, stop: int | None = None) -> None:
+    """A folder with arrays on top and in sub-folders, some of another size."""
+    ledger = Ledger(folder / "ledger.json", "arrays", MADE_FROM)
+    arrays = {"x": (("layer", "token"), (2, 6)), "tokens": (("token",), (6,))}
+    arrays |= {f"counts/{model}/n": (("neuron", "bin"), (size, 3)) for model, size in (("a", 4), ("b", 5))}
+    for name, (dims, shape) in list(arrays.items())[:stop]:
+        values = np.arange(math.prod(shape), dtype="int32").reshape(shape)
+        write_array(ledger, name, values, dims, "nats" if name == "x" else "1", f"what {name} holds")
+    if stop is None:
+        ledger.finish({"models": ["a", "b"], "none": None})
+
+
+@pytest.mark.parametrize("inside", ["", "counts", "counts/a", "counts/b"])
+def test_a_folder_of_arrays_is_a_zarr_group(tmp_path: Path, inside: str) -> None:
+    import zarr
+
+    write_group(tmp_path)
+    group = zarr.open_group(str(tmp_path / inside), mode="r")
+    ledger = read_json(tmp_path / "ledger.json")
+    assert set(group.keys()) == {"": {"x", "tokens", "counts"}, "counts": {"a", "b"}}.get(inside, {"n"})
+    told = {key: value for key, value in ledger.items() if key != "files"}
+    assert dict(group.attrs) == ({} if inside else told)
+    assert f"{inside}/zarr.json".removeprefix("/") in ledger["files"]
+    if not inside:
+        assert group["x"].metadata.dimension_names == ("layer", "token")
+        assert dict(group["x"].attrs) == {"units": "nats", "description": "what x holds"}
+
+
+def test_a_folder_of_arrays_opens_with_xarray(tmp_path: Path) -> None:
+    xarray = pytest.importorskip("xarray", reason="xarray is not installed")
+    write_group(tmp_path)
+    store = xarray.open_zarr(tmp_path, chunks=None)
+    assert dict(store.sizes) == {"layer": 2, "token": 6}
+    assert store.attrs["kind"] == "arrays"
+    assert store.attrs["made_from"] == MADE_FROM
+    assert store["x"].dims == ("layer", "token")
+    assert store["x"].attrs == {"units": "nats", "description": "what x holds"}
+    assert store["x"].dtype == "int32"
+    np.testing.assert_array_equal(store["x"].sel(layer=1), np.arange(6, 12))
+    for model, size in (("a", 4), ("b", 5)):
+        part = xarray.open_zarr(tmp_path, group=f"counts/{model}", chunks=None)
+        assert dict(part.sizes) == {"neuron": size, "bin": 3}
+    tree = xarray.open_datatree(tmp_path, engine="zarr", chunks=None)
+    assert tree["counts/b/n"].shape == (5, 3)
+
+
+@pytest.mark.parametrize("stop", range(5))
+def test_a_group_that_was_interrupted_is_the_same_in_the_end(tmp_path: Path, stop: int) -> None:
+    write_group(tmp_path / "whole")
+    write_group(tmp_path / "x", stop)
+    write_group(tmp_path / "x")
+    assert contents(tmp_path / "x") == contents(tmp_path / "whole")
+    altered(tmp_path / "x/counts/zarr.json")
+    with pytest.raises(UserError, match="counts/zarr.json: its contents differ"):
+        Folder(tmp_path / "x/ledger.json", "arrays").check_all()
+    write_group(tmp_path / "x")
+    assert contents(tmp_path / "x") == contents(tmp_path / "whole")
+
+
+def test_a_lost_block_of_fractions_reads_as_no_number_and_not_as_zeros(tmp_path: Path) -> None:
+    """Readers that know nothing of ledgers see that something is missing, as where DVC leaves blocks out."""
+    import zarr
+
+    write(tmp_path, values_of((4, 4), "float16"), (2, 4))
+    (tmp_path / "x/c/1/0").unlink()
+    array = np.asarray(zarr.open_group(str(tmp_path), mode="r")["x"][:])
+    assert np.isfinite(array[:2]).all()
+    assert np.isnan(array[2:]).all()
+
+
+def test_one_name_of_a_dimension_is_one_size_within_a_group(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.json", "arrays", {})
+    write_array(ledger, "a", np.zeros(3), ("token",))
+    write_array(ledger, "deeper/b", np.zeros(4), ("token",))
+    with pytest.raises(RuntimeError, match="c: 4 tokens, expected 3 as in a"):
+        write_array(ledger, "c", np.zeros((2, 4)), ("layer", "token"))
+    for name in ("zarr.json", "models/zarr.json/n"):
+        with pytest.raises(UserError, match="nothing in it can be called zarr.json; choose another name"):
+            write_array(ledger, name, np.zeros(3), ("token",))
 
 
 # A disk that is really full
@@ -508,7 +638,7 @@ from steps.core.stores import ArrayWriter, Ledger
 def main(out: Output) -> None:
     """Twelve blocks of 100 kB that do not compress."""
     ledger = Ledger(out, "arrays", {})
-    writer = ArrayWriter(ledger, "x", (12, 100_000), (1, 100_000), "uint8")
+    writer = ArrayWriter(ledger, "x", (12, 100_000), (1, 100_000), "uint8", dims=("a", "b"))
     for block in range(12):
         if (block, 0) not in writer:
             values = np.random.default_rng(block).integers(0, 256, (1, 100_000), "uint8")
@@ -586,7 +716,7 @@ def test_tensors_and_facts_come_back(tmp_path: Path) -> None:
     facts = {"z": [1, "ü"], "a": {"b": None}}
     write_tensors(tmp_path / "x.safetensors", values, facts)
     found, told = read_tensors(tmp_path / "x.safetensors")
-    assert told == facts
+    assert told == {**facts, "versions": versions()}
     assert set(found) == set(values)
     for name, array in values.items():
         assert found[name].dtype == array.dtype
@@ -594,7 +724,7 @@ def test_tensors_and_facts_come_back(tmp_path: Path) -> None:
     assert set(read_tensors(tmp_path / "x.safetensors", leave="a")[0]) == {"b", "none"}
     with open_tensors(tmp_path / "x.safetensors") as (file, told):
         np.testing.assert_array_equal(file.get_slice("b")[1:2], values["b"][1:2])
-        assert told == facts
+        assert told == {**facts, "versions": versions()}
 
 
 def test_the_same_tensors_have_the_same_bytes(tmp_path: Path) -> None:
@@ -639,7 +769,7 @@ def test_swapped_tensors_are_refused(tmp_path: Path) -> None:
 
 def test_tensors_of_another_kind_are_refused(tmp_path: Path) -> None:
     write_tensors(tmp_path / "x", {"a": np.zeros(3)}, {"kind": "moments"})
-    assert read_tensors(tmp_path / "x", kind="moments")[1] == {"kind": "moments"}
+    assert read_tensors(tmp_path / "x", kind="moments")[1] == {"kind": "moments", "versions": versions()}
     with pytest.raises(UserError, match="x: found a file of 'moments', expected one of 'products'"):
         read_tensors(tmp_path / "x", kind="products")
 
@@ -749,6 +879,28 @@ def test_columns_may_be_needed_where_all_are_read(tmp_path: Path) -> None:
     assert read_table(path, needed=["a"]).column_names == ["a", "b"]
     with pytest.raises(UserError, match=r"t.parquet: lacks the column 'c'"):
         read_table(path, needed=["a", "c"])
+
+
+def test_tables_that_are_written_come_back_and_say_which_versions_made_them(tmp_path: Path) -> None:
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "t.parquet"
+    table = pd.DataFrame({"a": pd.Series(["x", None], dtype="str"), "b": np.arange(2, dtype="int32")}, [7, 8])
+    write_table(table, path)
+    pd.testing.assert_frame_equal(read_table(path).to_pandas(), table.reset_index(drop=True))
+    assert dict(provenance.made_with(path)) == versions()
+    again = tmp_path / "again.parquet"
+    write_table(table, again)
+    assert again.read_bytes() == path.read_bytes()
+    column = pq.read_metadata(path).row_group(0).column(1)
+    start = column.dictionary_page_offset or column.data_page_offset
+    content = bytearray(path.read_bytes())
+    content[start + column.total_compressed_size - 1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"t.parquet: unreadable"):
+        read_table(path)
+    assert {*pq.read_schema(again).metadata} >= {b"pandas", b"versions"}
 
 
 def test_a_folder_says_what_it_was_made_with(tmp_path: Path) -> None:

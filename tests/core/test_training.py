@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from steps.core.training import Training, cosine, set_rate
+from steps.core.errors import UserError
+from steps.core.training import Training, batch_of, cosine, decay_groups, require_finite, set_rate, spaced
 
 TOTAL = 12
 
@@ -157,3 +159,49 @@ def test_the_schedule_climbs_to_its_peak_and_falls_to_its_floor() -> None:
     assert rates[10] == 1.0
     assert 0.1 < rates[-1] < 0.11
     assert cosine(0, 1, 0) == 1.0
+
+
+def test_a_training_locks_its_state_until_it_ends(tmp_path: Path) -> None:
+    training = Training(tmp_path / ".state", "x", {}, {})
+    with (tmp_path / ".state.lock").open() as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    training.finish()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("batch", [1, 7, 10, 25])
+def test_every_epoch_is_a_permutation_of_its_own(batch: int) -> None:
+    def numbers(step: int, batch: int, seed: int = 1, name: str = "a.train") -> list[int]:
+        return batch_of(step, 10, batch, seed, name).tolist()
+
+    taken = [number for step in range(-(-30 // batch)) for number in numbers(step, batch)]
+    epochs = [taken[start : start + 10] for start in (0, 10, 20)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert epochs[0] != epochs[1]
+    assert taken[:10] == numbers(0, 10)
+    assert numbers(0, 10) != numbers(0, 10, seed=2)
+    assert numbers(0, 10) != numbers(0, 10, name="another.train")
+
+
+def test_checkpoints_are_spaced_as_asked() -> None:
+    assert spaced(1000, 3, "log") == [1, 10, 100]
+    assert spaced(100, 3, "even") == [25, 50, 75]
+    assert spaced(100, 0, "log") == spaced(1, 5, "even") == []
+    assert spaced(3, 50, "log") == [1, 2]
+
+
+def test_matrices_decay_and_vectors_do_not() -> None:
+    module = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 2), nn.LayerNorm(2))
+    decaying, others = decay_groups(module.parameters(), 0.1)
+    assert [tuple(p.shape) for p in decaying["params"]] == [(5, 3), (2, 3)]
+    assert [tuple(p.shape) for p in others["params"]] == [(2,)] * 3
+    assert (decaying["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
+def test_a_training_that_diverged_is_one_line(loss: float) -> None:
+    require_finite(3.5, "training", 3, 9, "lower it")
+    with pytest.raises(
+        UserError, match=f"^step 3 of 9: found a held-out loss of {loss}, .* diverged; lower it$"
+    ):
+        require_finite(loss, "held-out", 3, 9, "lower it")

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from steps.core import training
+from steps.core import provenance
 from steps.core.errors import UserError
 from steps.core.settings import validate
 from steps.core.stores import Folder, Ledger, read_array
 from steps.interp import loading
+from steps.language_models import train
 from steps.language_models.learning import loop
 from steps.language_models.learning.loop import STATE, Settings
 from steps.language_models.learning.losses import loss_of
@@ -72,6 +73,28 @@ def test_killed_twice_it_ends_with_the_same_bytes(
     assert contents(folder) == contents(undisturbed)
 
 
+def test_two_trainings_of_one_folder_come_one_after_the_other(
+    prepared: Prepared, undisturbed: Path, tmp_path: Path
+) -> None:
+    """The ledger of the second once lacked the checkpoints that the first made meanwhile."""
+    folder = tmp_path / "seed-1"
+    command = step("train", *arguments(prepared, folder, dropout=0.1, save_seconds=0))
+    first = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment(warm=False))
+    while first.poll() is None and not (folder / STATE).exists():
+        time.sleep(0.001)
+    first.send_signal(signal.SIGSTOP)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()) as second:
+        assert second.stderr is not None
+        waits = "waiting for another job that writes it: steps.language_models.train"
+        assert waits in second.stderr.readline()
+        first.send_signal(signal.SIGCONT)
+        assert first.wait() == 0
+        assert "steps of seed" not in second.stderr.read()
+    assert second.returncode == 0
+    assert contents(folder) == contents(undisturbed)
+    Folder(folder / "ledger.json", "language_model").check_all()
+
+
 def test_what_a_trained_folder_holds(prepared: Prepared, undisturbed: Path) -> None:
     folder = Folder(undisturbed / "ledger.json", "language_model").check_all()
     assert folder.attributes["tokenizer"] == Folder(prepared.tokenizer, "tokenizer").fingerprint
@@ -106,6 +129,40 @@ def test_in_memory_the_same_seed_gives_the_same_bits_and_another_does_not(
     assert files[0] == files[1] != files[2]
 
 
+@pytest.mark.parametrize(
+    ("version", "said"), [("0.1", "libraries; training starts anew"), (None, "resuming after step")]
+)
+def test_a_training_goes_on_with_the_versions_that_began_it_only(
+    prepared: Prepared,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    version: str | None,
+    said: str,
+) -> None:
+    tokens = read_array(Folder(prepared.rows, "rows"), "train")
+    settings = Settings(**{**SMALL, "tokens": 600, "save_seconds": 0})
+    config = loop.configuration(settings, Folder(prepared.rows, "rows").attributes["vocabulary"], 16, 0)
+
+    def begin() -> None:
+        ledger = Ledger(tmp_path / "ledger.json", "language_model", {}, ("torch",))
+        loop.train(tokens, tokens, config, 1, settings, ledger)
+
+    def stop(loss: float, kind: str, step: int, total: int) -> None:
+        if step == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "require_finite", stop)
+        with pytest.raises(KeyboardInterrupt):
+            begin()
+    if version is not None:
+        monkeypatch.setattr(provenance, "_installed", {"torch": version}.get)
+    with caplog.at_level("INFO", "reprise"):
+        begin()
+    assert said in caplog.text
+
+
 def test_it_learns_what_is_there_to_learn(tmp_path: Path) -> None:
     start = np.arange(400)[:, None]
     rows = ((start + np.arange(16)) % 7 + 1).astype(np.int32)
@@ -134,23 +191,6 @@ def test_a_step_is_that_of_plain_torch() -> None:
         torch.testing.assert_close(loss, expected.detach(), rtol=1e-5, atol=1e-5)
     for (name, a), b in zip(mine.named_parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
-
-
-@pytest.mark.parametrize("batch", [1, 7, 10, 25])
-def test_every_epoch_is_a_permutation_of_its_own(batch: int) -> None:
-    taken = np.concatenate([training.batch_of(step, 10, batch, seed=1) for step in range(-(-30 // batch))])
-    epochs = [taken[start : start + 10].tolist() for start in (0, 10, 20)]
-    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
-    assert epochs[0] != epochs[1]
-    assert taken[:10].tolist() == training.batch_of(0, 10, 10, seed=1).tolist()
-    assert training.batch_of(0, 10, 10, seed=1).tolist() != training.batch_of(0, 10, 10, seed=2).tolist()
-
-
-def test_checkpoints_are_spaced_as_asked() -> None:
-    assert training.spaced(1000, 3, "log") == [1, 10, 100]
-    assert training.spaced(100, 3, "even") == [25, 50, 75]
-    assert training.spaced(100, 0, "log") == training.spaced(1, 5, "even") == []
-    assert training.spaced(3, 50, "log") == [1, 2]
 
 
 def test_the_flag_of_stanfords_models_reaches_the_configuration() -> None:

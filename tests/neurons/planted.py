@@ -52,12 +52,13 @@ def write_activations(
         "settings": {"split": "held_out"},
     }
     ledger = Ledger(folder / "ledger.json", "activations", made_from)
-    write_array(ledger, "tokens", tokens)
-    write_array(ledger, "keep", keep.astype("uint8"))
+    write_array(ledger, "tokens", tokens, ("token",))
+    write_array(ledger, "keep", keep.astype("uint8"), ("token",))
     for kind, values in {"pre": pre, "up": up}.items():
         if values is None:
             continue
-        array = ArrayWriter(ledger, kind, (layers, count, width), (1, block_tokens, width), dtype, codec)
+        shape, block = (layers, count, width), (1, block_tokens, width)
+        array = ArrayWriter(ledger, kind, shape, block, dtype, codec, dims=("layer", "token", "neuron"))
         for layer in range(layers):
             for k in range(-(-count // block_tokens)):
                 part = values[k * block_tokens : (k + 1) * block_tokens, layer * width : (layer + 1) * width]
@@ -87,8 +88,8 @@ def write_activations(
 def write_labelled_rows(folder: Path, tokens: np.ndarray, context: int, labels: np.ndarray) -> Path:
     """The rows that ``tokens`` are, each with the number of its source: code, names or prose."""
     ledger = Ledger(folder / "ledger.json", "rows", {"tokens": tokens.tolist(), "labels": labels.tolist()})
-    write_array(ledger, "held_out", tokens.reshape(-1, context).astype(np.int32))
-    write_array(ledger, "held_out_source", labels.astype(np.uint16))
+    write_array(ledger, "held_out", tokens.reshape(-1, context).astype(np.int32), ("row", "position"))
+    write_array(ledger, "held_out_source", labels.astype(np.uint16), ("row",))
     ledger.finish({"context": context, "bos": 0, "vocabulary": 50, "sources": ["code", "names", "prose"]})
     return folder / "ledger.json"
 
@@ -204,7 +205,7 @@ def write_tokenizer(folder: Path, name: str = "planted") -> Path:
     words = {"<bos>": 0, "\n": 1} | {f"w{number}": number for number in range(2, VOCABULARY)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<bos>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
-    ledger = Ledger(folder / "ledger.json", "tokenizer", {"words": VOCABULARY, "name": name})
+    ledger = Ledger(folder / "ledger.json", "tokenizer", {"words": VOCABULARY, "name": name}, libraries=())
     ledger.place("tokenizer.json")
     tokenizer.save(str(folder / "tokenizer.json"))
     ledger.record("tokenizer.json")
@@ -225,8 +226,8 @@ def write_rows(folder: Path, rows: int = 20, seed: int = 0) -> Path:
     tokens[:, 0] = 0
     tokens[::3, 5] = 1
     ledger = Ledger(folder / "ledger.json", "rows", {"rows": rows, "seed": seed})
-    write_array(ledger, "held_out", tokens)
-    write_array(ledger, "train", tokens[::-1].copy())
+    write_array(ledger, "held_out", tokens, ("row", "position"))
+    write_array(ledger, "train", tokens[::-1].copy(), ("row", "position"))
     facts = {"context": CONTEXT, "bos": 0, "vocabulary": VOCABULARY, "sources": ["planted"]}
     ledger.finish({**facts, "tokenizer": TOKENIZER})
     return folder / "ledger.json"

@@ -48,8 +48,9 @@ MODULES = {
 def write_labelled(folder: Path, rows: np.ndarray) -> Path:
     """Rows of tokens that are prose and code in turn."""
     ledger = Ledger(folder / "ledger.json", "rows", {"rows": rows.tolist()})
-    write_array(ledger, "held_out", rows)
-    write_array(ledger, "held_out_source", np.arange(len(rows)).astype(np.uint16) % 2)
+    write_array(ledger, "held_out", rows, ("row", "position"))
+    labels = np.arange(len(rows)).astype(np.uint16) % 2
+    write_array(ledger, "held_out_source", labels, ("row",))
     facts = {"context": CONTEXT, "bos": 0, "vocabulary": VOCABULARY, "sources": ["code", "prose"]}
     ledger.finish({**facts, "tokenizer": TOKENIZER})
     return folder / "ledger.json"

@@ -119,8 +119,8 @@ def write_inputs(
     words.record("tokenizer.json")
     words.finish({})
     rows = Ledger(folder / "rows" / "ledger.json", "rows", {})
-    write_array(rows, "held_out", tokens.astype(np.int32))
-    write_array(rows, "held_out_source", sources.astype(np.uint16))
+    write_array(rows, "held_out", tokens.astype(np.int32), ("row", "position"))
+    write_array(rows, "held_out_source", sources.astype(np.uint16), ("row",))
     facts = {"context": CONTEXT, "bos": 0, "vocabulary": len(TEXTS), "sources": ["code", "names", "prose"]}
     rows.finish({**facts, "tokenizer": words.fingerprint})
     keep = tokens.reshape(-1) != 0  # explanations count all tokens all the same

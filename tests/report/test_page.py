@@ -74,7 +74,7 @@ def plant(folder: Path, chapter: str = "neurons", **changes: Any) -> Path:
                 "unit": "nats",
                 "note": "A note.",
                 "rule": "neurons_table",
-                "benchmark": "logs/neurons/**/*.tsv",
+                "records": "logs/neurons/**/*.json",
                 "inputs": {"data/input.parquet": "ab" * 32},
                 "code": "cd" * 32,
             }
@@ -110,13 +110,16 @@ def test_page_shows_all_that_a_report_holds(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     logs = tmp_path / "logs/neurons/table"
     logs.mkdir(parents=True)
-    (logs / "a.tsv").write_text("s\th:m:s\tmax_rss\tmax_vms\n70.5\t0:01:10\t100.00\t1\n")
-    (logs / "b.tsv").write_text("s\th:m:s\tmax_rss\tmax_vms\n50.5\t0:00:50\tNA\tNA\n")
-    (logs / "broken.tsv").write_bytes(b"s\tmax_rss\n\xff\xfe")
+    record = {"outcome": "done", "wall_seconds": 70.5, "cpu_seconds": 99.9, "peak_bytes": 104_857_600}
+    (logs / "a.json").write_text(json.dumps(record))
+    (logs / "b.json").write_text(json.dumps({**record, "wall_seconds": 50.5, "peak_bytes": 1000}))
+    (logs / "failed.json").write_text(json.dumps({**record, "outcome": "failed"}))
+    (logs / "broken.json").write_bytes(b"{\xff\xfe")
     found = Page(build(plant(tmp_path)))
     for text in (
         *("About neurons", "First paragraph.", "Second paragraph.", "Excess", "0.1235", "nats", "A note."),
-        *("neurons_table", "2 min 1 s in 2 jobs, peak 104.9 MB", "data/input.parquet", "ababababab…"),
+        *("neurons_table", "2 min 1 s in 2 jobs, 3 min 20 s of CPU time, peak 104.9 MB"),
+        *("data/input.parquet", "ababababab…"),
         *("A caption.", "Data: one.csv, 8 B", "Families", "1,234,567", "The", " cat", "↵"),
         *("ef" * 32, "12" * 32, "torch", "2.13.0", '"draws": 20'),
     ):
@@ -203,7 +206,7 @@ def test_hostile_texts_are_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     changes["cards"][0] |= {
         "inputs": {HOSTILE: HOSTILE},
         "code": HOSTILE,
-        "benchmark": HOSTILE.replace("/", ""),
+        "records": HOSTILE.replace("/", ""),
     }
     report = plant(tmp_path, **changes)
     os.makedirs((report.parent / name).parent, exist_ok=True)
@@ -349,8 +352,8 @@ def test_missing_timings_and_missing_values_say_so(tmp_path: Path, monkeypatch: 
         ({"cards": [{"name": "a", "value": True}]}, "cards.0.value: found True, expected: text, a number"),
         ({"cards": [{"name": "a", "value": float("nan")}]}, "cards.0.value: found nan"),
         (
-            {"cards": [{"name": "a", "value": 1, "benchmark": "/etc/*"}]},
-            "benchmark: found '/etc/.*relative path",
+            {"cards": [{"name": "a", "value": 1, "records": "/etc/*"}]},
+            "records: found '/etc/.*relative path",
         ),
         ({"figures": [{"file": "../../x.svg", "caption": ""}]}, "file: found .*relative path without"),
         ({"figures": [{"file": "/etc/passwd", "caption": ""}]}, "file: found .*relative path without"),
@@ -499,9 +502,10 @@ def test_rule_makes_the_page_anew_when_a_figure_alone_changes(tmp_path: Path) ->
     before = made.read_text()
     assert "About neurons" in before
     (tmp_path / "logs/neurons").mkdir()
-    (tmp_path / "logs/neurons/t.tsv").write_text("s\tmax_rss\n1.0\t2.0\n")
+    record = {"outcome": "done", "wall_seconds": 1.0, "cpu_seconds": 0.9, "peak_bytes": 2 * 2**20}
+    (tmp_path / "logs/neurons/t.json").write_text(json.dumps(record))
     assert "Nothing to be done" in snakemake()
     (report.parent / "figures/one.svg").write_text(SVG.replace("9", "8"))
     snakemake()
     assert made.read_text() != before
-    assert "1.0 s, peak 2.1 MB" in made.read_text()
+    assert "1.0 s, 0.9 s of CPU time, peak 2.1 MB" in made.read_text()

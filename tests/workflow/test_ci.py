@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from steps.core.provenance import made_with, versions
 from tests.workflow.conftest import ROOT, snakemake
 
 CI = ROOT / "config" / "ci.yaml"
@@ -81,11 +82,31 @@ def test_the_page_shows_the_headline_and_needs_no_network(ran: Path) -> None:
     assert 'href="http' not in page
 
 
-def test_every_job_left_a_log_and_a_timing(ran: Path) -> None:
-    for kind in ("log", "tsv"):
+def test_every_job_left_a_log_and_a_record(ran: Path) -> None:
+    for kind in ("log", "json"):
         names = {path.relative_to(ran / "logs").parts[:2] for path in (ran / "logs").rglob(f"*.{kind}")}
         for step in ("dump", "moments", "correlate", "baseline", "clusters", "table", "figure", "report"):
             assert ("neurons", step) in names
+
+
+def test_what_is_kept_says_which_versions_made_it(ran: Path) -> None:
+    """But for text, and for the tokenizer, whose ledger names its contents."""
+    current, seen = versions(), set()
+    for path in sorted([*(ran / "data").rglob("*"), *(ran / "results").rglob("*")]):
+        if path.name == "ledger.json" or path.suffix in (".safetensors", ".parquet"):
+            if path.name in ("model.safetensors", "documents.parquet", "stdlib.parquet"):
+                continue  # of a folder whose ledger says it; text
+            if path.parent.name == "tokenizer":
+                continue
+            made = dict(made_with(path))
+            assert made.items() <= current.items(), path
+            assert {"python", "numpy", "torch", "transformers"} & made.keys() > {"python"}, path
+            seen.add(path.suffix)
+    assert seen == {".json", ".safetensors", ".parquet"}
+    for chapter in ("language_models", "neurons"):
+        found = json.loads((ran / f"results/{chapter}/ci/report.json").read_text())["provenance"]["versions"]
+        assert {"python", "numpy", "torch", "transformers", "zarr"} <= found.keys()
+        assert found.items() <= current.items()
 
 
 def test_a_second_call_has_nothing_to_do(ran: Path) -> None:
@@ -113,3 +134,27 @@ def test_few_files(ran: Path) -> None:
         if path.is_file() and "pre" not in path.parts
     ]
     assert len(kept) < 150
+
+
+def test_every_store_opens_as_a_zarr_group_and_with_xarray(ran: Path) -> None:
+    """By those who know nothing of ledgers; every array says what its axes and values are."""
+    import zarr
+
+    kinds = set()
+    for path in [*(ran / "data").rglob("ledger.json"), *(ran / "results").rglob("ledger.json")]:
+        ledger = json.loads(path.read_text())
+        if any(name.endswith("zarr.json") for name in ledger["files"]):
+            group = zarr.open_group(str(path.parent), mode="r")
+            assert group.attrs["fingerprint"] == ledger["fingerprint"]
+            arrays = [node for _, node in group.members(max_depth=None) if isinstance(node, zarr.Array)]
+            assert arrays
+            for array in arrays:
+                assert len(array.metadata.dimension_names) == array.ndim
+                assert {"units", "description"} <= array.attrs.keys()
+            kinds.add(ledger["kind"])
+    assert kinds >= {"rows", "activations", "histograms"}
+    xarray = pytest.importorskip("xarray", reason="xarray is not installed")
+    for path in (ran / "results").rglob("activations/*/ledger.json"):
+        store = xarray.open_zarr(path.parent, chunks=None)
+        assert store["pre"].dims == ("layer", "token", "neuron")
+        assert store["tokens"].dims == ("token",)

@@ -270,6 +270,27 @@ def test_larger_models_from_weights_alone() -> None:
         ("neurons.plan.width", 10**400, "neurons.plan.width: found 1000.*, expected: "),
         ("neurons.plan.vocabulary", 10**400, "neurons.plan.vocabulary: found 1000.*, expected: "),
         ("neurons.plan.devices", 10**400, "neurons.plan.devices: found 1000.*, expected: "),
+        (
+            "neurons.clusters.bootstraps",
+            True,
+            "neurons.clusters.bootstraps: found True, expected: a number, nei",
+        ),
+        (
+            "corpus.study",
+            2024,
+            "^configuration: corpus.study: found 2024, expected: text; put it in quotes: '2024'$",
+        ),
+        (
+            "language_models",
+            None,
+            "language_models: found nothing, expected: settings below it, .* or remove",
+        ),
+        ("device", "gpu", "^configuration: device: found 'gpu', expected: cpu, cuda,"),
+        (
+            "neurons.dump.device",
+            "gpu",
+            "^configuration: neurons.dump.device: found 'gpu', expected: cpu, cuda,",
+        ),
         ("language_models.train.checkpoints", 10**9, "language_models.train.checkpoints: found 1000000000"),
     ],
 )
@@ -486,3 +507,15 @@ def test_a_gpu_is_asked_for_where_one_is_used(source: str, with_gpu: set[str]) -
     steps = ("dump", "moments", "products", "correlate", "clusters", "roles", "report")
     assert {step for step in steps if "gpu" in workflow.neuron_resources(config, step)} == with_gpu
     assert not any("gpu" in workflow.neuron_resources(workflow.configure({}), step) for step in steps)
+
+
+def test_a_key_that_is_there_twice_is_one_line_of_its_file(tmp_path: Path) -> None:
+    """YAML keeps the second one only: this study would have been made in the folder of the default one."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("neurons:\n  study: mine\nseed: 1\nneurons:\n  q: 0.1\n")
+    more = tmp_path / "more.yaml"
+    more.write_text("seed: 2\n")
+    done = snakemake(tmp_path, "-n", "--configfile", str(mine), str(more), config=None, expect=1)
+    said = done.stdout + done.stderr
+    assert f"{mine}, line 4: found the key neurons again, which is in line 1, expected it once" in said
+    assert "Traceback" not in said

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import csv
+import glob
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from benchmarks import made
 from steps import workflow
+from steps.core import records
 from steps.neurons import plan
+from tests.warm.start import environment
 from tests.workflow.conftest import ROOT, TINY, Workspace, snakemake
 from tests.workflow.test_configuration import default, merge
 
@@ -200,20 +205,107 @@ def test_dry_run_of_the_paper_on_a_cluster_with_gpus(tmp_path: Path) -> None:
     assert rules["neurons_baseline"] == {False}
 
 
+def asked(config: workflow.Config, chapter: str, step: str) -> float:
+    """Bytes that the rule of a step asks for at its first attempt."""
+    if chapter == "corpus":
+        resources = workflow.corpus_resources(config)
+    elif chapter == "language_models":
+        resources = workflow.language_model_resources(config, step)
+    else:
+        resources = workflow.neuron_resources(config, step)
+    return 1e6 * float(resources["mem_mb"](None, 1))
+
+
 def test_jobs_use_no_more_memory_than_they_ask_for(undisturbed: Workspace) -> None:
-    folder = undisturbed.finished()
-    config, seen = configured(TINY), set()
-    for path in sorted((folder / "logs" / "neurons").rglob("*.tsv")):
-        step = path.relative_to(folder / "logs" / "neurons").parts[0]
-        if step not in plan.RULES:
-            continue
-        with path.open() as file:
-            (row,) = csv.DictReader(file, delimiter="\t")
-        if row["max_rss"] in ("-", "NA"):  # over before Snakemake looked
-            continue
-        seen.add(step)
-        assert float(row["max_rss"]) <= workflow.neuron_resources(config, step)["mem_mb"](None, 1), path
-    assert {"correlate", "clusters"} <= seen
+    folder, config, seen = undisturbed.finished(), configured(TINY), set()
+    light = {
+        ("language_models", "report"),
+        ("neurons", "plan"),
+        ("report", "page"),
+    }  # of rules that ask for none
+    for log in sorted((folder / "logs").rglob("*.log")):
+        chapter, step = log.relative_to(folder / "logs").parts[:2]
+        if (chapter, step) not in light:
+            (record,) = records.read(glob.escape(str(records.path_of(log))))
+            assert record["step"] == f"{chapter}.{step}"
+            assert 20e6 < record["peak_bytes"] <= asked(config, chapter, step), log
+            seen.add(f"{chapter}.{step}")
+    expected = {f"neurons.{step}" for step in (*plan.RULES, *plan.ON_REQUEST)}
+    expected |= {f"language_models.{step}" for step in ("tokenizer", "rows", "train", "evaluate", "ngrams")}
+    assert seen == expected | {"corpus.documents"}
+
+
+WIDTHS = (64, 1024, 2048)
+"""Neurons per layer, of two layers, in the jobs whose memory is measured."""
+
+TOKENS, BLOCK = 2048, 512
+UNCOUNTED = 40e6
+"""Bytes that formulas leave out: buffers of products, code that only a longer job runs. What rules ask for
+beside has room for them (and for the libraries), so it is how memory grows that is compared."""
+
+
+def run_job(folder: Path, step: str, *arguments: object) -> float:
+    """Run a step and return the peak in bytes of its record.
+
+    It runs in a copy of a Python that has libraries loaded (``tests/warm``), whose pages count: what it holds
+    itself comes on top, since the high-water mark of a copy begins with what was copied.
+    """
+    log = folder / f"{step}.log"
+    command = [sys.executable, "-m", f"steps.neurons.{step}", *map(str, arguments), "--log", str(log)]
+    subprocess.run(command, env=environment(), check=True, capture_output=True)
+    (record,) = records.read(glob.escape(str(records.path_of(log))))
+    return float(record["peak_bytes"])
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[float, float]]]:
+    """By step, what jobs of growing size took and what their rules ask for, in bytes."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for width in WIDTHS:
+        folder = tmp_path_factory.mktemp(f"width-{width}")
+        a, b = (made.activations(folder / f"{seed}", 2, width, TOKENS, seed, BLOCK) for seed in (1, 2))
+        of = {"width": width // 4}
+        merged = default()
+        merge(merged, yaml.safe_load(TINY.read_text()))
+        merge(merged, {"language_models": {"train": of}, "neurons": {"dump": {"tokens": TOKENS}}})
+        merge(merged, {"neurons": {"dump": {"block_tokens": BLOCK}, "correlate": {"draws": 1}}})
+        config = workflow.configure(merged)
+        moments = [ledger.parent / "moments.safetensors" for ledger in (a, b)]
+        product = folder / "product.safetensors"
+        no_cut = ("--tiles", 1, "--tile", 0)
+        whole = ("--ranges", 1, "--index", 0, "--settings", "{}")
+        for ledger, out in zip((a, b), moments, strict=True):
+            peak = run_job(folder, "moments", "--activations", ledger, *whole, "--out", out)
+        jobs = {"moments": peak}
+        jobs["products"] = run_job(folder, "products", "--a", a, "--b", b, *no_cut, *whole, "--out", product)
+        jobs["correlate"] = run_job(
+            *(folder, "correlate", "--a", a, "--b", b, "--a-moments", moments[0], "--b-moments", moments[1]),
+            *("--products", product, *no_cut, "--settings", '{"draws": 1}'),
+            *("--out", folder / "correlation.safetensors"),
+        )
+        for step, peak in jobs.items():
+            found.setdefault(step, []).append((peak, asked(config, "neurons", step)))
+    return found
+
+
+@pytest.mark.parametrize("step", ["moments", "products", "correlate"])
+def test_memory_grows_with_the_size_as_the_formula_says(
+    measured: dict[str, list[tuple[float, float]]], step: str
+) -> None:
+    (first, first_asked), *others = measured[step]
+    for peak, ask in others:
+        assert peak <= ask
+        assert peak - first <= ask - first_asked + UNCOUNTED
+    assert peak - first > 0.4 * (ask - first_asked)  # it is the job that was measured
+
+
+@pytest.mark.parametrize("step", ["moments", "products", "correlate"])
+def test_a_formula_that_asks_for_too_little_is_noticed(
+    measured: dict[str, list[tuple[float, float]]], step: str
+) -> None:
+    """What is asked for half the width: the comparison above fails."""
+    (first, first_asked), *_, (_, half), (peak, _) = measured[step]
+    assert peak - first > half - first_asked + UNCOUNTED
 
 
 def test_the_plan_of_the_paper_needs_nothing(tmp_path: Path) -> None:

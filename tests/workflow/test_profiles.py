@@ -118,6 +118,38 @@ def test_every_attempt_gets_more_memory_and_all_its_threads(tmp_path: Path) -> N
     assert done.stderr.count("Error in rule heavy") == 2
 
 
+KILLED = """
+rule all:
+    output: "out.txt"
+    log: "logs/step.log", "logs/cluster.log"
+    shell: "echo the reason > {log[1]}; python step.py --out {output} --log {log[0]}"
+"""
+
+KILLED_STEP = """
+import os, signal
+from steps.core.runner import Output, run
+
+def main(out: Output) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+run(main)
+"""
+
+
+@pytest.mark.parametrize("line", [True, False], ids=["as it is", "without a first line"])
+def test_the_logs_of_a_job_that_was_killed_at_once_are_shown(tmp_path: Path, line: bool) -> None:
+    """Snakemake shows the logs up to the first that is empty; that of the cluster comes after the step's."""
+    (tmp_path / "Snakefile").write_text(KILLED)
+    emptied = "" if line else "import logging\nlogging.FileHandler.emit = lambda self, record: None\n"
+    (tmp_path / "step.py").write_text(emptied + KILLED_STEP)
+    (tmp_path / "steps").symlink_to(ROOT / "steps")
+    done = run(tmp_path, "--workflow-profile", str(DEFAULT.parent), "--cores", "1")
+    assert done.returncode == 1
+    assert (tmp_path / "logs/cluster.log").read_text() == "the reason\n"
+    assert ("\nthe reason\n" in done.stderr) is line
+    assert ("__main__ started on " in done.stderr) is line
+
+
 def test_rules_leave_retries_to_the_profile() -> None:
     """A rule's own retries would run again inside the same allocation, with the same memory."""
     for rules in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from steps.core.devices import torch_device
+from steps.core.devices import Device, torch_device
 from steps.core.digest import seed as derive
 from steps.core.settings import NO_INFLUENCE
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import Ledger, read_json, write_json
-from steps.core.training import Training, batch_of, cosine, require_finite, set_rate, spaced
+from steps.core.training import Training, batch_of, cosine, decay_groups, require_finite, set_rate, spaced
 from steps.interp.loading import save
 from steps.language_models.learning.losses import loss_of
 
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger("reprise")
+
+
+STEP = "language_models.train"
+
+
+REMEDY = "lower language_models.train.rate (or .clip)"
 
 
 TANH_GELU = ("gelu_new", "gelu_pytorch_tanh")
@@ -69,7 +75,7 @@ class Settings(BaseSettings):
         8, ge=1, le=100_000, description="evaluations on the held-out side, evenly spaced"
     )
     evaluation_rows: int = Field(128, ge=1, le=10**9, description="held-out rows of each")
-    device: str = Field("cpu", description="where the model is trained")
+    device: Device = Field("cpu", description="where the model is trained")
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="of the arithmetic; weights are float32 in either case"
     )
@@ -116,7 +122,7 @@ def initial_model(config: GPT2Config, seed: int) -> GPT2LMHeadModel:
     import torch
     from transformers import GPT2LMHeadModel
 
-    torch.manual_seed(derive(seed, "language_models.train", "weights"))
+    torch.manual_seed(derive(seed, STEP, "weights"))
     return GPT2LMHeadModel(config)
 
 
@@ -159,11 +165,7 @@ def new_optimizer(model: GPT2LMHeadModel, settings: Settings) -> torch.optim.Opt
     """AdamW that lets matrices decay and leaves vectors alone."""
     import torch
 
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    groups = decay_groups(model.parameters(), settings.weight_decay)
     return torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.95), fused=True)
 
 
@@ -215,7 +217,7 @@ def train(
 
     training = Training(
         ledger.folder / STATE,
-        ledger.made_from,
+        ledger.fingerprint,
         {"model": model},
         {"adamw": optimizer},
         save_seconds=settings.save_seconds,
@@ -223,19 +225,19 @@ def train(
     for step in training.steps(total, seed, f"steps of seed {seed}"):
         rate = settings.rate * cosine(step, total, round(settings.warmup * total))
         set_rate(optimizer, rate)
-        batch = data[batch_of(step, count, settings.batch_rows, seed)].long().to(device)
+        batch = data[batch_of(step, count, settings.batch_rows, seed, STEP)].long().to(device)
         loss = one_step(batch)
         done = step + 1
         if done in kept:
             save(model, ledger, checkpoint_name(done))
         if done in evaluated or done % every == 0 or done == total:
             point = {"step": done, "tokens": done * targets, "rate": rate, "training_loss": loss.item()}
-            require_finite(point["training_loss"], "training", done, total)
+            require_finite(point["training_loss"], "training", done, total, REMEDY)
             if done in evaluated:
                 model.eval()
                 held_out = loss_of(model, held_out_rows[: settings.evaluation_rows]).mean
                 model.train()
-                require_finite(held_out, "held-out", done, total)
+                require_finite(held_out, "held-out", done, total, REMEDY)
                 logger.info("step %d of %d: held-out loss %.3f nats", done, total, held_out)
             training.curve.append({**point, "held_out_loss": held_out if done in evaluated else None})
     save(model, ledger)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import Field
 
-from steps.core.devices import DType
+from steps.core.devices import Device, DType
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import ArrayReader, Folder, read_array
 
@@ -26,7 +26,7 @@ class Settings(BaseSettings):
     """On what, where and how models are evaluated."""
 
     rows: int = Field(1000, ge=1, le=10**9, description="held-out rows; all where there are fewer")
-    device: str = Field("cpu", description="where models run")
+    device: Device = Field("cpu", description="where models run")
     dtype: DType = Field("float32", description="of the models")
     threads: int = Field(1, ge=1, le=1024, description="arithmetic threads")
 

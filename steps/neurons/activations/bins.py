@@ -93,7 +93,7 @@ class Histograms:
         """Counts ``[sources, neurons, 257]`` of a model."""
         if model not in self._folder.attributes["models"]:
             raise UserError(f"{self._folder.path}: does not hold {model!r}; build it again with snakemake")
-        return read_array(self._folder, f"counts/{model}")
+        return read_array(self._folder, f"counts/{model}/tokens")
 
 
 def block_sources(source: Activations, rows: Folder) -> np.ndarray:

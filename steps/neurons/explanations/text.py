@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from steps.core.devices import Device
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import Folder
 from steps.neurons.activations.bins import block_sources
@@ -58,7 +59,7 @@ class Settings(BaseSettings):
         ge=1,
         description="neurons whose sums are held at once; fewer read the text more often; null: all",
     )
-    device: str = Field("cpu", description="where sums are formed")
+    device: Device = Field("cpu", description="where sums are formed")
     threads: int = Field(1, ge=1, description="arithmetic threads")
 
 

@@ -135,7 +135,7 @@ def damaged(folder: Path, how: str) -> str:
         return "pre/zarr.json"
     elif how == "metadata altered":
         path = folder / "pre" / "zarr.json"
-        path.write_text(path.read_text().replace('"fill_value": 0', '"fill_value": 1'))
+        path.write_text(path.read_text().replace('"fill_value": "NaN"', '"fill_value": 0.0'))
         return "pre/zarr.json"
     elif how == "mask altered":
         path = folder / "keep" / "c" / "0"
