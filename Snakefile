@@ -28,8 +28,12 @@ step = chapters.step_params(settings)
 aside = chapters.settings_aside(settings)
 
 
+# Where studies lie, for paths in rules: "<neurons>/excess.parquet".
+pathvars:
+    **chapters.pathvars(settings),
+
+
 wildcard_constraints:
-    study=chapters.NAME,
     model=chapters.NAME,
     part=r"\d+",
     range=r"\d+",

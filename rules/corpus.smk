@@ -6,8 +6,6 @@ Outputs: data/raw/embedded (frozen on first use), data/corpora/STUDY.
 Steps: freeze, documents.
 """
 
-import re
-
 
 localrules:
     corpus,
@@ -22,7 +20,7 @@ if settings.corpus.documents.source == "hub":
 
 rule corpus:
     input:
-        f"data/corpora/{settings.corpus.study}/documents.parquet",
+        "<corpus>/documents.parquet",
 
 
 # Without code and settings: the snapshot is raw material and stays as it is, whatever Python runs
@@ -44,12 +42,10 @@ rule corpus_documents:
         snapshot=lambda wildcards: chapters.corpus_snapshot(settings),
         files=lambda wildcards: user_files.corpus,
     output:
-        table="data/corpora/{corpus}/documents.parquet",
-        manifest="data/corpora/{corpus}/manifest.json",
+        table="<corpus>/documents.parquet",
+        manifest="<corpus>/manifest.json",
     log:
-        "logs/corpus/documents/{corpus}.log",
-    wildcard_constraints:
-        corpus=re.escape(settings.corpus.study),
+        "logs/corpus/documents/<corpus_study>.log",
     threads: settings.corpus.documents.threads
     resources:
         **chapters.corpus_resources(settings),

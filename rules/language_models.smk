@@ -32,8 +32,7 @@ if any(model.hub is not None for model in settings.language_models.models):
 rule language_models:
     input:
         expand(
-            "results/language_models/{study}/{file}",
-            study=settings.language_models.study,
+            "<language_models>/{file}",
             file=[
                 "metrics.json",
                 "report.json",
@@ -49,15 +48,13 @@ rule language_models_tokenizer:
         corpus=(
             []
             if settings.language_models.shared_tokenizer().brought
-            else f"data/corpora/{settings.corpus.study}/documents.parquet"
+            else "<corpus>/documents.parquet"
         ),
         files=lambda wildcards: user_files.tokenizer,
     output:
-        "data/models/{study}/tokenizer/ledger.json",
+        "<models>/tokenizer/ledger.json",
     log:
-        "logs/language_models/tokenizer/{study}/tokenizer.log",
-    wildcard_constraints:
-        study=re.escape(settings.language_models.study),
+        "logs/language_models/tokenizer/<language_models_study>/tokenizer.log",
     threads: settings.language_models.tokenizer.threads
     resources:
         **chapters.language_model_resources(settings, "tokenizer"),
@@ -73,15 +70,12 @@ rule language_models_tokenizer:
 rule language_models_rows:
     """Pack the corpus into rows of tokens."""
     input:
-        corpus="data/corpora/{corpus}/documents.parquet",
-        tokenizer="data/models/{study}/tokenizer/ledger.json",
+        corpus="<corpus>/documents.parquet",
+        tokenizer="<models>/tokenizer/ledger.json",
     output:
-        "data/models/{study}/rows/{corpus}/ledger.json",
+        "<models>/rows/<corpus_study>/ledger.json",
     log:
-        "logs/language_models/rows/{study}/{corpus}.log",
-    wildcard_constraints:
-        study=re.escape(settings.language_models.study),
-        corpus=re.escape(settings.corpus.study),
+        "logs/language_models/rows/<language_models_study>/<corpus_study>.log",
     threads: settings.language_models.rows.threads
     resources:
         **chapters.language_model_resources(settings, "rows"),
@@ -99,13 +93,12 @@ if settings.language_models.models:
         """Bring an existing model."""
         input:
             files=lambda wildcards: user_files.models.get(wildcards.model, []),
-            tokenizer="data/models/{study}/tokenizer/ledger.json",
+            tokenizer="<models>/tokenizer/ledger.json",
         output:
-            "data/models/{study}/{model}/ledger.json",
+            "<models>/{model}/ledger.json",
         log:
-            "logs/language_models/import/{study}/{model}.log",
+            "logs/language_models/import/<language_models_study>/{model}.log",
         wildcard_constraints:
-            study=re.escape(settings.language_models.study),
             model="|".join(map(re.escape, model_names)),
         resources:
             **chapters.language_model_resources(settings, "import"),
@@ -124,14 +117,13 @@ else:
     rule language_models_train:
         """Train the model of a seed."""
         input:
-            rows=chapters.rows_ledger(settings),
-            tokenizer="data/models/{study}/tokenizer/ledger.json",
+            rows="<models>/rows/<corpus_study>/ledger.json",
+            tokenizer="<models>/tokenizer/ledger.json",
         output:
-            "data/models/{study}/seed-{seed}/ledger.json",
+            "<models>/seed-{seed}/ledger.json",
         log:
-            "logs/language_models/train/{study}/seed-{seed}.log",
+            "logs/language_models/train/<language_models_study>/seed-{seed}.log",
         wildcard_constraints:
-            study=re.escape(settings.language_models.study),
             seed="|".join(map(str, settings.language_models.seeds)),
         # The longest jobs first: the last of them would otherwise run alone at the end.
         priority: 1
@@ -151,15 +143,15 @@ rule language_models_evaluate:
     """Evaluate the models on held-out text."""
     input:
         models=expand(
-            "data/models/{study}/{model}/ledger.json",
+            "<models>/{model}/ledger.json",
             model=model_names,
             allow_missing=True,
         ),
-        rows=chapters.rows_ledger(settings),
+        rows="<models>/rows/<corpus_study>/ledger.json",
     output:
-        "results/language_models/{study}/evaluations.json",
+        "<language_models>/evaluations.json",
     log:
-        "logs/language_models/evaluate/{study}/evaluate.log",
+        "logs/language_models/evaluate/<language_models_study>/evaluate.log",
     threads: settings.language_models.evaluate.threads
     resources:
         **chapters.language_model_resources(settings, "evaluate"),
@@ -173,11 +165,11 @@ rule language_models_evaluate:
 rule language_models_ngrams:
     """Measure what unigram and bigram counts predict."""
     input:
-        chapters.rows_ledger(settings),
+        "<models>/rows/<corpus_study>/ledger.json",
     output:
-        "results/language_models/{study}/ngrams.json",
+        "<language_models>/ngrams.json",
     log:
-        "logs/language_models/ngrams/{study}/ngrams.log",
+        "logs/language_models/ngrams/<language_models_study>/ngrams.log",
     resources:
         **chapters.language_model_resources(settings, "ngrams"),
     params:
@@ -192,26 +184,27 @@ rule language_models_report:
     """Write the headline figures of the language models."""
     input:
         models=expand(
-            "data/models/{study}/{model}/ledger.json",
+            "<models>/{model}/ledger.json",
             model=model_names,
             allow_missing=True,
         ),
-        evaluations="results/language_models/{study}/evaluations.json",
-        ngrams="results/language_models/{study}/ngrams.json",
-        rows=chapters.rows_ledger(settings),
-        tokenizer="data/models/{study}/tokenizer/ledger.json",
+        evaluations="<language_models>/evaluations.json",
+        ngrams="<language_models>/ngrams.json",
+        rows="<models>/rows/<corpus_study>/ledger.json",
+        tokenizer="<models>/tokenizer/ledger.json",
     output:
-        metrics="results/language_models/{study}/metrics.json",
-        figure="results/language_models/{study}/figures/loss.svg",
-        data="results/language_models/{study}/figures/loss.json",
-        report="results/language_models/{study}/report.json",
+        metrics="<language_models>/metrics.json",
+        figure="<language_models>/figures/loss.svg",
+        data="<language_models>/figures/loss.json",
+        report="<language_models>/report.json",
     log:
-        "logs/language_models/report/{study}/report.log",
+        "logs/language_models/report/<language_models_study>/report.log",
     params:
         **step("language_models.report"),
+        study=settings.language_models.study,
         section=chapters.tracked(settings.language_models),
     shell:
-        "python -m steps.language_models.report --study {wildcards.study:q} --section {params.section:q}"
+        "python -m steps.language_models.report --study {params.study:q} --section {params.section:q}"
         " --models {input.models:q} --evaluations {input.evaluations:q} --ngrams {input.ngrams:q}"
         " --rows {input.rows:q} --tokenizer {input.tokenizer:q} --metrics-out {output.metrics:q}"
         " --figure {output.figure:q} --data {output.data:q} --report {output.report:q} --log {log:q}"

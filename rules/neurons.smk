@@ -24,9 +24,9 @@ rule neurons_plan:
     input:
         chapters.local_configurations(settings),
     output:
-        f"results/neurons/{settings.neurons.study}/plan.json",
+        "<neurons>/plan.json",
     log:
-        f"logs/neurons/plan/{settings.neurons.study}/plan.log",
+        "logs/neurons/plan/<neurons_study>/plan.log",
     params:
         **step("neurons.plan"),
         study=lambda wildcards: chapters.neuron_study(settings).model_dump_json(),
@@ -38,15 +38,13 @@ rule neurons_plan:
 rule neurons_dump:
     """Dump the activations of a model."""
     input:
-        model=f"data/models/{settings.language_models.study}/{{model}}/ledger.json",
-        tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
-        rows=chapters.rows_ledger(settings),
+        model="<models>/{model}/ledger.json",
+        tokenizer="<models>/tokenizer/ledger.json",
+        rows="<models>/rows/<corpus_study>/ledger.json",
     output:
-        "results/neurons/{study}/activations/{model}/ledger.json",
+        "<neurons>/activations/{model}/ledger.json",
     log:
-        "logs/neurons/dump/{study}/{model}.log",
-    wildcard_constraints:
-        study=re.escape(settings.neurons.study),
+        "logs/neurons/dump/<neurons_study>/{model}.log",
     threads: settings.neurons.dump.threads
     resources:
         **chapters.neuron_resources(settings, "dump"),
@@ -61,13 +59,11 @@ rule neurons_dump:
 rule neurons_moments:
     """Sum the moments of a model over a token range."""
     input:
-        "results/neurons/{study}/activations/{model}/ledger.json",
+        "<neurons>/activations/{model}/ledger.json",
     output:
-        "results/neurons/{study}/moments/{model}/range-{range}.safetensors",
+        "<neurons>/moments/{model}/range-{range}.safetensors",
     log:
-        "logs/neurons/moments/{study}/{model}/range-{range}.log",
-    wildcard_constraints:
-        study=re.escape(settings.neurons.study),
+        "logs/neurons/moments/<neurons_study>/{model}/range-{range}.log",
     threads: settings.neurons.moments.threads
     resources:
         **chapters.neuron_resources(settings, "moments"),
@@ -83,14 +79,12 @@ rule neurons_histograms:
     """Count every model's pre-activations into bins, by source of the text."""
     input:
         activations=chapters.activation_ledgers(settings),
-        rows=chapters.rows_ledger(settings),
+        rows="<models>/rows/<corpus_study>/ledger.json",
         parts=chapters.parts_of_models(settings, "histograms.safetensors"),
     output:
-        "results/neurons/{study}/histograms/ledger.json",
+        "<neurons>/histograms/ledger.json",
     log:
-        "logs/neurons/histograms/{study}/histograms.log",
-    wildcard_constraints:
-        study=re.escape(settings.neurons.study),
+        "logs/neurons/histograms/<neurons_study>/histograms.log",
     threads: settings.neurons.histograms.threads
     resources:
         **chapters.neuron_resources(settings, "histograms"),
@@ -104,14 +98,12 @@ rule neurons_histograms:
 rule neurons_histograms_part:
     """Count the pre-activations of some layers of a model."""
     input:
-        activations="results/neurons/{study}/activations/{model}/ledger.json",
-        rows=chapters.rows_ledger(settings),
+        activations="<neurons>/activations/{model}/ledger.json",
+        rows="<models>/rows/<corpus_study>/ledger.json",
     output:
-        temp("results/neurons/{study}/parts/{model}/part-{part}/histograms.safetensors"),
+        temp("<neurons>/parts/{model}/part-{part}/histograms.safetensors"),
     log:
-        "logs/neurons/histograms_part/{study}/{model}/part-{part}.log",
-    wildcard_constraints:
-        study=re.escape(settings.neurons.study),
+        "logs/neurons/histograms_part/<neurons_study>/{model}/part-{part}.log",
     threads: settings.neurons.histograms.threads
     resources:
         **chapters.neuron_resources(settings, "histograms_part"),
@@ -128,16 +120,12 @@ rule neurons_histograms_part:
 rule neurons_products:
     """Sum the products of two models over a tile and a token range."""
     input:
-        a="results/neurons/{study}/activations/{a}/ledger.json",
-        b="results/neurons/{study}/activations/{b}/ledger.json",
+        a="<neurons>/activations/{a}/ledger.json",
+        b="<neurons>/activations/{b}/ledger.json",
     output:
-        temp(
-            "results/neurons/{study}/products/{a}/{b}/tile-{tile}/range-{range}.safetensors"
-        ),
+        temp("<neurons>/products/{a}/{b}/tile-{tile}/range-{range}.safetensors"),
     log:
-        "logs/neurons/products/{study}/{a}/{b}/tile-{tile}/range-{range}.log",
-    wildcard_constraints:
-        study=re.escape(settings.neurons.study),
+        "logs/neurons/products/<neurons_study>/{a}/{b}/tile-{tile}/range-{range}.log",
     threads: settings.neurons.products.threads
     resources:
         **chapters.neuron_resources(settings, "products"),
@@ -154,29 +142,27 @@ rule neurons_products:
 rule neurons_correlate:
     """Correlate two models over a tile, and with rotations."""
     input:
-        a="results/neurons/{study}/activations/{a}/ledger.json",
-        b="results/neurons/{study}/activations/{b}/ledger.json",
+        a="<neurons>/activations/{a}/ledger.json",
+        b="<neurons>/activations/{b}/ledger.json",
         a_moments=expand(
-            "results/neurons/{study}/moments/{a}/range-{range}.safetensors",
+            "<neurons>/moments/{a}/range-{range}.safetensors",
             range=chapters.ranges(settings),
             allow_missing=True,
         ),
         b_moments=expand(
-            "results/neurons/{study}/moments/{b}/range-{range}.safetensors",
+            "<neurons>/moments/{b}/range-{range}.safetensors",
             range=chapters.ranges(settings),
             allow_missing=True,
         ),
         products=expand(
-            "results/neurons/{study}/products/{a}/{b}/tile-{tile}/range-{range}.safetensors",
+            "<neurons>/products/{a}/{b}/tile-{tile}/range-{range}.safetensors",
             range=chapters.product_ranges(settings),
             allow_missing=True,
         ),
     output:
-        "results/neurons/{study}/correlations/{a}/{b}/tile-{tile}.safetensors",
+        "<neurons>/correlations/{a}/{b}/tile-{tile}.safetensors",
     log:
-        "logs/neurons/correlate/{study}/{a}/{b}/tile-{tile}.log",
-    wildcard_constraints:
-        study=re.escape(settings.neurons.study),
+        "logs/neurons/correlate/<neurons_study>/{a}/{b}/tile-{tile}.log",
     threads: settings.neurons.correlate.threads
     resources:
         **chapters.neuron_resources(settings, "correlate"),
@@ -195,11 +181,9 @@ rule neurons_baseline:
     input:
         chapters.correlation_files(settings, reference=True),
     output:
-        "results/neurons/{study}/excess.parquet",
+        "<neurons>/excess.parquet",
     log:
-        "logs/neurons/baseline/{study}/baseline.log",
-    wildcard_constraints:
-        study=re.escape(settings.neurons.study),
+        "logs/neurons/baseline/<neurons_study>/baseline.log",
     resources:
         **chapters.neuron_resources(settings, "baseline"),
     params:
@@ -215,12 +199,10 @@ rule neurons_clusters:
         correlations=chapters.correlation_files(settings),
         activations=chapters.activation_ledgers(settings),
     output:
-        clusters="results/neurons/{study}/clusters.parquet",
-        edges="results/neurons/{study}/edges.parquet",
+        clusters="<neurons>/clusters.parquet",
+        edges="<neurons>/edges.parquet",
     log:
-        "logs/neurons/clusters/{study}/clusters.log",
-    wildcard_constraints:
-        study=re.escape(settings.neurons.study),
+        "logs/neurons/clusters/<neurons_study>/clusters.log",
     threads: settings.neurons.clusters.threads
     resources:
         **chapters.neuron_resources(settings, "clusters"),
@@ -237,18 +219,16 @@ rule neurons_table:
     input:
         activations=chapters.activation_ledgers(settings),
         moments=chapters.moment_files(settings),
-        histograms="results/neurons/{study}/histograms/ledger.json",
+        histograms="<neurons>/histograms/ledger.json",
         correlations=chapters.correlation_files(settings, reference=True),
-        excess="results/neurons/{study}/excess.parquet",
-        clusters="results/neurons/{study}/clusters.parquet",
+        excess="<neurons>/excess.parquet",
+        clusters="<neurons>/clusters.parquet",
         further=chapters.further_columns(settings),
     output:
-        neurons="results/neurons/{study}/neurons.parquet",
-        examples="results/neurons/{study}/examples.parquet",
+        neurons="<neurons>/neurons.parquet",
+        examples="<neurons>/examples.parquet",
     log:
-        "logs/neurons/table/{study}/table.log",
-    wildcard_constraints:
-        study=re.escape(settings.neurons.study),
+        "logs/neurons/table/<neurons_study>/table.log",
     resources:
         **chapters.neuron_resources(settings, "table"),
     params:
@@ -264,14 +244,12 @@ rule neurons_weights:
     """Measure every neuron by the weights alone."""
     input:
         models=chapters.model_ledgers(settings),
-        tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
+        tokenizer="<models>/tokenizer/ledger.json",
     output:
-        weights="results/neurons/{study}/weights.parquet",
-        effects="results/neurons/{study}/logit_effects.parquet",
+        weights="<neurons>/weights.parquet",
+        effects="<neurons>/logit_effects.parquet",
     log:
-        "logs/neurons/weights/{study}/weights.log",
-    wildcard_constraints:
-        study=re.escape(settings.neurons.study),
+        "logs/neurons/weights/<neurons_study>/weights.log",
     threads: settings.neurons.weights.threads
     resources:
         **chapters.neuron_resources(settings, "weights"),
@@ -286,13 +264,11 @@ rule neurons_weights:
 rule neurons_composition:
     """Measure how a model's neurons compose with its heads."""
     input:
-        f"data/models/{settings.language_models.study}/{{model}}/ledger.json",
+        "<models>/{model}/ledger.json",
     output:
-        "results/neurons/{study}/composition/{model}.safetensors",
+        "<neurons>/composition/{model}.safetensors",
     log:
-        "logs/neurons/composition/{study}/{model}.log",
-    wildcard_constraints:
-        study=re.escape(settings.neurons.study),
+        "logs/neurons/composition/<neurons_study>/{model}.log",
     threads: settings.neurons.composition.threads
     resources:
         **chapters.neuron_resources(settings, "composition"),
@@ -306,13 +282,11 @@ rule neurons_composition:
 rule neurons_cosines:
     """Summarise a model's cosines, with the vocabulary and between neurons."""
     input:
-        f"data/models/{settings.language_models.study}/{{model}}/ledger.json",
+        "<models>/{model}/ledger.json",
     output:
-        "results/neurons/{study}/cosines/{model}.safetensors",
+        "<neurons>/cosines/{model}.safetensors",
     log:
-        "logs/neurons/cosines/{study}/{model}.log",
-    wildcard_constraints:
-        study=re.escape(settings.neurons.study),
+        "logs/neurons/cosines/<neurons_study>/{model}.log",
     threads: settings.neurons.cosines.threads
     resources:
         **chapters.neuron_resources(settings, "cosines"),
@@ -326,23 +300,19 @@ rule neurons_cosines:
 rule neurons_roles:
     """Tell prediction, suppression, partition and entropy neurons apart."""
     input:
-        weights="results/neurons/{study}/weights.parquet",
+        weights="<neurons>/weights.parquet",
         neurons=(
-            ["results/neurons/{study}/neurons.parquet"]
-            if settings.neurons.roles.activations
-            else []
+            ["<neurons>/neurons.parquet"] if settings.neurons.roles.activations else []
         ),
     output:
-        roles="results/neurons/{study}/roles.parquet",
-        depth="results/neurons/{study}/depth.parquet",
-        figure="results/neurons/{study}/figures/roles.svg",
-        data="results/neurons/{study}/figures/roles.json",
-        depth_figure="results/neurons/{study}/figures/roles_by_depth.svg",
-        depth_data="results/neurons/{study}/figures/roles_by_depth.json",
+        roles="<neurons>/roles.parquet",
+        depth="<neurons>/depth.parquet",
+        figure="<neurons>/figures/roles.svg",
+        data="<neurons>/figures/roles.json",
+        depth_figure="<neurons>/figures/roles_by_depth.svg",
+        depth_data="<neurons>/figures/roles_by_depth.json",
     log:
-        "logs/neurons/roles/{study}/roles.log",
-    wildcard_constraints:
-        study=re.escape(settings.neurons.study),
+        "logs/neurons/roles/<neurons_study>/roles.log",
     resources:
         **chapters.neuron_resources(settings, "roles"),
     params:
@@ -358,15 +328,13 @@ rule neurons_logit_histograms:
     """Draw what the clearest neurons of each role do to the logits."""
     input:
         model=chapters.model_ledgers(settings)[0],
-        roles="results/neurons/{study}/roles.parquet",
-        tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
+        roles="<neurons>/roles.parquet",
+        tokenizer="<models>/tokenizer/ledger.json",
     output:
-        figure="results/neurons/{study}/figures/logit_histograms.svg",
-        data="results/neurons/{study}/figures/logit_histograms.json",
+        figure="<neurons>/figures/logit_histograms.svg",
+        data="<neurons>/figures/logit_histograms.json",
     log:
-        "logs/neurons/logit_histograms/{study}/logit_histograms.log",
-    wildcard_constraints:
-        study=re.escape(settings.neurons.study),
+        "logs/neurons/logit_histograms/<neurons_study>/logit_histograms.log",
     resources:
         **chapters.neuron_resources(settings, "logit_histograms"),
     params:
@@ -382,11 +350,9 @@ rule neurons_published:
     input:
         lambda wildcards: chapters.published_table(settings),
     output:
-        "results/neurons/{study}/published.parquet",
+        "<neurons>/published.parquet",
     log:
-        "logs/neurons/published/{study}/published.log",
-    wildcard_constraints:
-        study=re.escape(settings.neurons.study),
+        "logs/neurons/published/<neurons_study>/published.log",
     resources:
         **chapters.neuron_resources(settings, "published"),
     params:
@@ -401,16 +367,14 @@ rule neurons_attention:
         model=chapters.model_ledgers(settings)[0],
         activations=chapters.activation_ledgers(settings)[0],
     output:
-        heads="results/neurons/{study}/attention_heads.parquet",
-        neurons="results/neurons/{study}/attention_neurons.parquet",
-        pairs="results/neurons/{study}/attention_pairs.parquet",
-        figure="results/neurons/{study}/figures/attention.svg",
-        data="results/neurons/{study}/figures/attention.json",
-        numbers="results/neurons/{study}/attention.json",
+        heads="<neurons>/attention_heads.parquet",
+        neurons="<neurons>/attention_neurons.parquet",
+        pairs="<neurons>/attention_pairs.parquet",
+        figure="<neurons>/figures/attention.svg",
+        data="<neurons>/figures/attention.json",
+        numbers="<neurons>/attention.json",
     log:
-        "logs/neurons/attention/{study}/attention.log",
-    wildcard_constraints:
-        study=re.escape(settings.neurons.study),
+        "logs/neurons/attention/<neurons_study>/attention.log",
     threads: settings.neurons.attention.threads
     resources:
         **chapters.neuron_resources(settings, "attention"),
@@ -428,21 +392,19 @@ rule neurons_intervene:
     input:
         model=chapters.model_ledgers(settings)[0],
         activations=chapters.activation_ledgers(settings)[0],
-        neurons="results/neurons/{study}/neurons.parquet",
-        roles="results/neurons/{study}/roles.parquet",
-        tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
+        neurons="<neurons>/neurons.parquet",
+        roles="<neurons>/roles.parquet",
+        tokenizer="<models>/tokenizer/ledger.json",
     output:
-        interventions="results/neurons/{study}/interventions.parquet",
-        reversals="results/neurons/{study}/reversals.parquet",
-        suppression="results/neurons/{study}/suppression.parquet",
-        figure="results/neurons/{study}/figures/interventions.svg",
-        data="results/neurons/{study}/figures/interventions.json",
-        suppression_figure="results/neurons/{study}/figures/suppression.svg",
-        suppression_data="results/neurons/{study}/figures/suppression.json",
+        interventions="<neurons>/interventions.parquet",
+        reversals="<neurons>/reversals.parquet",
+        suppression="<neurons>/suppression.parquet",
+        figure="<neurons>/figures/interventions.svg",
+        data="<neurons>/figures/interventions.json",
+        suppression_figure="<neurons>/figures/suppression.svg",
+        suppression_data="<neurons>/figures/suppression.json",
     log:
-        "logs/neurons/intervene/{study}/intervene.log",
-    wildcard_constraints:
-        study=re.escape(settings.neurons.study),
+        "logs/neurons/intervene/<neurons_study>/intervene.log",
     threads: settings.neurons.intervene.threads
     resources:
         **chapters.neuron_resources(settings, "intervene"),
@@ -461,26 +423,24 @@ rule neurons_intervene:
 rule neurons_figure:
     """Draw the figures."""
     input:
-        excess="results/neurons/{study}/excess.parquet",
-        clusters="results/neurons/{study}/clusters.parquet",
+        excess="<neurons>/excess.parquet",
+        clusters="<neurons>/clusters.parquet",
         correlations=chapters.correlation_files(settings, reference=True),
-        neurons="results/neurons/{study}/neurons.parquet",
+        neurons="<neurons>/neurons.parquet",
         beside=user_files.neurons["figure.beside"],
     output:
         figures=expand(
-            "results/neurons/{study}/figures/{figure}.svg",
+            "<neurons>/figures/{figure}.svg",
             figure=chapters.NEURON_FIGURES,
             allow_missing=True,
         ),
         data=expand(
-            "results/neurons/{study}/figures/{figure}.json",
+            "<neurons>/figures/{figure}.json",
             figure=chapters.NEURON_FIGURES,
             allow_missing=True,
         ),
     log:
-        "logs/neurons/figure/{study}/figure.log",
-    wildcard_constraints:
-        study=re.escape(settings.neurons.study),
+        "logs/neurons/figure/<neurons_study>/figure.log",
     resources:
         **chapters.neuron_resources(settings, "figure"),
     params:
@@ -497,23 +457,21 @@ rule neurons_explain:
         activations=chapters.activation_ledgers(settings),
         moments=chapters.moment_files(settings),
         models=expand(
-            f"data/models/{settings.language_models.study}/{{model}}/ledger.json",
+            "<models>/{model}/ledger.json",
             model=chapters.compared_models(settings),
         ),
-        rows=chapters.rows_ledger(settings),
-        tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
+        rows="<models>/rows/<corpus_study>/ledger.json",
+        tokenizer="<models>/tokenizer/ledger.json",
         topics=user_files.neurons["explain.topics"],
         parts=chapters.parts_of_models(
             settings, "explanations.parquet", "tokens.parquet", "profiles.safetensors"
         ),
     output:
-        explanations="results/neurons/{study}/explanations.parquet",
-        tokens="results/neurons/{study}/tokens.parquet",
-        profiles="results/neurons/{study}/profiles.safetensors",
+        explanations="<neurons>/explanations.parquet",
+        tokens="<neurons>/tokens.parquet",
+        profiles="<neurons>/profiles.safetensors",
     log:
-        "logs/neurons/explain/{study}/explain.log",
-    wildcard_constraints:
-        study=re.escape(settings.neurons.study),
+        "logs/neurons/explain/<neurons_study>/explain.log",
     threads: settings.neurons.explain.threads
     resources:
         **chapters.neuron_resources(settings, "explain"),
@@ -529,28 +487,22 @@ rule neurons_explain:
 rule neurons_explain_part:
     """Explain some neurons of a model."""
     input:
-        activations="results/neurons/{study}/activations/{model}/ledger.json",
+        activations="<neurons>/activations/{model}/ledger.json",
         moments=expand(
-            "results/neurons/{study}/moments/{model}/range-{range}.safetensors",
+            "<neurons>/moments/{model}/range-{range}.safetensors",
             range=chapters.ranges(settings),
             allow_missing=True,
         ),
-        model=f"data/models/{settings.language_models.study}/{{model}}/ledger.json",
-        rows=chapters.rows_ledger(settings),
-        tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
+        model="<models>/{model}/ledger.json",
+        rows="<models>/rows/<corpus_study>/ledger.json",
+        tokenizer="<models>/tokenizer/ledger.json",
         topics=user_files.neurons["explain.topics"],
     output:
-        explanations=temp(
-            "results/neurons/{study}/parts/{model}/part-{part}/explanations.parquet"
-        ),
-        tokens=temp("results/neurons/{study}/parts/{model}/part-{part}/tokens.parquet"),
-        profiles=temp(
-            "results/neurons/{study}/parts/{model}/part-{part}/profiles.safetensors"
-        ),
+        explanations=temp("<neurons>/parts/{model}/part-{part}/explanations.parquet"),
+        tokens=temp("<neurons>/parts/{model}/part-{part}/tokens.parquet"),
+        profiles=temp("<neurons>/parts/{model}/part-{part}/profiles.safetensors"),
     log:
-        "logs/neurons/explain_part/{study}/{model}/part-{part}.log",
-    wildcard_constraints:
-        study=re.escape(settings.neurons.study),
+        "logs/neurons/explain_part/<neurons_study>/{model}/part-{part}.log",
     threads: settings.neurons.explain.threads
     resources:
         **chapters.neuron_resources(settings, "explain_part"),
@@ -569,25 +521,23 @@ rule neurons_explain_part:
 rule neurons_gallery:
     """Draw the galleries, one for each family of neurons."""
     input:
-        excess="results/neurons/{study}/excess.parquet",
-        explanations="results/neurons/{study}/explanations.parquet",
-        profiles="results/neurons/{study}/profiles.safetensors",
-        histograms="results/neurons/{study}/histograms/ledger.json",
+        excess="<neurons>/excess.parquet",
+        explanations="<neurons>/explanations.parquet",
+        profiles="<neurons>/profiles.safetensors",
+        histograms="<neurons>/histograms/ledger.json",
     output:
         figures=expand(
-            "results/neurons/{study}/galleries/{family}.svg",
+            "<neurons>/galleries/{family}.svg",
             family=chapters.GALLERIES,
             allow_missing=True,
         ),
         data=expand(
-            "results/neurons/{study}/galleries/{family}.json",
+            "<neurons>/galleries/{family}.json",
             family=chapters.GALLERIES,
             allow_missing=True,
         ),
     log:
-        "logs/neurons/gallery/{study}/gallery.log",
-    wildcard_constraints:
-        study=re.escape(settings.neurons.study),
+        "logs/neurons/gallery/<neurons_study>/gallery.log",
     resources:
         **chapters.neuron_resources(settings, "gallery"),
     params:
@@ -601,26 +551,25 @@ rule neurons_gallery:
 rule neurons_page:
     """Lay out all neurons on a page to search in."""
     input:
-        tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
+        tokenizer="<models>/tokenizer/ledger.json",
         activations=chapters.activation_ledgers(settings),
-        neurons="results/neurons/{study}/neurons.parquet",
-        examples="results/neurons/{study}/examples.parquet",
-        edges="results/neurons/{study}/edges.parquet",
-        histograms="results/neurons/{study}/histograms/ledger.json",
+        neurons="<neurons>/neurons.parquet",
+        examples="<neurons>/examples.parquet",
+        edges="<neurons>/edges.parquet",
+        histograms="<neurons>/histograms/ledger.json",
         logits=chapters.logit_effects(settings),
         families=chapters.family_tables(settings),
     output:
-        "results/neurons/{study}/neurons.html",
+        "<neurons>/neurons.html",
     log:
-        "logs/neurons/page/{study}/page.log",
-    wildcard_constraints:
-        study=re.escape(settings.neurons.study),
+        "logs/neurons/page/<neurons_study>/page.log",
     resources:
         **chapters.neuron_resources(settings, "page"),
     params:
         **step("neurons.page"),
+        study=settings.neurons.study,
     shell:
-        "python -m steps.neurons.page --study {wildcards.study:q} --tokenizer {input.tokenizer:q}"
+        "python -m steps.neurons.page --study {params.study:q} --tokenizer {input.tokenizer:q}"
         " --activations {input.activations:q} --neurons {input.neurons:q} --examples {input.examples:q}"
         " --edges {input.edges:q} --histograms {input.histograms:q} --logits {input.logits:q}"
         " --families {input.families:q} --settings {params.settings:q} --out {output:q} --log {log:q}"
@@ -630,40 +579,39 @@ rule neurons_report:
     """Write the headline figures of the neurons chapter."""
     input:
         models=chapters.model_ledgers(settings),
-        tokenizer=f"data/models/{settings.language_models.study}/tokenizer/ledger.json",
+        tokenizer="<models>/tokenizer/ledger.json",
         activations=chapters.activation_ledgers(settings),
         correlations=chapters.correlation_files(settings, reference=True),
-        excess="results/neurons/{study}/excess.parquet",
-        clusters="results/neurons/{study}/clusters.parquet",
-        examples="results/neurons/{study}/examples.parquet",
-        page="results/neurons/{study}/neurons.html",
-        explanations="results/neurons/{study}/explanations.parquet",
-        roles="results/neurons/{study}/roles.parquet",
-        attention="results/neurons/{study}/attention.json",
+        excess="<neurons>/excess.parquet",
+        clusters="<neurons>/clusters.parquet",
+        examples="<neurons>/examples.parquet",
+        page="<neurons>/neurons.html",
+        explanations="<neurons>/explanations.parquet",
+        roles="<neurons>/roles.parquet",
+        attention="<neurons>/attention.json",
         figures=expand(
-            "results/neurons/{study}/figures/{figure}.svg",
+            "<neurons>/figures/{figure}.svg",
             figure=chapters.NEURON_FIGURES + chapters.STEP_FIGURES,
             allow_missing=True,
         ),
         galleries=expand(
-            "results/neurons/{study}/galleries/{family}.svg",
+            "<neurons>/galleries/{family}.svg",
             family=chapters.GALLERIES,
             allow_missing=True,
         ),
     output:
-        metrics="results/neurons/{study}/metrics.json",
-        report="results/neurons/{study}/report.json",
+        metrics="<neurons>/metrics.json",
+        report="<neurons>/report.json",
     log:
-        "logs/neurons/report/{study}/report.log",
-    wildcard_constraints:
-        study=re.escape(settings.neurons.study),
+        "logs/neurons/report/<neurons_study>/report.log",
     resources:
         **chapters.neuron_resources(settings, "report"),
     params:
         **step("neurons.report"),
+        study=settings.neurons.study,
         section=chapters.tracked(settings.neurons),
     shell:
-        "python -m steps.neurons.report --study {wildcards.study:q} --section {params.section:q}"
+        "python -m steps.neurons.report --study {params.study:q} --section {params.section:q}"
         " --models {input.models:q} --tokenizer {input.tokenizer:q} --activations {input.activations:q}"
         " --correlations {input.correlations:q} --excess {input.excess:q} --clusters {input.clusters:q}"
         " --examples {input.examples:q} --explanations {input.explanations:q} --figures {input.figures:q}"
@@ -672,19 +620,19 @@ rule neurons_report:
         " --settings {params.settings:q} --metrics-out {output.metrics:q} --report {output.report:q} --log {log:q}"
 
 
-# Rules that are no part of the chapter's target, and are targets themselves: without wildcards.
+# Rules that are no part of the chapter's target.
 
 
 rule neurons_similarity:
     """Compare the reference with its partners by other measures, and with other nulls."""
     input:
-        expand(chapters.activation_ledgers(settings), study=settings.neurons.study),
+        chapters.activation_ledgers(settings),
     output:
-        table=f"results/neurons/{settings.neurons.study}/similarity.parquet",
-        figure=f"results/neurons/{settings.neurons.study}/figures/similarity.svg",
-        data=f"results/neurons/{settings.neurons.study}/figures/similarity.json",
+        table="<neurons>/similarity.parquet",
+        figure="<neurons>/figures/similarity.svg",
+        data="<neurons>/figures/similarity.json",
     log:
-        f"logs/neurons/similarity/{settings.neurons.study}/similarity.log",
+        "logs/neurons/similarity/<neurons_study>/similarity.log",
     threads: settings.neurons.similarity.threads
     resources:
         **chapters.neuron_resources(settings, "similarity"),
@@ -699,15 +647,13 @@ rule neurons_checkpoints:
     """Follow universality and persistence over training."""
     input:
         models=chapters.model_ledgers(settings),
-        activations=expand(
-            chapters.activation_ledgers(settings)[0], study=settings.neurons.study
-        ),
+        activations=chapters.activation_ledgers(settings)[0],
     output:
-        table=f"results/neurons/{settings.neurons.study}/checkpoints.parquet",
-        figure=f"results/neurons/{settings.neurons.study}/figures/checkpoints.svg",
-        data=f"results/neurons/{settings.neurons.study}/figures/checkpoints.json",
+        table="<neurons>/checkpoints.parquet",
+        figure="<neurons>/figures/checkpoints.svg",
+        data="<neurons>/figures/checkpoints.json",
     log:
-        f"logs/neurons/checkpoints/{settings.neurons.study}/checkpoints.log",
+        "logs/neurons/checkpoints/<neurons_study>/checkpoints.log",
     threads: settings.neurons.checkpoints.threads
     resources:
         **chapters.neuron_resources(settings, "checkpoints"),

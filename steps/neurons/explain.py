@@ -20,7 +20,7 @@ column                          meaning
 ``letter_response``             alphabet: difference of means between other tokens that begin with the
                                 letter and the rest
 ``position_mi``                 mutual information of firing and position, nats; of pre-activations
-``position_p`` ``_adjusted``    that firing depends on the position, BOS's left out: ``first_pass.position_p``;
+``position_p`` ``_adjusted``    that firing depends on the position, BOS left out (``first_pass.position_p``);
                                 Benjamini-Hochberg over the model's neurons
 ``position_std``                std over positions of the mean post-activation
 ``within_position_std``         mean over positions of the std within one

@@ -564,7 +564,7 @@ def _add(job: Job, cost: dict[str, float]) -> None:
 def _explain(study: Study, models: list[Model], part: int = 0) -> Job:
     """Sums by token id of some neurons at a time, of ``models`` or of a part of one.
 
-    Bytes, per token id and neuron: three sums in float64 and a maximum in float32 (``explanations.first_pass``), and
+    Bytes, per token id and neuron: three sums in float64 and a maximum in float32 (``first_pass``), and
     four more arrays in float64 while the best tokens are ranked. A block is there as values, squares, labels
     and what is made of them; the text as labels and codes. Tables and profiles are kept. A model that
     computes activations stops after the last layer that is read.

@@ -435,9 +435,16 @@ def language_model_resources(config: Config, step: str) -> dict[str, Any]:
     return resources
 
 
-def rows_ledger(config: Config) -> str:
-    """The packed rows on which models are trained and compared."""
-    return f"data/models/{config.language_models.study}/rows/{config.corpus.study}/ledger.json"
+def pathvars(config: Config) -> dict[str, str]:
+    """Where the configured studies lie: rules write ``<neurons>/excess.parquet`` instead of a wildcard."""
+    studies = {name: getattr(config, name).study for name in ("corpus", "language_models", "neurons")}
+    return {
+        "corpus": f"data/corpora/{studies['corpus']}",
+        "models": f"data/models/{studies['language_models']}",
+        "language_models": f"results/language_models/{studies['language_models']}",
+        "neurons": f"results/neurons/{studies['neurons']}",
+        **{f"{name}_study": study for name, study in studies.items()},
+    }
 
 
 def prepare_environment() -> None:

@@ -20,7 +20,7 @@ from steps.workflow.common import declarable, growing
 if TYPE_CHECKING:
     from steps.workflow import Config
 
-NEURONS = "results/neurons/{study}"
+NEURONS = "<neurons>"
 """The folder of a study, as rules write it."""
 
 GALLERIES = list(galleries.GALLERIES)
@@ -71,9 +71,7 @@ def activation_ledgers(config: Config) -> list[str]:
 
 def model_ledgers(config: Config) -> list[str]:
     """Every model that is compared, the reference first."""
-    return [
-        f"data/models/{config.language_models.study}/{name}/ledger.json" for name in compared_models(config)
-    ]
+    return [f"<models>/{name}/ledger.json" for name in compared_models(config)]
 
 
 def moment_files(config: Config) -> list[str]:

@@ -19,7 +19,6 @@ from steps.core.errors import UserError
 from steps.core.settings import validate
 from steps.core.stores import Folder, Ledger, read_array
 from steps.interp import loading
-from steps.language_models import train
 from steps.language_models.learning import loop
 from steps.language_models.learning.loop import STATE, Settings
 from steps.language_models.learning.losses import loss_of
@@ -153,7 +152,7 @@ def test_a_training_goes_on_with_the_versions_that_began_it_only(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(train, "require_finite", stop)
+        patched.setattr(loop, "require_finite", stop)
         with pytest.raises(KeyboardInterrupt):
             begin()
     if version is not None:
