@@ -1,4 +1,4 @@
-"""What reruns after an edit of the source: the rules whose code, parameters or command differ, and what follows.
+"""What reruns after an edit of the source: the rules whose code, settings or command differ, and what follows.
 
 Nothing is run: digests, settings and rules of the edited sources are compared with those of the sources as
 they are, and the drawing in ``docs/workflow.md`` says what follows.
@@ -152,7 +152,7 @@ def apply(edit: Edit, folder: Path) -> None:
 
 def commands(folder: Path) -> dict[str, str]:
     """The source of each rule."""
-    found = {}
+    found: dict[str, str] = {}
     for path in sorted((folder / "rules").glob("*.smk")):
         parts = re.split(r"^\s*rule (\w+):\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
         found |= dict(zip(parts[1::2], parts[2::2], strict=True))
@@ -175,7 +175,8 @@ def parameters(folder: Path) -> dict[str, str]:
         "import json; from steps import workflow; from steps.core.settings import Settings, deciding\n"
         "config = workflow.Config()\n"
         "chapters = {c: s for c, s in config if isinstance(s, Settings)}\n"
-        "steps = {f'{c}.{n}': deciding(v) for c, s in chapters.items() for n, v in s if isinstance(v, Settings)}\n"
+        "steps = {f'{c}.{n}': deciding(v)"
+        " for c, s in chapters.items() for n, v in s if isinstance(v, Settings)}\n"
         "print(json.dumps(steps | {c: deciding(s) for c, s in chapters.items()}))"
     )
     done = subprocess.run(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import inspect
 import json
 import os
 import runpy
@@ -135,7 +136,8 @@ def noted_calls(folder: str | None, module: str) -> Iterator[None]:
     def notice(frame: FrameType, event: str, argument: object) -> None:
         code = frame.f_code
         if event == "call" and id(code) not in by_main:
-            if not code.co_filename.startswith(steps) or code.co_name == "<module>":
+            is_function = code.co_flags & inspect.CO_OPTIMIZED  # not the body of a module or class
+            if not is_function or not code.co_filename.startswith(steps):
                 by_main[id(code)] = code  # nothing to look at another time; kept, so that its id is
                 return
             who = caller(frame if code.co_name == "main" else frame.f_back)

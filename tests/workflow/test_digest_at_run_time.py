@@ -10,8 +10,19 @@ from pathlib import Path
 from steps.core.digest import code_definitions
 from tests.workflow.conftest import ROOT, Workspace
 
-UNREAD_CONSTANTS: dict[str, str] = {}
-"""What is called while a constant is built on import that the step does not read."""
+EXCEPTIONS = {
+    "import": {
+        "steps.core.digest._FIELDS": "what the code digest itself looks up",
+        "steps.neurons.features._at_start": "predicates of a table that is not read",
+        "steps.neurons.features._digits": "predicates of a table that is not read",
+    },
+    "main": {
+        "steps.core.digest.code_digest": "it decides by what name a result is known again, not what it is",
+        "steps.neurons.plan._row": "of the table that is only logged",
+        "steps.neurons.plan.table": "only logged",
+    },
+}
+"""What stands in no digest although it is called: to build a constant that the step does not read; by main."""
 
 LEFT_OUT = ("steps.core.errors.", "steps.core.runner.")
 """They decide how a result is reported, not what it is."""
@@ -41,21 +52,22 @@ def definitions(file: str, line: int) -> set[str]:
 def test_what_a_job_calls_stands_in_its_digest(undisturbed: Workspace) -> None:
     undisturbed.finished()
     missing: dict[str, set[str]] = {}
+    needed: set[str] = set()
     steps, calls = set(), 0
     for file in undisturbed.calls.iterdir():
         step = file.name.partition("-")[0].removeprefix("steps.")
         steps.add(step)
         covered = code_definitions(step)
         for who, path, name, line in json.loads(file.read_text()):
-            calls += 1
+            calls += who == "main"
             found = definitions(path, line)
+            exceptions = found & EXCEPTIONS.get(who, {}).keys()
             if who in ("run", "code_digest") or covered & found:
                 continue
-            if any(one.startswith(LEFT_OUT) for one in found):
-                continue
-            if who == "import" and found & UNREAD_CONSTANTS.keys():
-                continue
-            missing.setdefault(f"{who}: {Path(path).relative_to(ROOT)}: {name}", set()).add(step)
-    assert len(steps) > 30
-    assert calls > 2000
+            needed |= exceptions
+            if not exceptions and not any(one.startswith(LEFT_OUT) for one in found):
+                missing.setdefault(f"{who}: {Path(path).relative_to(ROOT)}: {name}", set()).add(step)
     assert not missing
+    assert len(steps) > 30
+    assert calls > 1000
+    assert needed == {name for names in EXCEPTIONS.values() for name in names}  # none that is not used

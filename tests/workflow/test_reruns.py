@@ -17,7 +17,7 @@ FURTHER = (
     Edit("a text of the runner", "steps/core/runner.py", "does not exist;", "is missing;"),
     Edit("a label of progress", "steps/neurons/dump.py", "blocks dumped", "blocks written"),
     Edit("a message of the errors", "steps/core/errors.py", "free some space or", "make room or"),
-    Edit("an import that nobody uses", "steps/core/tensors.py", "import hashlib", "import bisect\nimport hashlib"),
+    Edit("an unused import", "steps/core/tensors.py", "import hashlib", "import bisect\nimport hashlib"),
     Edit("a local variable", "steps/neurons/clusters.py", r"\bmutual\b", "both"),
     Edit("the style of a page", "steps/neurons/page.css", "\n", "\n\n", reruns="neurons_page"),
     Edit("a title of a page", "steps/report/page.py", "def short(", "def _short(): pass\n\n\ndef short("),
