@@ -1,4 +1,4 @@
-"""What reruns after an edit of the source: the rules whose code, settings or command differ, and what follows.
+"""What reruns after an edit of the source: rules whose code, settings or command differ, and what follows.
 
 Nothing is run: digests, settings and rules of the edited sources are compared with those of the sources as
 they are, and the drawing in ``docs/workflow.md`` says what follows.

@@ -22,7 +22,7 @@ EXCEPTIONS = {
         "steps.neurons.plan.table": "only logged",
     },
 }
-"""What stands in no digest although it is called: to build a constant that the step does not read; by main."""
+"""What stands in no digest although it is called: to build a constant that nobody reads, and by main."""
 
 LEFT_OUT = ("steps.core.errors.", "steps.core.runner.")
 """They decide how a result is reported, not what it is."""
