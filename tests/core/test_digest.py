@@ -659,9 +659,8 @@ LEFT_OUT = [
             ('    logger.info("found %d values %s", len(values), remedy(x))\n', ""),
             *(("and so on", "etc."), ('9, "values"', '10, "all values"'), ("skipped: %s", "left out: %s")),
             *(("tuple[Given, Given]", "tuple[Given]"), ("found %d", "Found %d")),
-            *(("compute(x, settings)", "compute(x, settings)  # now"),
-                ("compute(x: Pair,", "compute(\n    x: Pair,"),
-            ),
+            ("compute(x, settings)", "compute(x, settings)  # now"),
+            ("compute(x: Pair,", "compute(\n    x: Pair,"),
         ],
     ),
     *both(

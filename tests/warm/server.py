@@ -2,7 +2,7 @@
 
 Loading them takes seconds, and the workflow at the scale of tests is dozens of jobs that work for a fraction
 of a second. The steps themselves are loaded anew for every job. ``python server.py ADDRESS`` ends with its
-parent.
+parent. Where ``REPRISE_CALLS`` names a folder, every job writes there which functions of ``steps`` it called.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import inspect
 import json
 import os
 import runpy
@@ -17,6 +18,9 @@ import select
 import signal
 import socket
 import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
 
 PR_SET_PDEATHSIG = 1
 
@@ -88,7 +92,8 @@ def run(job: dict[str, object]) -> int:
     sys.argv = list(job["argv"])
     sys.path[:0] = [job["folder"], *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        with noted_calls(os.environ.get("REPRISE_CALLS"), module):
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
         return 0
     except SystemExit as end:
         if isinstance(end.code, str):
@@ -100,6 +105,54 @@ def run(job: dict[str, object]) -> int:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def noted_calls(folder: str | None, module: str) -> Iterator[None]:
+    """Write the functions of ``steps`` that are called to a file in ``folder``, if there is one.
+
+    Each is a list: who called it in the end (``import``: a module that was being imported; ``run``: the
+    runner; ``code_digest``; ``main``), its file, its qualified name and first line.
+    """
+    if not folder or not module.startswith("steps."):
+        yield
+        return
+    places = [os.path.join(place, "steps", "") for place in os.environ["PYTHONPATH"].split(os.pathsep)]
+    steps = next(place for place in places if os.path.isdir(place))
+    noted: set[tuple[str, str, str, int]] = set()
+    by_main: dict[int, object] = {}
+
+    def caller(frame: FrameType | None) -> str:
+        while frame is not None:
+            code = frame.f_code
+            if code.co_filename.startswith(steps):
+                if code.co_name == "<module>":
+                    return "import"
+                if code.co_name in ("main", "run", "code_digest") and code.co_name == code.co_qualname:
+                    return code.co_name
+            frame = frame.f_back
+        return "main"  # of another thread
+
+    def notice(frame: FrameType, event: str, argument: object) -> None:
+        code = frame.f_code
+        if event == "call" and id(code) not in by_main:
+            is_function = code.co_flags & inspect.CO_OPTIMIZED  # not the body of a module or class
+            if not is_function or not code.co_filename.startswith(steps):
+                by_main[id(code)] = code  # nothing to look at another time; kept, so that its id is
+                return
+            who = caller(frame if code.co_name == "main" else frame.f_back)
+            noted.add((who, code.co_filename, code.co_qualname, code.co_firstlineno))
+            if who == "main":
+                by_main[id(code)] = code
+
+    threading.setprofile(notice)
+    sys.setprofile(notice)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+        with open(os.path.join(folder, f"{module}-{os.getpid()}.json"), "w") as file:
+            json.dump(sorted(noted), file)
 
 
 if __name__ == "__main__":

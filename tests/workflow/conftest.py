@@ -76,14 +76,19 @@ def hashes(directory: Path) -> dict[str, str]:
 
 
 class Workspace:
-    """A folder in which the tiny workflow runs on one core, beside the tests that do not need it yet."""
+    """A folder in which the tiny workflow runs on one core, beside the tests that do not need it yet.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        folder: where it runs.
+        calls: a folder for the names of the functions that each job calls.
+    """
+
+    def __init__(self, folder: Path, calls: Path) -> None:
+        self.folder, self.calls = folder, calls
         write_texts(folder / "texts")
         self._process = subprocess.Popen(
             command(folder, "--cores", "1", "--", *EVERYTHING),
-            env=environment(),
+            env=environment() | {"REPRISE_CALLS": str(calls)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -99,6 +104,7 @@ class Workspace:
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """The tiny workflow from nothing to the end, in a folder with an awkward name."""
-    workspace = Workspace(tmp_path_factory.mktemp("undisturbed with spaces & 'quotes'"))
+    folder = tmp_path_factory.mktemp("undisturbed with spaces & 'quotes'")
+    workspace = Workspace(folder, tmp_path_factory.mktemp("calls"))
     yield workspace
     workspace.finished()
