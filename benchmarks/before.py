@@ -1,4 +1,4 @@
-"""The default targets here and at an earlier commit, from nothing to the end: has the workflow become slower?"""
+"""Is the workflow slower than at an earlier commit? The default targets of both, from nothing to the end."""
 
 from __future__ import annotations
 
