@@ -567,7 +567,7 @@ def test_an_experiment_is_applied_without_a_store(small_clone: Copy) -> None:
     small_clone.git("config", "user.email", "test@localhost")
     # In a folder of its own, DVC brings results without Snakemake's notes and times; so they are copied.
     copied = [word for name in (".snakemake", "data/corpora") for word in ("--copy-paths", name)]
-    setting = "config/publish.yaml:corpus.documents.held_out=0.5"
+    setting = "config/publish.yaml:++corpus.documents.held_out=0.5"
     tried = small_clone.run("dvc", "exp", "run", "--temp", "--name", "half", *copied, "--set-param", setting)
     assert tried.returncode == 0, tried.stdout + tried.stderr
     assert small_clone.recorded() == (0.25, 0.25)
