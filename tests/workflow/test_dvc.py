@@ -286,6 +286,14 @@ def test_metrics_plots_and_artifacts_are_made(made: dict[str, list[dict[str, str
     assert {item["path"] for item in declared["artifacts"].values()} <= folders
 
 
+def test_the_readme_of_data_names_every_folder_that_is_recorded() -> None:
+    page = (ROOT / "data/README.md").read_text(encoding="utf-8")
+    kept = {folder.parts[1:] for name in STAGES for folder in outs(name) if folder.parts[0] == "data"}
+    assert kept
+    for first, second in kept:
+        assert f"`{first}/{second}`" in page or f"`{first}/STUDY`" in page
+
+
 # What happens
 
 
