@@ -492,6 +492,16 @@ def test_a_flipped_bit_in_the_store_is_noticed(small: Copy, small_clone: Copy) -
     pull(small_clone, "Nothing to be done for: corpus")
     assert (small_clone.folder / DOCUMENTS).read_bytes() == whole
 
+    # One lost file costs nothing else. (DVC alone would remove the folder.)
+    stored(small_clone.folder / ".dvc/cache", small_clone.folder / DOCUMENTS).unlink()
+    spoilt.unlink()
+    (small_clone.folder / DOCUMENTS).unlink()
+    ignored = small_clone.folder / "data/corpora/tiny/.a.part"
+    ignored.touch()
+    pull(small_clone, f"corpus: {DOCUMENTS}: missing in the DVC remote", expect=1)
+    assert ignored.exists()
+    assert (ignored.parent / "manifest.json").exists()
+
 
 def test_dvc_itself_verifies_our_remote(small: Copy, small_clone: Copy) -> None:
     shutil.copytree(small.folder.parent / "reprise-store", small_clone.folder / "store")
