@@ -80,20 +80,21 @@ def stage(target: str, folder: str | None = None) -> int:
     declared = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
     _refuse_frozen(name for name, content in declared.items() if content.get("frozen"))
     targets = within(target, folder)
-    if strangers := not_made_here(*targets):
+    rows = results(*targets)
+    if strangers := not_made_here(rows):
         raise UserError(
             f"{_some(strangers)}: not made here with these settings and this"
             " code as far as Snakemake knows; put both back as dvc.lock has them and run `make pull`, or"
             f" rerun everything: snakemake {' '.join(CONFIGURATION)} --forceall -- {target}"
         )
-    if not unfinished(*targets):
+    if not unfinished(rows):
         print(f"Nothing to be done for {target}")
         return 0
     done = subprocess.run(_snakemake(*arguments, *CONFIGURATION, "--", *targets), check=False)
-    if done.returncode == 0 and (left := unfinished(*targets)):
+    if done.returncode == 0 and (left := unfinished(results(*targets))):
         raise UserError(
-            f"{_some(left)}: still to be made; take out of SNAKEMAKE_ARGS (or of the"
-            " profile) what keeps Snakemake from making everything"
+            f"{_some(left)}: still to be made; remove from SNAKEMAKE_ARGS (or from the"
+            " profile) whatever keeps Snakemake from running everything"
         )
     return done.returncode
 
@@ -140,16 +141,18 @@ def pull() -> int:
                 )
         commands = {name: str(stage.cmd) for name, stage in stages.items()}
     targets = [file for name in clean for file in within(*shlex.split(commands[name])[4:])]
-    if targets and (not_made_here(*targets) or unfinished(*targets)):
+    rows = results(*targets) if targets else []
+    if not_made_here(rows) or unfinished(rows):
         # In one call: a later one would make what an earlier one touched look outdated.
         touch = ("--touch", "--forceall", "--cores", "1", "--quiet", "all")
         subprocess.run(_snakemake(*touch, *CONFIGURATION, "--", *targets), check=True)
+        rows = results(*targets)
     for name in commands:
         if name in lacking:
             print(f"{name}: {lacking[name]}", file=sys.stderr)
         elif name not in clean:
             print(f"{name}: settings, code or files differ from dvc.lock; left as it is", file=sys.stderr)
-    if targets and (left := unfinished(*targets)):
+    if left := unfinished(rows):
         raise UserError(f"{_some(left)}: still to be made; run snakemake")
     print(f"Nothing to be done for: {', '.join(clean) or 'no stage'}")
     return int(len(clean) < len(commands))
@@ -328,12 +331,12 @@ def within(target: str, folder: str | None = None) -> list[str]:
     return inside
 
 
-def not_made_here(*targets: str) -> list[str]:
-    """Existing results of the targets that Snakemake did not make or touch, or that changed since."""
+def not_made_here(rows: list[dict[str, str]]) -> list[str]:
+    """Of these :func:`results` those that exist and that Snakemake did not make or touch as they are."""
     from snakemake.persistence.file import FilePersistence
 
     records = FilePersistence(nolock=True)
-    present = [row["output_file"] for row in results(*targets) if Path(row["output_file"]).exists()]
+    present = [row["output_file"] for row in rows if Path(row["output_file"]).exists()]
     # Snakemake was killed before it knew whether these are whole, and makes them again.
     suspect = records._filter_incomplete_keys(present)
     strangers = []
@@ -345,9 +348,9 @@ def not_made_here(*targets: str) -> list[str]:
     return strangers
 
 
-def unfinished(*targets: str) -> list[str]:
-    """Results of the targets that Snakemake would make."""
-    return [row["output_file"] for row in results(*targets) if row["plan"] == "update pending"]
+def unfinished(rows: list[dict[str, str]]) -> list[str]:
+    """Of these :func:`results` those that Snakemake would make."""
+    return [row["output_file"] for row in rows if row["plan"] == "update pending"]
 
 
 def results(*targets: str) -> list[dict[str, str]]:

@@ -271,6 +271,14 @@ def test_metrics_plots_and_artifacts_are_made(made: dict[str, list[dict[str, str
     assert {item["path"] for item in declared["artifacts"].values()} <= folders
 
 
+def test_the_readme_of_data_names_every_folder_that_is_recorded() -> None:
+    page = (ROOT / "data/README.md").read_text(encoding="utf-8")
+    kept = {folder.parts[1:] for name in STAGES for folder in outs(name) if folder.parts[0] == "data"}
+    assert kept
+    for first, second in kept:
+        assert f"`{first}/{second}`" in page or f"`{first}/STUDY`" in page
+
+
 # What happens
 
 
@@ -469,6 +477,16 @@ def test_a_flipped_bit_in_the_store_is_noticed(small: Copy, small_clone: Copy) -
     pull(small_clone, "Nothing to be done for: corpus")
     assert (small_clone.folder / DOCUMENTS).read_bytes() == whole
 
+    # One lost file costs nothing else. (DVC alone would remove the folder.)
+    stored(small_clone.folder / ".dvc/cache", small_clone.folder / DOCUMENTS).unlink()
+    spoilt.unlink()
+    (small_clone.folder / DOCUMENTS).unlink()
+    ignored = small_clone.folder / "data/corpora/tiny/.a.part"
+    ignored.touch()
+    pull(small_clone, f"corpus: {DOCUMENTS}: missing in the DVC remote", expect=1)
+    assert ignored.exists()
+    assert (ignored.parent / "manifest.json").exists()
+
 
 def test_dvc_itself_verifies_our_remote(small: Copy, small_clone: Copy) -> None:
     shutil.copytree(small.folder.parent / "reprise-store", small_clone.folder / "store")
@@ -552,7 +570,7 @@ def test_an_experiment_is_applied_without_a_store(small_clone: Copy) -> None:
     small_clone.git("config", "user.email", "test@localhost")
     # In a folder of its own, DVC brings results without Snakemake's notes and times; so they are copied.
     copied = [word for name in (".snakemake", "data/corpora") for word in ("--copy-paths", name)]
-    setting = "config/publish.yaml:corpus.documents.held_out=0.5"
+    setting = "config/publish.yaml:++corpus.documents.held_out=0.5"
     tried = small_clone.run("dvc", "exp", "run", "--temp", "--name", "half", *copied, "--set-param", setting)
     assert tried.returncode == 0, tried.stdout + tried.stderr
     assert small_clone.recorded() == (0.25, 0.25)
