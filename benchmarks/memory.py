@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import os
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import made
 from benchmarks.measure import RUNS, Figure, in_child
+from steps.core.records import peak_of
 
 BOUND = "at most 1.2"
 
@@ -69,14 +71,14 @@ def peak(a: str, b: str) -> dict[str, int]:
     for dtype in (torch.float32, torch.float64):  # the libraries behind it are loaded at the first product
         torch.mm(torch.ones((64, 64), dtype=dtype), torch.ones((64, 64), dtype=dtype))
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew, at what is held now
+    before = _peak()
     correlate_pair(Path(a), Path(b))
-    return {"peak": _status("VmHWM") - before, "needed": needed}
+    return {"peak": _peak() - before, "needed": needed}
 
 
-def _status(key: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status: no {key}")
+def _peak() -> int:
+    peak = peak_of(os.getpid())
+    if peak is None:
+        raise RuntimeError("/proc/self/status: no VmHWM")
+    return peak
