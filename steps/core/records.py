@@ -53,6 +53,9 @@ INTERVAL = 0.05
 PATIENCE = 1.0
 """Seconds without any such process after which nobody looks until one is started again."""
 
+_NEAR = 2**20
+"""Bytes by which the kernel's figures for one memory may differ from one look to the next."""
+
 _LOADED = time.monotonic()
 _STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
 """Audit events of a process that is about to be started."""
@@ -87,8 +90,10 @@ class Watch:
             with self._lock:
                 self._last_start = time.monotonic()
                 if self._looking is None:
-                    self._looking = threading.Thread(target=self._look, name="memory", daemon=True)
-                    self._looking.start()
+                    looking = threading.Thread(target=self._look, name="memory", daemon=True)
+                    with contextlib.suppress(RuntimeError):  # no thread to be had: the job matters more
+                        looking.start()
+                        self._looking = looking
 
     def _look(self) -> None:
         while True:
@@ -103,9 +108,8 @@ class Watch:
 
     def look(self) -> bool:
         """Take the sizes of the processes that run now into account; returns whether there are any."""
-        found = list(_descendants(self._process))
-        self.children_peak = max(self.children_peak, sum(peak_of(process) or 0 for process in found))
-        return bool(found)
+        self.children_peak = max(self.children_peak, sum(_peaks_below(self._process)))
+        return bool(_children(self._process))
 
     def end(self, outcome: str, exit_code: int) -> dict[str, Any]:
         """Stop watching and return the record."""
@@ -198,6 +202,29 @@ def _descendants(process: int) -> Iterator[int]:
     for child in _children(process) or ():
         yield child
         yield from _descendants(child)
+
+
+def _peaks_below(process: int) -> Iterator[int]:
+    """High-water marks of all that a process has started and that runs now.
+
+    Between ``vfork`` and ``exec`` a new process has the memory of the one that started it, which is left out:
+    the stack is then at the same place, and the mark is the same but for what other threads do meanwhile.
+    """
+    before, stack = peak_of(process) or 0, _stack(process)
+    for child in _children(process) or ():
+        same_stack = _stack(child) == stack  # before the mark: ``exec`` may come in between
+        peak = peak_of(child)
+        if peak is not None:
+            after = peak_of(process) or 0
+            if not (same_stack and before - _NEAR <= peak <= after + _NEAR):
+                yield peak
+            yield from _peaks_below(child)
+
+
+def _stack(process: int) -> bytes | None:
+    """Where the stack of a process starts: another place after each ``exec``."""
+    stat = _stat(process)
+    return None if stat is None else stat[25]
 
 
 def write(path: Path, record: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from steps.core.provenance import versions
 from steps.core.runner import Output
 from steps.core.tensors import read_tensors
 from steps.interp import composition as interp_composition
@@ -119,4 +120,4 @@ def test_the_step_writes_all_kinds(tmp_path: Path) -> None:
     arrays, facts = read_tensors(out)
     assert sorted(arrays) == ["k", "o", "q", "v"]
     assert all(values.shape == (72, 3, 2) and values.dtype == np.float32 for values in arrays.values())
-    assert facts == {"model": "x", "layers": 3, "width": 24, "parallel": True}
+    assert facts == {"model": "x", "layers": 3, "width": 24, "parallel": True, "versions": versions()}
