@@ -12,7 +12,7 @@ galleries, metrics.json.
 rule neurons:
     """Universal neurons of the configured study: tables, figures, metrics and report."""
     input:
-        lambda wildcards: chapters.neuron_files(settings),
+        lambda wildcards: chapters.or_exit(chapters.neuron_files, settings),
 
 
 localrules:
@@ -348,7 +348,7 @@ rule neurons_logit_histograms:
 rule neurons_published:
     """Classify a neuron table that somebody published."""
     input:
-        lambda wildcards: chapters.published_table(settings),
+        lambda wildcards: chapters.or_exit(chapters.published_table, settings),
     output:
         "<neurons>/published.parquet",
     log:

@@ -59,7 +59,7 @@ from steps.neurons.activations.store import Precision
 from steps.neurons.explanations import text as explained_text
 from steps.neurons.selection.universal import UniversalSettings
 from steps.report import page as report_page
-from steps.workflow.common import declarable, declared, growing
+from steps.workflow.common import declarable, declared, growing, or_exit  # noqa: F401 (for the rules)
 from steps.workflow.neurons import (  # noqa: F401 (for the rules)
     COMPUTING,
     GALLERIES,
