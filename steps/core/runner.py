@@ -46,6 +46,7 @@ from typing import Any
 
 from steps.core import records
 from steps.core.errors import UserError, disk_is_full
+from steps.core.locks import held
 from steps.core.settings import Settings, validate
 
 logger = logging.getLogger("reprise")
@@ -77,14 +78,15 @@ def run(main: Callable[..., None]) -> typing.NoReturn:
             watch = records.Watch(step.removeprefix("steps."))
         _heed_termination()
         values = {name: _value(name, hints[name], text, outputs) for name, text in arguments.items()}
-        _check_outputs(outputs, values)
-        _set_threads(values)
-        main(**values)
-        for partial, final in outputs:
-            if not partial.exists():
-                raise RuntimeError(f"{main.__module__}: made no {final}")
-        for partial, final in outputs:
-            os.replace(partial, final)
+        with held(*(final for _, final in outputs)), _gone_afterwards(outputs):
+            _check_outputs(outputs, values)
+            _set_threads(values)
+            main(**values)
+            for partial, final in outputs:
+                if not partial.exists():
+                    raise RuntimeError(f"{main.__module__}: made no {final}")
+            for partial, final in outputs:
+                os.replace(partial, final)
         outcome, code = "done", 0
     except UserError as error:
         code = 2
@@ -107,16 +109,24 @@ def run(main: Callable[..., None]) -> typing.NoReturn:
             logger.error("error: %s", _place(error), exc_info=debug)
         elif isinstance(error, KeyboardInterrupt):
             outcome, code = ("terminated", 143) if isinstance(error, Terminated) else ("interrupted", 130)
-            logger.error("%s; start again: finished parts are not made anew", outcome, exc_info=debug)
+            logger.error("%s; start again: finished parts are kept", outcome, exc_info=debug)
         else:
             raise
+    finally:
+        if watch is not None:
+            records.write(records.path_of(Path(log)), watch.end(outcome, code))
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def _gone_afterwards(outputs: list[tuple[Path, Path]]) -> Iterator[None]:
+    """Remove what is half written when the body ends, while the lock is ours and no other job writes there."""
+    try:
+        yield
     finally:
         for partial, _ in outputs:
             with contextlib.suppress(OSError):  # another error tells more
                 partial.unlink(missing_ok=True)
-        if watch is not None:
-            records.write(records.path_of(Path(log)), watch.end(outcome, code))
-    sys.exit(code)
 
 
 class Terminated(KeyboardInterrupt):
