@@ -120,7 +120,7 @@ def run(main: Callable[..., None]) -> typing.NoReturn:
 
 @contextlib.contextmanager
 def _gone_afterwards(outputs: list[tuple[Path, Path]]) -> Iterator[None]:
-    """Remove what is half written when the body ends, while the lock is ours and no other job writes there."""
+    """Remove what is half written when the body ends, while the lock is ours and nobody else writes there."""
     try:
         yield
     finally:
