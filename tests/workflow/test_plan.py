@@ -14,33 +14,33 @@ import pytest
 import yaml
 
 from benchmarks import made
-from steps import workflow
 from steps.core import records
 from steps.neurons import plan
+from steps.workflow import configuration, corpus, language_models, neurons
 from tests.warm.start import environment
 from tests.workflow.conftest import ROOT, TINY, Workspace, snakemake
 from tests.workflow.test_configuration import default, merge
 
 
-def configured(*paths: Path, **neurons: Any) -> workflow.Config:
+def configured(*paths: Path, **neurons: Any) -> configuration.Config:
     """The configuration that ``paths``, one after the other, make of the defaults."""
     merged = default()
     for path in paths:
         merge(merged, yaml.safe_load(path.read_text()))
     merge(merged, {"neurons": neurons})
-    return workflow.configure(merged)
+    return configuration.configure(merged)
 
 
 def test_rules_ask_for_what_the_planner_says() -> None:
     config = configured(ROOT / "config" / "paper.yaml")
-    study = workflow.neuron_study(config)
+    study = neurons.study(config)
     planned = plan.plan(study, config.neurons.plan)["rules"]
     for rule in planned:
-        asked = workflow.neuron_resources(config, rule)["mem_mb"](None, 1)
+        asked = neurons.resources(config, rule)["mem_mb"](None, 1)
         assert asked == pytest.approx(planned[rule]["megabytes"], abs=1)
     assert planned["products"]["jobs"] == 4 * 2 * 16
-    assert planned["correlate"]["jobs"] == len(workflow.correlation_files(config))
-    assert planned["moments"]["jobs"] == len(workflow.moment_files(config))
+    assert planned["correlate"]["jobs"] == len(neurons.correlation_files(config))
+    assert planned["moments"]["jobs"] == len(neurons.moment_files(config))
 
 
 def test_the_plan_lists_every_rule_that_runs_something() -> None:
@@ -50,14 +50,14 @@ def test_the_plan_lists_every_rule_that_runs_something() -> None:
     assert running.keys() - {"plan"} == {*plan.RULES, *plan.ON_REQUEST}
     for name, body in running.items():
         assert f'neuron_resources(settings, "{name}")' in body or name == "plan"
-    files = workflow.neuron_files(workflow.Config())
+    files = neurons.files(configuration.Config())
     made_where_asked_for = {name for name in running if not any(name in file for file in files)}
     assert made_where_asked_for >= {"similarity", "checkpoints", "composition", "cosines", "published"}
 
 
 def test_the_plan_of_a_training_lists_every_rule() -> None:
     config = configured(TINY)
-    planned = plan.plan(workflow.neuron_study(config), config.neurons.plan)["rules"]
+    planned = plan.plan(neurons.study(config), config.neurons.plan)["rules"]
     assert planned.keys() == {*plan.RULES, *plan.ON_REQUEST}
     assert all(
         row["hours"] > 0 for rule, row in planned.items() if rule not in ("roles", "gallery", "published")
@@ -66,7 +66,7 @@ def test_the_plan_of_a_training_lists_every_rule() -> None:
 
 def test_figures_that_the_docs_quote_are_those_of_the_plan() -> None:
     config = configured(ROOT / "config" / "paper.yaml")
-    said = plan.table(plan.plan(workflow.neuron_study(config), config.neurons.plan)).splitlines()
+    said = plan.table(plan.plan(neurons.study(config), config.neurons.plan)).splitlines()
     rows = {cells[0].rstrip("*"): cells for cells in (re.split(r"  +", line) for line in said)}
     docs = (ROOT / "docs" / "neurons.md").read_text(encoding="utf-8")
     row = r"^  \| `(neurons_\w+)` \| (\S+) \| (.+?) \| (\S+) \| ([^ ,]+)"
@@ -81,10 +81,10 @@ def test_figures_that_the_docs_quote_are_those_of_the_plan() -> None:
 
 
 def test_sizes_of_trained_and_of_unknown_models() -> None:
-    trained = workflow.neuron_study(configured(TINY)).models[0]
+    trained = neurons.study(configured(TINY)).models[0]
     assert (trained.layers, trained.width, trained.d_model) == (2, 64, 16)
     assert (trained.heads, trained.vocabulary) == (2, 300)
-    listed = workflow.neuron_study(configured(ROOT / "config" / "paper.yaml")).models[0]
+    listed = neurons.study(configured(ROOT / "config" / "paper.yaml")).models[0]
     assert (listed.layers, listed.width, listed.d_model) == (12, 3072, 768)
     assert (listed.heads, listed.vocabulary) == (12, 50257)
 
@@ -97,12 +97,12 @@ def test_sizes_of_local_models_are_read(tmp_path: Path, monkeypatch: pytest.Monk
         (tmp_path / "models" / name / "config.json").write_text(json.dumps(shape))
     monkeypatch.chdir(tmp_path)
     config = configured(ROOT / "config" / "own_models.yaml")
-    assert [(m.layers, m.width) for m in workflow.neuron_study(config).models] == [(3, 80)] * 2
-    assert workflow.local_configurations(config) == [f"models/{n}/config.json" for n in ("first", "second")]
+    assert [(m.layers, m.width) for m in neurons.study(config).models] == [(3, 80)] * 2
+    assert neurons.local_configurations(config) == [f"models/{n}/config.json" for n in ("first", "second")]
 
     def asked() -> list[int]:
         steps = ("import", "evaluate")
-        return [workflow.language_model_resources(config, step)["mem_mb"](None, 1) for step in steps]
+        return [language_models.resources(config, step)["mem_mb"](None, 1) for step in steps]
 
     small = asked()
     large = {**shape, "n_layer": 48, "n_embd": 1600, "n_head": 25}  # GPT-2 XL's 1.5 billion parameters
@@ -115,9 +115,9 @@ def test_a_gpu_is_asked_for_where_the_device_is_one() -> None:
     paper = ROOT / "config" / "paper.yaml"
     for step in ("moments", "products", "correlate", "clusters", "similarity"):
         config = configured(paper, **{step: {"device": "cuda"}})
-        assert workflow.neuron_resources(config, step)["gpu"] == 1
-        assert "gpu" not in workflow.neuron_resources(config, "baseline")
-        assert "gpu" not in workflow.neuron_resources(configured(paper), step)
+        assert neurons.resources(config, step)["gpu"] == 1
+        assert "gpu" not in neurons.resources(config, "baseline")
+        assert "gpu" not in neurons.resources(configured(paper), step)
     for source, uses in (
         ("dump", {"dump", "checkpoints"}),
         ("model", {"moments", "similarity", "checkpoints"}),
@@ -126,7 +126,7 @@ def test_a_gpu_is_asked_for_where_the_device_is_one() -> None:
         asked = {
             step
             for step in ("dump", "moments", "similarity", "checkpoints", "table")
-            if "gpu" in workflow.neuron_resources(config, step)
+            if "gpu" in neurons.resources(config, step)
         }
         assert asked == uses
 
@@ -136,15 +136,15 @@ def test_a_gpu_does_not_shorten_what_the_host_does() -> None:
     threads = 8  # of the paper's configuration; they share products, and nothing else
     for step, least in (("explain_part", 25), ("histograms_part", 4), ("similarity", 30)):
         config = configured(paper, dump={"device": "cuda"})
-        job = plan.jobs(workflow.neuron_study(config), step)[-1]
+        job = plan.jobs(neurons.study(config), step)[-1]
         host = (job.host + job.products / (20e9 * threads)) / 60
-        asked = workflow.neuron_resources(config, step)["runtime"](None, 1)
-        assert 2 * host < asked < workflow.neuron_resources(configured(paper), step)["runtime"](None, 1)
+        asked = neurons.resources(config, step)["runtime"](None, 1)
+        assert 2 * host < asked < neurons.resources(configured(paper), step)["runtime"](None, 1)
         assert host > least
     config = configured(paper, dump={"device": "cuda"}, explain={"device": "cuda"})
     for step in ("explain", "histograms"):  # put together what parts computed
-        assert "gpu" not in workflow.neuron_resources(config, step)
-        assert "gpu" in workflow.neuron_resources(config, f"{step}_part")
+        assert "gpu" not in neurons.resources(config, step)
+        assert "gpu" in neurons.resources(config, f"{step}_part")
 
 
 @pytest.mark.parametrize(("step", "work"), [("explain_part", "forward"), ("moments", "within")])
@@ -158,11 +158,11 @@ def test_work_takes_the_time_of_the_device_that_does_it(step: str, work: str) ->
     }
     threads = getattr(configured(paper).neurons, section).threads
     both = configured(paper, dump={"device": "cuda"}, **{section: {"device": "cuda"}})
-    fast = workflow.neuron_resources(both, step)["runtime"](None, 1)
+    fast = neurons.resources(both, step)["runtime"](None, 1)
     config = configured(paper, **devices[work])
-    job = plan.jobs(workflow.neuron_study(config), step)[-1]
+    job = plan.jobs(neurons.study(config), step)[-1]
     slow = 2 * getattr(job, work) / (20e9 * threads) / 60
-    asked = workflow.neuron_resources(config, step)
+    asked = neurons.resources(config, step)
     assert asked["gpu"] == 1
     assert fast < slow < asked["runtime"](None, 1) < slow + fast
 
@@ -170,9 +170,9 @@ def test_work_takes_the_time_of_the_device_that_does_it(step: str, work: str) ->
 def test_threads_shorten_the_job_that_has_them() -> None:
     paper = ROOT / "config" / "paper.yaml"
     minutes = {
-        (step, threads): workflow.neuron_resources(configured(paper, products={"threads": threads}), step)[
-            "runtime"
-        ](None, 1)
+        (step, threads): neurons.resources(configured(paper, products={"threads": threads}), step)["runtime"](
+            None, 1
+        )
         for step in ("products", "moments")
         for threads in (1, 8)
     }
@@ -205,14 +205,14 @@ def test_dry_run_of_the_paper_on_a_cluster_with_gpus(tmp_path: Path) -> None:
     assert rules["neurons_baseline"] == {False}
 
 
-def asked(config: workflow.Config, chapter: str, step: str) -> float:
+def asked(config: configuration.Config, chapter: str, step: str) -> float:
     """Bytes that the rule of a step asks for at its first attempt."""
     if chapter == "corpus":
-        resources = workflow.corpus_resources(config)
+        resources = corpus.resources(config)
     elif chapter == "language_models":
-        resources = workflow.language_model_resources(config, step)
+        resources = language_models.resources(config, step)
     else:
-        resources = workflow.neuron_resources(config, step)
+        resources = neurons.resources(config, step)
     return 1e6 * float(resources["mem_mb"](None, 1))
 
 
@@ -269,7 +269,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[f
         merge(merged, yaml.safe_load(TINY.read_text()))
         merge(merged, {"language_models": {"train": of}, "neurons": {"dump": {"tokens": TOKENS}}})
         merge(merged, {"neurons": {"dump": {"block_tokens": BLOCK}, "correlate": {"draws": 1}}})
-        config = workflow.configure(merged)
+        config = configuration.configure(merged)
         moments = [ledger.parent / "moments.safetensors" for ledger in (a, b)]
         product = folder / "product.safetensors"
         no_cut = ("--tiles", 1, "--tile", 0)

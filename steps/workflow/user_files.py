@@ -1,22 +1,13 @@
-"""Small helpers of this package."""
+"""How rules declare the files of users."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from steps.core.digest import file_digest, listing_digest
 from steps.core.errors import UserError
 from steps.corpus.sources.document import shown
-
-
-def growing(megabytes: float, minutes: float) -> dict[str, Any]:
-    """Resources that grow with each attempt: a job that was killed for too little gets more."""
-    return {
-        "mem_mb": lambda wildcards, attempt: round(megabytes * attempt),
-        "runtime": lambda wildcards, attempt: round(minutes * attempt),
-    }
 
 
 def plain(path: Path | str) -> bool:
