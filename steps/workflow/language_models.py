@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import pydantic
 
 from steps.core import sources
-from steps.interp import loading
+from steps.interp import loading, sizes
 from steps.language_models import rows as language_models_rows
 from steps.language_models import tokenizer as language_models_tokenizer
 from steps.language_models.learning import loop, losses
-from steps.neurons import plan as neurons_plan
 from steps.workflow.resources import growing
 from steps.workflow.section import Name, Section
 from steps.workflow.user_files import declarable
@@ -92,11 +91,11 @@ class LanguageModels(Section):
         return f"results/language_models/{self.study}/report.json"
 
 
-def model_size(config: Config, name: str) -> neurons_plan.Model:
+def model_size(config: Config, name: str) -> sizes.ModelSize:
     """The size of a model: as it is trained, as its config.json says where that is here, else as planned."""
     chapter, planned = config.language_models, config.neurons.plan
     if not chapter.models:
-        return neurons_plan.Model(
+        return sizes.ModelSize(
             name=name,
             layers=chapter.train.layers,
             width=4 * chapter.train.width,
@@ -106,11 +105,11 @@ def model_size(config: Config, name: str) -> neurons_plan.Model:
             read_from="language_models.train",
         )
     source = chapter.source(name)
-    found = neurons_plan.local_configuration(source.path, source.hub, source.revision)
+    found = sizes.local_configuration(source.path, source.hub, source.revision)
     if found is not None:
-        return neurons_plan.model_size(name, found)
+        return sizes.model_size(name, found)
     d_model = -(-planned.width // 4)
-    return neurons_plan.Model(
+    return sizes.ModelSize(
         name=name,
         layers=planned.layers,
         width=planned.width,
@@ -156,8 +155,8 @@ def resources(config: Config, step: str) -> dict[str, Any]:
     train, context = chapter.train, chapter.rows.context
     parameters = 12 * train.layers * train.width**2 + (chapter.tokenizer.vocabulary + context) * train.width
     batch = train.batch_rows * context * (40 * train.layers * train.width + 3 * chapter.tokenizer.vocabulary)
-    sizes = [model_size(config, name) for name in chapter.names()] if chapter.models else []
-    listed = max((size.parameters + size.embeddings for size in sizes), default=0.0)
+    listed_sizes = [model_size(config, name) for name in chapter.names()] if chapter.models else []
+    listed = max((size.parameters + size.embeddings for size in listed_sizes), default=0.0)
     megabytes, work, threads, device = {
         "tokenizer": (3_000, 0.0, chapter.tokenizer.threads, "cpu"),
         "rows": (4_000, 0.0, chapter.rows.threads, "cpu"),

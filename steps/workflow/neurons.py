@@ -11,6 +11,7 @@ import pydantic
 
 from steps.core.errors import UserError
 from steps.corpus.sources.document import shown
+from steps.interp import sizes
 from steps.neurons import attention as neurons_attention
 from steps.neurons import baseline as neurons_baseline
 from steps.neurons import checkpoints as neurons_checkpoints
@@ -35,6 +36,8 @@ from steps.neurons import roles as neurons_roles
 from steps.neurons import similarity as neurons_similarity
 from steps.neurons import weights as neurons_weights
 from steps.neurons.activations.store import Precision
+from steps.neurons.costs.rules import FORMULAS
+from steps.neurons.costs.study import Job, Study
 from steps.neurons.explanations import text as explained_text
 from steps.neurons.figures import galleries
 from steps.neurons.figures.statistics import STATISTICS
@@ -240,47 +243,20 @@ def require_parts(config: Config) -> None:
 def local_configurations(config: Config) -> list[str]:
     """The ``config.json`` of listed models in local folders, from which the planner knows their size."""
     paths = [model.path for model in config.language_models.models if model.path is not None]
-    found = [neurons_plan.local_configuration(path, None, None) for path in paths]
+    found = [sizes.local_configuration(path, None, None) for path in paths]
     return declarable([path for path in found if path is not None])
 
 
-def study(config: Config) -> neurons_plan.Study:
+def study(config: Config) -> Study:
     """What decides how much work the configured study is."""
-    neurons, chapter = config.neurons, config.language_models
-    names = compared_models(config)
+    chapter, names = config.language_models, compared_models(config)
     trained = chapter.train.checkpoints if not chapter.models else 0
-    return neurons_plan.Study(
-        name=neurons.study,
+    return Study(
+        section=config.neurons.model_dump(mode="json"),
         models=[model_size(config, name) for name in names],
         pairs=[(names.index(a), names.index(b)) for a, b in compared_pairs(config)],
-        tiles=neurons.tiles,
-        ranges=neurons.ranges,
-        parts=neurons.parts,
-        tokens=neurons.dump.tokens,
         context=chapter.rows.context,
-        block_tokens=neurons.dump.block_tokens,
-        source=neurons.dump.source,
-        dtype=neurons.dump.dtype,
-        compute_dtype=neurons.dump.compute_dtype,
-        precision=neurons.precision,
-        examples=neurons.moments.examples,
-        top=neurons.correlate.top,
-        draws=neurons.correlate.draws,
-        similarity_tokens=neurons.similarity.tokens or neurons.dump.tokens,
-        checkpoint_tokens=neurons.checkpoints.tokens,
-        checkpoint_draws=neurons.checkpoints.draws,
         checkpoints=trained + 1 if trained else 0,
-        bootstraps=neurons.clusters.bootstraps,
-        candidates=neurons.clusters.candidates,
-        histogram_tokens=neurons.histograms.tokens or neurons.dump.tokens,
-        page_neurons=neurons.page.neurons,
-        page_examples=neurons.page.examples,
-        snippets=neurons.report.clusters * neurons.report.snippets,
-        explain=neurons.explain,
-        weights=neurons.weights,
-        cosines=neurons.cosines,
-        attention=neurons.attention,
-        intervene=neurons.intervene,
     )
 
 
@@ -342,7 +318,7 @@ def resources(config: Config, step: str) -> dict[str, Any]:
     the device of the dump where they stand in for one, and else on the step's own, as all products. What the
     host does that is no product takes one core, whatever the threads.
     """
-    jobs = neurons_plan.jobs(study(config), step)
+    jobs = FORMULAS[step].jobs(study(config))
     section, dump = getattr(config.neurons, step.removesuffix("_part"), None), config.neurons.dump
     own = models = "cpu" if step == "dump" else getattr(section, "device", "cpu")
     if step in (COMPUTING if dump.source == "model" else ("dump", "checkpoints")):
@@ -354,7 +330,7 @@ def resources(config: Config, step: str) -> dict[str, Any]:
     def speed(device: str) -> float:
         return 20e9 * threads if device == "cpu" else 5e12
 
-    def seconds(job: neurons_plan.Job) -> float:
+    def seconds(job: Job) -> float:
         return job.forward / speed(models) + (job.flops - job.forward) / speed(own) + job.host
 
     minutes = 10 + 2 * max(map(seconds, jobs), default=0.0) / 60

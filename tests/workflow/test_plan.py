@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ import yaml
 from benchmarks import made
 from steps.core import records
 from steps.neurons import plan
+from steps.neurons.costs.rules import FORMULAS
 from steps.workflow import configuration, corpus, language_models, neurons
 from tests.warm.start import environment
-from tests.workflow.conftest import ROOT, TINY, Workspace, snakemake
+from tests.workflow.conftest import EVERYTHING, ROOT, TINY, Workspace, snakemake, write_texts
 from tests.workflow.test_configuration import default, merge
 
 
@@ -43,22 +45,39 @@ def test_rules_ask_for_what_the_planner_says() -> None:
     assert planned["moments"]["jobs"] == len(neurons.moment_files(config))
 
 
-def test_the_plan_lists_every_rule_that_runs_something() -> None:
+def test_rules_that_can_be_heavy_have_a_formula_and_others_run_here() -> None:
     text = (ROOT / "rules" / "neurons.smk").read_text(encoding="utf-8")
-    rules = re.findall(r"^rule neurons_(\w+):\n((?:    .*\n|\n)+)", text, re.MULTILINE)
+    rules = re.findall(r"^ *rule neurons_(\w+):\n((?: .*\n|\n)+)", text, re.MULTILINE)
     running = {name: body for name, body in rules if "    shell:" in body}
-    assert running.keys() - {"plan"} == {*plan.RULES, *plan.ON_REQUEST}
-    for name, body in running.items():
-        assert f'neuron_resources(settings, "{name}")' in body or name == "plan"
+    asking = {name for name, body in running.items() if f'neurons.resources(settings, "{name}")' in body}
+    assert asking == FORMULAS.keys()
+    listed = " ".join(re.findall(r"^localrules:\n((?:    .*\n)+)", text, re.MULTILINE))
+    assert {f"neurons_{name}" for name in running.keys() - asking} == set(re.findall(r"neurons_\w+", listed))
     files = neurons.files(configuration.Config())
-    made_where_asked_for = {name for name in running if not any(name in file for file in files)}
-    assert made_where_asked_for >= {"similarity", "checkpoints", "composition", "cosines", "published"}
+    on_request = {name for name, formula in FORMULAS.items() if formula.on_request}
+    assert not any(f"/{name}" in file for file in files for name in on_request)
+
+
+def test_the_plan_counts_the_jobs_that_snakemake_runs(tmp_path: Path) -> None:
+    """Cut into tiles, ranges and parts."""
+    cut = {"tiles": 2, "ranges": 3, "parts": 2, "explain": {"neurons_at_once": 64}}
+    planned = plan.plan(neurons.study(config := configured(TINY, **cut)), config.neurons.plan)["rules"]
+    (tmp_path / "cut.yaml").write_text(yaml.safe_dump({"neurons": cut}))
+    write_texts(tmp_path / "texts")
+    done = snakemake(
+        tmp_path, "-n", "--configfile", str(TINY), str(tmp_path / "cut.yaml"), "--", *EVERYTHING, config=None
+    )
+    counts = Counter(re.findall(r"^(?:local)?rule neurons_(\w+):$", done.stdout + done.stderr, re.MULTILINE))
+    every_model = {"composition", "cosines"}  # of which one is asked for
+    assert {rule: count for rule, count in counts.items() if rule in planned.keys() - every_model} == {
+        rule: row["jobs"] for rule, row in planned.items() if rule not in every_model
+    }
 
 
 def test_the_plan_of_a_training_lists_every_rule() -> None:
     config = configured(TINY)
     planned = plan.plan(neurons.study(config), config.neurons.plan)["rules"]
-    assert planned.keys() == {*plan.RULES, *plan.ON_REQUEST}
+    assert planned.keys() == FORMULAS.keys()
     assert all(
         row["hours"] > 0 for rule, row in planned.items() if rule not in ("roles", "gallery", "published")
     )
@@ -136,7 +155,7 @@ def test_a_gpu_does_not_shorten_what_the_host_does() -> None:
     threads = 8  # of the paper's configuration; they share products, and nothing else
     for step, least in (("explain_part", 25), ("histograms_part", 4), ("similarity", 30)):
         config = configured(paper, dump={"device": "cuda"})
-        job = plan.jobs(neurons.study(config), step)[-1]
+        job = FORMULAS[step].jobs(neurons.study(config))[-1]
         host = (job.host + job.products / (20e9 * threads)) / 60
         asked = neurons.resources(config, step)["runtime"](None, 1)
         assert 2 * host < asked < neurons.resources(configured(paper), step)["runtime"](None, 1)
@@ -160,7 +179,7 @@ def test_work_takes_the_time_of_the_device_that_does_it(step: str, work: str) ->
     both = configured(paper, dump={"device": "cuda"}, **{section: {"device": "cuda"}})
     fast = neurons.resources(both, step)["runtime"](None, 1)
     config = configured(paper, **devices[work])
-    job = plan.jobs(neurons.study(config), step)[-1]
+    job = FORMULAS[step].jobs(neurons.study(config))[-1]
     slow = 2 * getattr(job, work) / (20e9 * threads) / 60
     asked = neurons.resources(config, step)
     assert asked["gpu"] == 1
@@ -230,7 +249,7 @@ def test_jobs_use_no_more_memory_than_they_ask_for(undisturbed: Workspace) -> No
             assert record["step"] == f"{chapter}.{step}"
             assert 20e6 < record["peak_bytes"] <= asked(config, chapter, step), log
             seen.add(f"{chapter}.{step}")
-    expected = {f"neurons.{step}" for step in (*plan.RULES, *plan.ON_REQUEST)}
+    expected = {f"neurons.{step}" for step in FORMULAS}
     expected |= {f"language_models.{step}" for step in ("tokenizer", "rows", "train", "evaluate", "ngrams")}
     assert seen == expected | {"corpus.documents"}
 
