@@ -7,7 +7,10 @@ sys.path.insert(0, workflow.basedir)
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from steps import workflow as chapters
+from steps.core.errors import UserError
+from steps.core.settings import require_unique_keys
+from steps.workflow import configuration
+from steps.workflow.section import NAME
 
 min_version("9.27")
 
@@ -16,34 +19,32 @@ configfile: f"{workflow.basedir}/config/default.yaml"
 
 
 try:
-    chapters.require_unique_keys(workflow.configfiles)
-    settings = chapters.configure(config)
-    user_files = chapters.user_files(settings)
-    chapters.require_parts(settings)
-except chapters.UserError as error:
+    require_unique_keys(workflow.configfiles)
+    settings = configuration.configure(config)
+    user_files = configuration.user_files(settings)
+except UserError as error:
     raise WorkflowError(str(error)) from None
 
-chapters.prepare_environment()
-step = chapters.step_params(settings)
-aside = chapters.settings_aside(settings)
+configuration.prepare_environment()
+step = configuration.step_params(settings)
+runtime_settings = configuration.runtime_settings(settings)
 
 
 # Where studies lie, for paths in rules: "<neurons>/excess.parquet".
 pathvars:
-    **chapters.pathvars(settings),
+    **configuration.pathvars(settings),
 
 
 wildcard_constraints:
-    model=chapters.NAME,
+    model=NAME,
     part=r"\d+",
     range=r"\d+",
     tile=r"\d+",
 
 
-include: "rules/corpus.smk"
-include: "rules/language_models.smk"
-include: "rules/neurons.smk"
-include: "rules/report.smk"
+for chapter in settings.sections():
+
+    include: f"rules/{chapter}.smk"
 
 
 rule all:

@@ -6,6 +6,8 @@ Outputs: data/raw/embedded (frozen on first use), data/corpora/STUDY.
 Steps: freeze, documents.
 """
 
+from steps.workflow import corpus
+
 
 localrules:
     corpus,
@@ -39,8 +41,8 @@ rule corpus_freeze:
 rule corpus_documents:
     """Make the documents of the corpus, each on one side of the split."""
     input:
-        snapshot=lambda wildcards: chapters.corpus_snapshot(settings),
-        files=lambda wildcards: user_files.corpus,
+        snapshot=lambda wildcards: corpus.snapshot(settings),
+        files=lambda wildcards: user_files["corpus"]["documents"],
     output:
         table="<corpus>/documents.parquet",
         manifest="<corpus>/manifest.json",
@@ -48,11 +50,11 @@ rule corpus_documents:
         "logs/corpus/documents/<corpus_study>.log",
     threads: settings.corpus.documents.threads
     resources:
-        **chapters.corpus_resources(settings),
-        aside=aside["corpus.documents"],
+        **corpus.resources(settings),
+        runtime_settings=runtime_settings["corpus.documents"],
     params:
         **step("corpus.documents"),
-        odd_files=lambda wildcards: user_files.odd_corpus,
+        odd_files=lambda wildcards: user_files["corpus"]["odd"],
     shell:
-        "python -m steps.corpus.documents --settings {params.settings:q} {resources.aside:q}"
+        "python -m steps.corpus.documents --settings {params.settings:q} {resources.runtime_settings:q}"
         " --snapshot {input.snapshot:q} --out {output.table:q} --manifest {output.manifest:q} --log {log:q}"

@@ -9,6 +9,8 @@ results/language_models/STUDY/{metrics.json,report.json,figures}.
 
 import re
 
+from steps.workflow import configuration, language_models
+
 model_names = settings.language_models.names()
 
 
@@ -47,24 +49,24 @@ rule language_models_tokenizer:
     input:
         corpus=(
             []
-            if settings.language_models.shared_tokenizer().brought
+            if settings.language_models.shared_tokenizer().user_supplied
             else "<corpus>/documents.parquet"
         ),
-        files=lambda wildcards: user_files.tokenizer,
+        files=lambda wildcards: user_files["language_models"]["tokenizer"],
     output:
         "<models>/tokenizer/ledger.json",
     log:
         "logs/language_models/tokenizer/<language_models_study>/tokenizer.log",
     threads: settings.language_models.tokenizer.threads
     resources:
-        **chapters.language_model_resources(settings, "tokenizer"),
-        aside=aside["language_models.tokenizer"],
+        **language_models.resources(settings, "tokenizer"),
+        runtime_settings=runtime_settings["language_models.tokenizer"],
     params:
         code=step("language_models.tokenizer")["code"],
-        settings=chapters.tracked(settings.language_models.shared_tokenizer()),
+        settings=configuration.tracked(settings.language_models.shared_tokenizer()),
     shell:
         "python -m steps.language_models.tokenizer --settings {params.settings:q}"
-        " {resources.aside:q} --corpus {input.corpus:q} --out {output:q} --log {log:q}"
+        " {resources.runtime_settings:q} --corpus {input.corpus:q} --out {output:q} --log {log:q}"
 
 
 rule language_models_rows:
@@ -78,13 +80,13 @@ rule language_models_rows:
         "logs/language_models/rows/<language_models_study>/<corpus_study>.log",
     threads: settings.language_models.rows.threads
     resources:
-        **chapters.language_model_resources(settings, "rows"),
-        aside=aside["language_models.rows"],
+        **language_models.resources(settings, "rows"),
+        runtime_settings=runtime_settings["language_models.rows"],
     params:
         **step("language_models.rows"),
     shell:
         "python -m steps.language_models.rows --corpus {input.corpus:q} --tokenizer {input.tokenizer:q}"
-        " --settings {params.settings:q} {resources.aside:q} --out {output:q} --log {log:q}"
+        " --settings {params.settings:q} {resources.runtime_settings:q} --out {output:q} --log {log:q}"
 
 
 if settings.language_models.models:
@@ -92,7 +94,9 @@ if settings.language_models.models:
     rule language_models_import:
         """Bring an existing model."""
         input:
-            files=lambda wildcards: user_files.models.get(wildcards.model, []),
+            files=lambda wildcards: user_files["language_models"].get(
+                wildcards.model, []
+            ),
             tokenizer="<models>/tokenizer/ledger.json",
         output:
             "<models>/{model}/ledger.json",
@@ -101,7 +105,7 @@ if settings.language_models.models:
         wildcard_constraints:
             model="|".join(map(re.escape, model_names)),
         resources:
-            **chapters.language_model_resources(settings, "import"),
+            **language_models.resources(settings, "import"),
         params:
             **step("language_models.import"),
             settings=lambda wildcards: settings.language_models.source(
@@ -129,13 +133,13 @@ else:
         priority: 1
         threads: settings.language_models.train.threads
         resources:
-            **chapters.language_model_resources(settings, "train"),
-            aside=aside["language_models.train"],
+            **language_models.resources(settings, "train"),
+            runtime_settings=runtime_settings["language_models.train"],
         params:
             **step("language_models.train"),
         shell:
             "python -m steps.language_models.train --rows {input.rows:q} --tokenizer {input.tokenizer:q}"
-            " --seed {wildcards.seed:q} --settings {params.settings:q} {resources.aside:q}"
+            " --seed {wildcards.seed:q} --settings {params.settings:q} {resources.runtime_settings:q}"
             " --out {output:q} --log {log:q}"
 
 
@@ -154,7 +158,7 @@ rule language_models_evaluate:
         "logs/language_models/evaluate/<language_models_study>/evaluate.log",
     threads: settings.language_models.evaluate.threads
     resources:
-        **chapters.language_model_resources(settings, "evaluate"),
+        **language_models.resources(settings, "evaluate"),
     params:
         **step("language_models.evaluate"),
     shell:
@@ -171,7 +175,7 @@ rule language_models_ngrams:
     log:
         "logs/language_models/ngrams/<language_models_study>/ngrams.log",
     resources:
-        **chapters.language_model_resources(settings, "ngrams"),
+        **language_models.resources(settings, "ngrams"),
     params:
         code=step("language_models.ngrams")["code"],
         settings=step("language_models.evaluate")["settings"],
@@ -202,7 +206,7 @@ rule language_models_report:
     params:
         **step("language_models.report"),
         study=settings.language_models.study,
-        section=chapters.tracked(settings.language_models),
+        section=configuration.tracked(settings.language_models),
     shell:
         "python -m steps.language_models.report --study {params.study:q} --section {params.section:q}"
         " --models {input.models:q} --evaluations {input.evaluations:q} --ngrams {input.ngrams:q}"

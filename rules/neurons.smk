@@ -8,11 +8,13 @@ Outputs: results/neurons/STUDY/{neurons,examples,excess,clusters,edges,explanati
 galleries, metrics.json.
 """
 
+from steps.workflow import configuration, neurons
+
 
 rule neurons:
     """Universal neurons of the configured study: tables, figures, metrics and report."""
     input:
-        lambda wildcards: chapters.or_exit(chapters.neuron_files, settings),
+        lambda wildcards: configuration.or_exit(neurons.files, settings),
 
 
 localrules:
@@ -22,14 +24,14 @@ localrules:
 rule neurons_plan:
     """Plan what the study takes."""
     input:
-        chapters.local_configurations(settings),
+        neurons.local_configurations(settings),
     output:
         "<neurons>/plan.json",
     log:
         "logs/neurons/plan/<neurons_study>/plan.log",
     params:
         **step("neurons.plan"),
-        study=lambda wildcards: chapters.neuron_study(settings).model_dump_json(),
+        study=lambda wildcards: neurons.study(settings).model_dump_json(),
     shell:
         "python -m steps.neurons.plan --study {params.study:q} --settings {params.settings:q}"
         " --out {output:q} --log {log:q}"
@@ -47,7 +49,7 @@ rule neurons_dump:
         "logs/neurons/dump/<neurons_study>/{model}.log",
     threads: settings.neurons.dump.threads
     resources:
-        **chapters.neuron_resources(settings, "dump"),
+        **neurons.resources(settings, "dump"),
     params:
         **step("neurons.dump"),
     shell:
@@ -66,7 +68,7 @@ rule neurons_moments:
         "logs/neurons/moments/<neurons_study>/{model}/range-{range}.log",
     threads: settings.neurons.moments.threads
     resources:
-        **chapters.neuron_resources(settings, "moments"),
+        **neurons.resources(settings, "moments"),
     params:
         **step("neurons.moments"),
         ranges=settings.neurons.ranges,
@@ -78,16 +80,16 @@ rule neurons_moments:
 rule neurons_histograms:
     """Count every model's pre-activations into bins, by source of the text."""
     input:
-        activations=chapters.activation_ledgers(settings),
+        activations=neurons.activation_ledgers(settings),
         rows="<models>/rows/<corpus_study>/ledger.json",
-        parts=chapters.parts_of_models(settings, "histograms.safetensors"),
+        parts=neurons.parts_of_models(settings, "histograms.safetensors"),
     output:
         "<neurons>/histograms/ledger.json",
     log:
         "logs/neurons/histograms/<neurons_study>/histograms.log",
     threads: settings.neurons.histograms.threads
     resources:
-        **chapters.neuron_resources(settings, "histograms"),
+        **neurons.resources(settings, "histograms"),
     params:
         **step("neurons.histograms"),
     shell:
@@ -106,7 +108,7 @@ rule neurons_histograms_part:
         "logs/neurons/histograms_part/<neurons_study>/{model}/part-{part}.log",
     threads: settings.neurons.histograms.threads
     resources:
-        **chapters.neuron_resources(settings, "histograms_part"),
+        **neurons.resources(settings, "histograms_part"),
     params:
         code=step("neurons.histograms_part")["code"],
         settings=step("neurons.histograms")["settings"],
@@ -128,7 +130,7 @@ rule neurons_products:
         "logs/neurons/products/<neurons_study>/{a}/{b}/tile-{tile}/range-{range}.log",
     threads: settings.neurons.products.threads
     resources:
-        **chapters.neuron_resources(settings, "products"),
+        **neurons.resources(settings, "products"),
     params:
         **step("neurons.products"),
         tiles=settings.neurons.tiles,
@@ -146,17 +148,17 @@ rule neurons_correlate:
         b="<neurons>/activations/{b}/ledger.json",
         a_moments=expand(
             "<neurons>/moments/{a}/range-{range}.safetensors",
-            range=chapters.ranges(settings),
+            range=neurons.ranges(settings),
             allow_missing=True,
         ),
         b_moments=expand(
             "<neurons>/moments/{b}/range-{range}.safetensors",
-            range=chapters.ranges(settings),
+            range=neurons.ranges(settings),
             allow_missing=True,
         ),
         products=expand(
             "<neurons>/products/{a}/{b}/tile-{tile}/range-{range}.safetensors",
-            range=chapters.product_ranges(settings),
+            range=neurons.product_ranges(settings),
             allow_missing=True,
         ),
     output:
@@ -165,7 +167,7 @@ rule neurons_correlate:
         "logs/neurons/correlate/<neurons_study>/{a}/{b}/tile-{tile}.log",
     threads: settings.neurons.correlate.threads
     resources:
-        **chapters.neuron_resources(settings, "correlate"),
+        **neurons.resources(settings, "correlate"),
     params:
         **step("neurons.correlate"),
         tiles=settings.neurons.tiles,
@@ -179,13 +181,13 @@ rule neurons_correlate:
 rule neurons_baseline:
     """Compare the reference's correlations with their rotated baseline."""
     input:
-        chapters.correlation_files(settings, reference=True),
+        neurons.correlation_files(settings, reference=True),
     output:
         "<neurons>/excess.parquet",
     log:
         "logs/neurons/baseline/<neurons_study>/baseline.log",
     resources:
-        **chapters.neuron_resources(settings, "baseline"),
+        **neurons.resources(settings, "baseline"),
     params:
         **step("neurons.baseline"),
     shell:
@@ -196,8 +198,8 @@ rule neurons_baseline:
 rule neurons_clusters:
     """Find clusters of the same neuron across models."""
     input:
-        correlations=chapters.correlation_files(settings),
-        activations=chapters.activation_ledgers(settings),
+        correlations=neurons.correlation_files(settings),
+        activations=neurons.activation_ledgers(settings),
     output:
         clusters="<neurons>/clusters.parquet",
         edges="<neurons>/edges.parquet",
@@ -205,7 +207,7 @@ rule neurons_clusters:
         "logs/neurons/clusters/<neurons_study>/clusters.log",
     threads: settings.neurons.clusters.threads
     resources:
-        **chapters.neuron_resources(settings, "clusters"),
+        **neurons.resources(settings, "clusters"),
     params:
         **step("neurons.clusters"),
     shell:
@@ -217,20 +219,20 @@ rule neurons_clusters:
 rule neurons_table:
     """Gather what is known of every neuron."""
     input:
-        activations=chapters.activation_ledgers(settings),
-        moments=chapters.moment_files(settings),
+        activations=neurons.activation_ledgers(settings),
+        moments=neurons.moment_files(settings),
         histograms="<neurons>/histograms/ledger.json",
-        correlations=chapters.correlation_files(settings, reference=True),
+        correlations=neurons.correlation_files(settings, reference=True),
         excess="<neurons>/excess.parquet",
         clusters="<neurons>/clusters.parquet",
-        further=chapters.further_columns(settings),
+        further=neurons.further_columns(settings),
     output:
         neurons="<neurons>/neurons.parquet",
         examples="<neurons>/examples.parquet",
     log:
         "logs/neurons/table/<neurons_study>/table.log",
     resources:
-        **chapters.neuron_resources(settings, "table"),
+        **neurons.resources(settings, "table"),
     params:
         **step("neurons.table"),
     shell:
@@ -243,7 +245,7 @@ rule neurons_table:
 rule neurons_weights:
     """Measure every neuron by the weights alone."""
     input:
-        models=chapters.model_ledgers(settings),
+        models=neurons.model_ledgers(settings),
         tokenizer="<models>/tokenizer/ledger.json",
     output:
         weights="<neurons>/weights.parquet",
@@ -252,7 +254,7 @@ rule neurons_weights:
         "logs/neurons/weights/<neurons_study>/weights.log",
     threads: settings.neurons.weights.threads
     resources:
-        **chapters.neuron_resources(settings, "weights"),
+        **neurons.resources(settings, "weights"),
     params:
         **step("neurons.weights"),
     shell:
@@ -271,7 +273,7 @@ rule neurons_composition:
         "logs/neurons/composition/<neurons_study>/{model}.log",
     threads: settings.neurons.composition.threads
     resources:
-        **chapters.neuron_resources(settings, "composition"),
+        **neurons.resources(settings, "composition"),
     params:
         **step("neurons.composition"),
     shell:
@@ -289,7 +291,7 @@ rule neurons_cosines:
         "logs/neurons/cosines/<neurons_study>/{model}.log",
     threads: settings.neurons.cosines.threads
     resources:
-        **chapters.neuron_resources(settings, "cosines"),
+        **neurons.resources(settings, "cosines"),
     params:
         **step("neurons.cosines"),
     shell:
@@ -314,7 +316,7 @@ rule neurons_roles:
     log:
         "logs/neurons/roles/<neurons_study>/roles.log",
     resources:
-        **chapters.neuron_resources(settings, "roles"),
+        **neurons.resources(settings, "roles"),
     params:
         **step("neurons.roles"),
     shell:
@@ -327,7 +329,7 @@ rule neurons_roles:
 rule neurons_logit_histograms:
     """Draw what the clearest neurons of each role do to the logits."""
     input:
-        model=chapters.model_ledgers(settings)[0],
+        model=neurons.model_ledgers(settings)[0],
         roles="<neurons>/roles.parquet",
         tokenizer="<models>/tokenizer/ledger.json",
     output:
@@ -336,7 +338,7 @@ rule neurons_logit_histograms:
     log:
         "logs/neurons/logit_histograms/<neurons_study>/logit_histograms.log",
     resources:
-        **chapters.neuron_resources(settings, "logit_histograms"),
+        **neurons.resources(settings, "logit_histograms"),
     params:
         **step("neurons.logit_histograms"),
     shell:
@@ -348,13 +350,13 @@ rule neurons_logit_histograms:
 rule neurons_published:
     """Classify a neuron table that somebody published."""
     input:
-        lambda wildcards: chapters.or_exit(chapters.published_table, settings),
+        lambda wildcards: configuration.or_exit(neurons.published_table, settings),
     output:
         "<neurons>/published.parquet",
     log:
         "logs/neurons/published/<neurons_study>/published.log",
     resources:
-        **chapters.neuron_resources(settings, "published"),
+        **neurons.resources(settings, "published"),
     params:
         code=step("neurons.published")["code"],
     shell:
@@ -364,8 +366,8 @@ rule neurons_published:
 rule neurons_attention:
     """Find neurons that turn attention heads off or on."""
     input:
-        model=chapters.model_ledgers(settings)[0],
-        activations=chapters.activation_ledgers(settings)[0],
+        model=neurons.model_ledgers(settings)[0],
+        activations=neurons.activation_ledgers(settings)[0],
     output:
         heads="<neurons>/attention_heads.parquet",
         neurons="<neurons>/attention_neurons.parquet",
@@ -377,7 +379,7 @@ rule neurons_attention:
         "logs/neurons/attention/<neurons_study>/attention.log",
     threads: settings.neurons.attention.threads
     resources:
-        **chapters.neuron_resources(settings, "attention"),
+        **neurons.resources(settings, "attention"),
     params:
         **step("neurons.attention"),
     shell:
@@ -390,8 +392,8 @@ rule neurons_attention:
 rule neurons_intervene:
     """Change single neurons and measure every prediction."""
     input:
-        model=chapters.model_ledgers(settings)[0],
-        activations=chapters.activation_ledgers(settings)[0],
+        model=neurons.model_ledgers(settings)[0],
+        activations=neurons.activation_ledgers(settings)[0],
         neurons="<neurons>/neurons.parquet",
         roles="<neurons>/roles.parquet",
         tokenizer="<models>/tokenizer/ledger.json",
@@ -407,7 +409,7 @@ rule neurons_intervene:
         "logs/neurons/intervene/<neurons_study>/intervene.log",
     threads: settings.neurons.intervene.threads
     resources:
-        **chapters.neuron_resources(settings, "intervene"),
+        **neurons.resources(settings, "intervene"),
     params:
         **step("neurons.intervene"),
     shell:
@@ -425,24 +427,24 @@ rule neurons_figure:
     input:
         excess="<neurons>/excess.parquet",
         clusters="<neurons>/clusters.parquet",
-        correlations=chapters.correlation_files(settings, reference=True),
+        correlations=neurons.correlation_files(settings, reference=True),
         neurons="<neurons>/neurons.parquet",
-        beside=user_files.neurons["figure.beside"],
+        beside=user_files["neurons"]["figure.beside"],
     output:
         figures=expand(
             "<neurons>/figures/{figure}.svg",
-            figure=chapters.NEURON_FIGURES,
+            figure=neurons.NEURON_FIGURES,
             allow_missing=True,
         ),
         data=expand(
             "<neurons>/figures/{figure}.json",
-            figure=chapters.NEURON_FIGURES,
+            figure=neurons.NEURON_FIGURES,
             allow_missing=True,
         ),
     log:
         "logs/neurons/figure/<neurons_study>/figure.log",
     resources:
-        **chapters.neuron_resources(settings, "figure"),
+        **neurons.resources(settings, "figure"),
     params:
         **step("neurons.figure"),
     shell:
@@ -454,16 +456,16 @@ rule neurons_figure:
 rule neurons_explain:
     """Explain what neurons fire on."""
     input:
-        activations=chapters.activation_ledgers(settings),
-        moments=chapters.moment_files(settings),
+        activations=neurons.activation_ledgers(settings),
+        moments=neurons.moment_files(settings),
         models=expand(
             "<models>/{model}/ledger.json",
-            model=chapters.compared_models(settings),
+            model=neurons.compared_models(settings),
         ),
         rows="<models>/rows/<corpus_study>/ledger.json",
         tokenizer="<models>/tokenizer/ledger.json",
-        topics=user_files.neurons["explain.topics"],
-        parts=chapters.parts_of_models(
+        topics=user_files["neurons"]["explain.topics"],
+        parts=neurons.parts_of_models(
             settings, "explanations.parquet", "tokens.parquet", "profiles.safetensors"
         ),
     output:
@@ -474,7 +476,7 @@ rule neurons_explain:
         "logs/neurons/explain/<neurons_study>/explain.log",
     threads: settings.neurons.explain.threads
     resources:
-        **chapters.neuron_resources(settings, "explain"),
+        **neurons.resources(settings, "explain"),
     params:
         **step("neurons.explain"),
     shell:
@@ -490,13 +492,13 @@ rule neurons_explain_part:
         activations="<neurons>/activations/{model}/ledger.json",
         moments=expand(
             "<neurons>/moments/{model}/range-{range}.safetensors",
-            range=chapters.ranges(settings),
+            range=neurons.ranges(settings),
             allow_missing=True,
         ),
         model="<models>/{model}/ledger.json",
         rows="<models>/rows/<corpus_study>/ledger.json",
         tokenizer="<models>/tokenizer/ledger.json",
-        topics=user_files.neurons["explain.topics"],
+        topics=user_files["neurons"]["explain.topics"],
     output:
         explanations=temp("<neurons>/parts/{model}/part-{part}/explanations.parquet"),
         tokens=temp("<neurons>/parts/{model}/part-{part}/tokens.parquet"),
@@ -505,7 +507,7 @@ rule neurons_explain_part:
         "logs/neurons/explain_part/<neurons_study>/{model}/part-{part}.log",
     threads: settings.neurons.explain.threads
     resources:
-        **chapters.neuron_resources(settings, "explain_part"),
+        **neurons.resources(settings, "explain_part"),
     params:
         code=step("neurons.explain_part")["code"],
         settings=step("neurons.explain")["settings"],
@@ -528,18 +530,18 @@ rule neurons_gallery:
     output:
         figures=expand(
             "<neurons>/galleries/{family}.svg",
-            family=chapters.GALLERIES,
+            family=neurons.GALLERIES,
             allow_missing=True,
         ),
         data=expand(
             "<neurons>/galleries/{family}.json",
-            family=chapters.GALLERIES,
+            family=neurons.GALLERIES,
             allow_missing=True,
         ),
     log:
         "logs/neurons/gallery/<neurons_study>/gallery.log",
     resources:
-        **chapters.neuron_resources(settings, "gallery"),
+        **neurons.resources(settings, "gallery"),
     params:
         **step("neurons.gallery"),
     shell:
@@ -552,19 +554,19 @@ rule neurons_page:
     """Lay out all neurons on a page to search in."""
     input:
         tokenizer="<models>/tokenizer/ledger.json",
-        activations=chapters.activation_ledgers(settings),
+        activations=neurons.activation_ledgers(settings),
         neurons="<neurons>/neurons.parquet",
         examples="<neurons>/examples.parquet",
         edges="<neurons>/edges.parquet",
         histograms="<neurons>/histograms/ledger.json",
-        logits=chapters.logit_effects(settings),
-        families=chapters.family_tables(settings),
+        logits=neurons.logit_effects(settings),
+        families=neurons.family_tables(settings),
     output:
         "<neurons>/neurons.html",
     log:
         "logs/neurons/page/<neurons_study>/page.log",
     resources:
-        **chapters.neuron_resources(settings, "page"),
+        **neurons.resources(settings, "page"),
     params:
         **step("neurons.page"),
         study=settings.neurons.study,
@@ -578,10 +580,10 @@ rule neurons_page:
 rule neurons_report:
     """Write the headline figures of the neurons chapter."""
     input:
-        models=chapters.model_ledgers(settings),
+        models=neurons.model_ledgers(settings),
         tokenizer="<models>/tokenizer/ledger.json",
-        activations=chapters.activation_ledgers(settings),
-        correlations=chapters.correlation_files(settings, reference=True),
+        activations=neurons.activation_ledgers(settings),
+        correlations=neurons.correlation_files(settings, reference=True),
         excess="<neurons>/excess.parquet",
         clusters="<neurons>/clusters.parquet",
         examples="<neurons>/examples.parquet",
@@ -591,12 +593,12 @@ rule neurons_report:
         attention="<neurons>/attention.json",
         figures=expand(
             "<neurons>/figures/{figure}.svg",
-            figure=chapters.NEURON_FIGURES + chapters.STEP_FIGURES,
+            figure=neurons.NEURON_FIGURES + neurons.STEP_FIGURES,
             allow_missing=True,
         ),
         galleries=expand(
             "<neurons>/galleries/{family}.svg",
-            family=chapters.GALLERIES,
+            family=neurons.GALLERIES,
             allow_missing=True,
         ),
     output:
@@ -605,11 +607,11 @@ rule neurons_report:
     log:
         "logs/neurons/report/<neurons_study>/report.log",
     resources:
-        **chapters.neuron_resources(settings, "report"),
+        **neurons.resources(settings, "report"),
     params:
         **step("neurons.report"),
         study=settings.neurons.study,
-        section=chapters.tracked(settings.neurons),
+        section=configuration.tracked(settings.neurons),
     shell:
         "python -m steps.neurons.report --study {params.study:q} --section {params.section:q}"
         " --models {input.models:q} --tokenizer {input.tokenizer:q} --activations {input.activations:q}"
@@ -626,7 +628,7 @@ rule neurons_report:
 rule neurons_similarity:
     """Compare the reference with its partners by other measures, and with other nulls."""
     input:
-        chapters.activation_ledgers(settings),
+        neurons.activation_ledgers(settings),
     output:
         table="<neurons>/similarity.parquet",
         figure="<neurons>/figures/similarity.svg",
@@ -635,7 +637,7 @@ rule neurons_similarity:
         "logs/neurons/similarity/<neurons_study>/similarity.log",
     threads: settings.neurons.similarity.threads
     resources:
-        **chapters.neuron_resources(settings, "similarity"),
+        **neurons.resources(settings, "similarity"),
     params:
         **step("neurons.similarity"),
     shell:
@@ -646,8 +648,8 @@ rule neurons_similarity:
 rule neurons_checkpoints:
     """Follow universality and persistence over training."""
     input:
-        models=chapters.model_ledgers(settings),
-        activations=chapters.activation_ledgers(settings)[0],
+        models=neurons.model_ledgers(settings),
+        activations=neurons.activation_ledgers(settings)[0],
     output:
         table="<neurons>/checkpoints.parquet",
         figure="<neurons>/figures/checkpoints.svg",
@@ -656,7 +658,7 @@ rule neurons_checkpoints:
         "logs/neurons/checkpoints/<neurons_study>/checkpoints.log",
     threads: settings.neurons.checkpoints.threads
     resources:
-        **chapters.neuron_resources(settings, "checkpoints"),
+        **neurons.resources(settings, "checkpoints"),
     params:
         **step("neurons.checkpoints"),
     shell:

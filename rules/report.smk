@@ -8,13 +8,15 @@ Output: results/report/index.html.
 Steps: page.
 """
 
+from steps.workflow import configuration
+
 
 localrules:
     report_page,
     report,
 
 
-REPORTS = chapters.reports(settings)
+REPORTS = configuration.reports(settings)
 
 
 rule report_page:

@@ -637,13 +637,13 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(partial, path)
 
 
-def read_json(path: Path, brought: bool = False) -> Any:
-    """Read JSON that a step made, or that the user ``brought``, whose it is to mend.
+def read_json(path: Path, user_supplied: bool = False) -> Any:
+    """Read JSON that a step made, or that is ``user_supplied`` and theirs to mend.
 
     Raises:
         UserError: the file is missing or holds something else.
     """
-    theirs = "mend it, or copy it again" if brought else None
+    theirs = "mend it, or copy it again" if user_supplied else None
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -172,7 +172,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _indexed(index: Path) -> list[Path]:
-    content = read_json(index, brought=True)
+    content = read_json(index, user_supplied=True)
     places = content.get("weight_map") if isinstance(content, dict) else None
     names = set(places.values()) if isinstance(places, dict) else set()
     if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
@@ -249,7 +249,7 @@ def read_config(path: Path, vocabulary: int, context: int) -> PreTrainedConfig:
         UserError: another family, other rotary positions than the family's code knows, another
             vocabulary, too short a context, or not a configuration.
     """
-    content = read_json(path, brought=True)
+    content = read_json(path, user_supplied=True)
     kind = family(content, path)
     content = {key: value for key, value in content.items() if key.removeprefix("_") not in HABITS}
     ours = config_class(kind)

@@ -68,7 +68,7 @@ class Settings(Source):
         return Source(path=self.path, hub=self.hub, revision=self.revision)
 
     @property
-    def brought(self) -> bool:
+    def user_supplied(self) -> bool:
         """Whether it is the user's, not a trained one."""
         return self.path is not None or self.hub is not None
 
@@ -132,7 +132,7 @@ def write(out: Path, tokenizer: Tokenizer, bos_token: str, source: dict[str, Any
 def main(settings: Settings, out: Output, corpus: list[Path] = []) -> None:  # noqa: B006
     """Train the tokenizer on ``corpus`` (one table of documents), or bring the user's."""
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if settings.threads > 1 else "false"
-    if settings.brought:
+    if settings.user_supplied:
         folder = apart(fetch(settings.source, TOKENIZER), out)
         tokenizer = read(folder)
         bos_token = bos_of(tokenizer, settings.bos_token, named_bos(folder), str(folder))

@@ -5,20 +5,50 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import pydantic
 
 from steps.core.errors import UserError
 from steps.corpus.sources.document import shown
+from steps.interp import sizes
+from steps.neurons import attention as neurons_attention
+from steps.neurons import baseline as neurons_baseline
+from steps.neurons import checkpoints as neurons_checkpoints
+from steps.neurons import clusters as neurons_clusters
+from steps.neurons import composition as neurons_composition
+from steps.neurons import correlate as neurons_correlate
+from steps.neurons import cosines as neurons_cosines
+from steps.neurons import dump as neurons_dump
 from steps.neurons import explain as neurons_explain
 from steps.neurons import figure as neurons_figure
+from steps.neurons import gallery as neurons_gallery
 from steps.neurons import histograms as neurons_histograms
+from steps.neurons import intervene as neurons_intervene
+from steps.neurons import logit_histograms as neurons_logit_histograms
+from steps.neurons import moments as neurons_moments
+from steps.neurons import page as neurons_page
 from steps.neurons import plan as neurons_plan
+from steps.neurons import products as neurons_products
+from steps.neurons import published as neurons_published
+from steps.neurons import report as neurons_report
+from steps.neurons import roles as neurons_roles
+from steps.neurons import similarity as neurons_similarity
+from steps.neurons import weights as neurons_weights
+from steps.neurons.activations.store import Precision
+from steps.neurons.costs.rules import FORMULAS
+from steps.neurons.costs.study import Job, Study
+from steps.neurons.explanations import text as explained_text
 from steps.neurons.figures import galleries
 from steps.neurons.figures.statistics import STATISTICS
-from steps.workflow.common import declarable, growing
+from steps.neurons.selection.universal import UniversalSettings
+from steps.workflow.language_models import model_size
+from steps.workflow.resources import growing
+from steps.workflow.section import Name, Section
+from steps.workflow.user_files import declarable
 
 if TYPE_CHECKING:
-    from steps.workflow import Config
+    from steps.workflow.configuration import Config
 
 NEURONS = "<neurons>"
 """The folder of a study, as rules write it."""
@@ -38,6 +68,98 @@ NEURON_FIGURES = [*neurons_figure.FIGURES, *STATISTICS]
 
 STEP_FIGURES = ["roles", "roles_by_depth", "logit_histograms", "attention", "interventions", "suppression"]
 """The figures that other steps than ``figure`` draw, beside their tables."""
+
+
+class Neurons(Section, UniversalSettings):
+    """Universal neurons: which neurons come back in the other models."""
+
+    study: Name = pydantic.Field("default", description="name of the study, its folder in results/neurons")
+    reference: Name | None = pydantic.Field(None, description="the model whose neurons are judged")
+    pairs: Literal["reference", "all"] = pydantic.Field("all", description="which models are correlated")
+    tiles: int = pydantic.Field(1, ge=1, le=1000, description="row tiles of each pair, one job each")
+    ranges: int = pydantic.Field(1, ge=1, le=1000, description="token ranges of each tile, one job each")
+    parts: int = pydantic.Field(
+        1, ge=1, le=1000, description="parts of each model that are counted and explained, one job each"
+    )
+    precision: Precision = pydantic.Field("float32", description="of products; totals are float64")
+    allow_self: bool = pydantic.Field(False, description="let a model be compared with itself")
+    q: float = pydantic.Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="false discovery rate of the calibrated threshold, edges, explanations, and position,"
+        " attention and entropy neurons",
+    )
+    plan: neurons_plan.Settings = pydantic.Field(
+        neurons_plan.Settings(), description="size of the models and hardware, for resources and the planner"
+    )
+    dump: neurons_dump.Settings = pydantic.Field(neurons_dump.Settings(), description="activations")
+    moments: neurons_moments.Settings = pydantic.Field(neurons_moments.Settings(), description="moments")
+    histograms: neurons_histograms.Settings = pydantic.Field(
+        neurons_histograms.Settings(), description="histograms of pre-activations"
+    )
+    products: neurons_products.Settings = pydantic.Field(neurons_products.Settings(), description="products")
+    correlate: neurons_correlate.Settings = pydantic.Field(
+        neurons_correlate.Settings(), description="correlations and rotations"
+    )
+    baseline: neurons_baseline.Settings = pydantic.Field(
+        neurons_baseline.Settings(), description="thresholds"
+    )
+    clusters: neurons_clusters.Settings = pydantic.Field(neurons_clusters.Settings(), description="clusters")
+    similarity: neurons_similarity.Settings = pydantic.Field(
+        neurons_similarity.Settings(), description="other measures and nulls"
+    )
+    checkpoints: neurons_checkpoints.Settings = pydantic.Field(
+        neurons_checkpoints.Settings(), description="universality over training"
+    )
+    figure: neurons_figure.Settings = pydantic.Field(neurons_figure.Settings(), description="figures")
+    explain: explained_text.Settings = pydantic.Field(
+        explained_text.Settings(), description="explanations and families"
+    )
+    gallery: neurons_gallery.Settings = pydantic.Field(neurons_gallery.Settings(), description="galleries")
+    page: neurons_page.Settings = pydantic.Field(neurons_page.Settings(), description="the neuron page")
+    weights: neurons_weights.Settings = pydantic.Field(
+        neurons_weights.Settings(), description="what weights alone say"
+    )
+    composition: neurons_composition.Settings = pydantic.Field(
+        neurons_composition.Settings(), description="composition of neurons and heads"
+    )
+    cosines: neurons_cosines.Settings = pydantic.Field(
+        neurons_cosines.Settings(), description="summaries of all cosines"
+    )
+    roles: neurons_roles.Settings = pydantic.Field(
+        neurons_roles.Settings(), description="roles from the effect on the vocabulary"
+    )
+    logit_histograms: neurons_logit_histograms.Settings = pydantic.Field(
+        neurons_logit_histograms.Settings(), description="galleries of logit effects"
+    )
+    attention: neurons_attention.Settings = pydantic.Field(
+        neurons_attention.Settings(), description="neurons that steer attention heads"
+    )
+    intervene: neurons_intervene.Settings = pydantic.Field(
+        neurons_intervene.Settings(), description="interventions on single neurons"
+    )
+    published: neurons_published.Settings = pydantic.Field(
+        neurons_published.Settings(), description="neuron tables of others"
+    )
+    report: neurons_report.Settings = pydantic.Field(neurons_report.Settings(), description="the report")
+
+    def pathvars(self) -> dict[str, str]:
+        return {"neurons": f"results/neurons/{self.study}", "neurons_study": self.study}
+
+    def user_files(self, config: Config) -> dict[str, list[str]]:
+        require_parts(config)
+        return user_files(self)
+
+    def agree(self, config: Config) -> None:
+        names = config.language_models.names()
+        if self.reference is not None and self.reference not in names:
+            raise UserError(
+                f"neurons.reference: found {self.reference!r}, expected one of {', '.join(names)}"
+            )
+
+    def report_file(self) -> str:
+        return f"results/neurons/{self.study}/report.json"
 
 
 def compared_models(config: Config) -> list[str]:
@@ -105,35 +227,6 @@ def parts_of_models(config: Config, *files: str) -> list[str]:
     ]
 
 
-def neuron_model(config: Config, name: str) -> neurons_plan.Model:
-    """The size of a model: as it is trained, as its config.json says where that is here, else as planned."""
-    chapter, planned = config.language_models, config.neurons.plan
-    if not chapter.models:
-        return neurons_plan.Model(
-            name=name,
-            layers=chapter.train.layers,
-            width=4 * chapter.train.width,
-            d_model=chapter.train.width,
-            heads=chapter.train.heads,
-            vocabulary=chapter.tokenizer.vocabulary,
-            read_from="language_models.train",
-        )
-    source = chapter.source(name)
-    found = neurons_plan.local_configuration(source.path, source.hub, source.revision)
-    if found is not None:
-        return neurons_plan.model_size(name, found)
-    d_model = -(-planned.width // 4)
-    return neurons_plan.Model(
-        name=name,
-        layers=planned.layers,
-        width=planned.width,
-        d_model=d_model,
-        heads=-(-d_model // 64),
-        vocabulary=planned.vocabulary,
-        read_from="neurons.plan",
-    )
-
-
 def require_parts(config: Config) -> None:
     """Check that ``neurons.parts`` are there; where a model's size is not known yet, its jobs find out.
 
@@ -141,7 +234,7 @@ def require_parts(config: Config) -> None:
         UserError: a model has fewer, or a ``config.json`` says no sizes.
     """
     parts, at_once = config.neurons.parts, config.neurons.explain.neurons_at_once
-    for model in [neuron_model(config, name) for name in compared_models(config)]:
+    for model in [model_size(config, name) for name in compared_models(config)]:
         if parts > 1 and model.read_from != "neurons.plan":
             neurons_histograms.part_layers(model.layers, parts, 0)
             neurons_explain.slices(model.neurons, at_once, parts, 0)
@@ -150,47 +243,20 @@ def require_parts(config: Config) -> None:
 def local_configurations(config: Config) -> list[str]:
     """The ``config.json`` of listed models in local folders, from which the planner knows their size."""
     paths = [model.path for model in config.language_models.models if model.path is not None]
-    found = [neurons_plan.local_configuration(path, None, None) for path in paths]
+    found = [sizes.local_configuration(path, None, None) for path in paths]
     return declarable([path for path in found if path is not None])
 
 
-def neuron_study(config: Config) -> neurons_plan.Study:
+def study(config: Config) -> Study:
     """What decides how much work the configured study is."""
-    neurons, chapter = config.neurons, config.language_models
-    names = compared_models(config)
+    chapter, names = config.language_models, compared_models(config)
     trained = chapter.train.checkpoints if not chapter.models else 0
-    return neurons_plan.Study(
-        name=neurons.study,
-        models=[neuron_model(config, name) for name in names],
+    return Study(
+        section=config.neurons.model_dump(mode="json"),
+        models=[model_size(config, name) for name in names],
         pairs=[(names.index(a), names.index(b)) for a, b in compared_pairs(config)],
-        tiles=neurons.tiles,
-        ranges=neurons.ranges,
-        parts=neurons.parts,
-        tokens=neurons.dump.tokens,
         context=chapter.rows.context,
-        block_tokens=neurons.dump.block_tokens,
-        source=neurons.dump.source,
-        dtype=neurons.dump.dtype,
-        compute_dtype=neurons.dump.compute_dtype,
-        precision=neurons.precision,
-        examples=neurons.moments.examples,
-        top=neurons.correlate.top,
-        draws=neurons.correlate.draws,
-        similarity_tokens=neurons.similarity.tokens or neurons.dump.tokens,
-        checkpoint_tokens=neurons.checkpoints.tokens,
-        checkpoint_draws=neurons.checkpoints.draws,
         checkpoints=trained + 1 if trained else 0,
-        bootstraps=neurons.clusters.bootstraps,
-        candidates=neurons.clusters.candidates,
-        histogram_tokens=neurons.histograms.tokens or neurons.dump.tokens,
-        page_neurons=neurons.page.neurons,
-        page_examples=neurons.page.examples,
-        snippets=neurons.report.clusters * neurons.report.snippets,
-        explain=neurons.explain,
-        weights=neurons.weights,
-        cosines=neurons.cosines,
-        attention=neurons.attention,
-        intervene=neurons.intervene,
     )
 
 
@@ -209,14 +275,13 @@ def family_tables(config: Config) -> list[str]:
     return [f"{NEURONS}/explanations.parquet"]
 
 
-def neuron_user_files(config: Config) -> dict[str, list[str]]:
+def user_files(neurons: Neurons) -> dict[str, list[str]]:
     """The user's files that the chapter reads, by their setting, to be declared as input.
 
     Raises:
         UserError: one is missing, since Snakemake looks only where it makes something of it; or it has a
             name that Snakemake cannot hold.
     """
-    neurons = config.neurons
     named: dict[str, list[str | Path | None]] = {
         "explain.topics": [neurons.explain.topics],
         "figure.beside": [*neurons.figure.beside],
@@ -242,10 +307,10 @@ def published_table(config: Config) -> list[str]:
     """
     if config.neurons.published.table is None:
         raise UserError("neurons.published.table: found nothing, expected a CSV or parquet file to classify")
-    return neuron_user_files(config)["published.table"]
+    return user_files(config.neurons)["published.table"]
 
 
-def neuron_resources(config: Config, step: str) -> dict[str, Any]:
+def resources(config: Config, step: str) -> dict[str, Any]:
     """Megabytes and minutes that a step of the neurons chapter asks for, and a GPU where it helps.
 
     Memory and work are those of the planner, of the largest job of the step, and grow with each attempt;
@@ -253,7 +318,7 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
     the device of the dump where they stand in for one, and else on the step's own, as all products. What the
     host does that is no product takes one core, whatever the threads.
     """
-    jobs = neurons_plan.jobs(neuron_study(config), step)
+    jobs = FORMULAS[step].jobs(study(config))
     section, dump = getattr(config.neurons, step.removesuffix("_part"), None), config.neurons.dump
     own = models = "cpu" if step == "dump" else getattr(section, "device", "cpu")
     if step in (COMPUTING if dump.source == "model" else ("dump", "checkpoints")):
@@ -265,17 +330,15 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
     def speed(device: str) -> float:
         return 20e9 * threads if device == "cpu" else 5e12
 
-    def seconds(job: neurons_plan.Job) -> float:
+    def seconds(job: Job) -> float:
         return job.forward / speed(models) + (job.flops - job.forward) / speed(own) + job.host
 
     minutes = 10 + 2 * max(map(seconds, jobs), default=0.0) / 60
-    resources = growing(max((job.megabytes for job in jobs), default=1000), minutes)
-    if {own, models} != {"cpu"}:
-        resources["gpu"] = 1
-    return resources
+    megabytes = max((job.megabytes for job in jobs), default=1000)
+    return growing(megabytes, minutes, gpu={own, models} != {"cpu"})
 
 
-def neuron_files(config: Config) -> list[str]:
+def files(config: Config) -> list[str]:
     """What is kept of the neurons chapter.
 
     Raises:
@@ -303,6 +366,8 @@ def neuron_files(config: Config) -> list[str]:
     tables = [f"{name}.parquet" for name in (*names, "explanations", "tokens")]
     drawn = [f"figures/{figure}" for figure in NEURON_FIGURES + STEP_FIGURES]
     drawn += [f"galleries/{family}" for family in GALLERIES]
-    files = [f"{name}.{kind}" for name in drawn for kind in ("svg", "json")]
+    drawings = [f"{name}.{kind}" for name in drawn for kind in ("svg", "json")]
     folder = f"results/neurons/{config.neurons.study}"
-    return [f"{folder}/{file}" for file in ("report.json", "metrics.json", "neurons.html", *tables, *files)]
+    return [
+        f"{folder}/{file}" for file in ("report.json", "metrics.json", "neurons.html", *tables, *drawings)
+    ]

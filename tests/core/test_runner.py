@@ -310,9 +310,7 @@ def test_the_log_holds_what_the_screen_shows_and_starts_anew(folder: Path) -> No
 def test_a_step_that_is_asked_to_end_leaves_nothing_half_written(folder: Path) -> None:
     done = usual(folder, "--what", "is ended", "--log", "step.log")
     assert done.returncode == 143
-    assert (
-        logged(folder) == "wrote .out.txt.part\nterminated; start again: finished parts are kept\n"
-    )
+    assert logged(folder) == "wrote .out.txt.part\nterminated; start again: finished parts are kept\n"
     assert made(folder) == ["step.json", "step.log"]
 
 

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from steps.corpus import freeze
-from steps.workflow import common
-from steps.workflow.common import MOST_FILES
+from steps.workflow import user_files
+from steps.workflow.user_files import MOST_FILES
 from tests.warm.start import environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,22 +115,22 @@ def test_very_many_files_are_declared_by_one_digest(tmp_path: Path) -> None:
 def test_a_digest_of_many_files_sees_paths_sizes_and_times(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(common, "MOST_FILES", 2)
+    monkeypatch.setattr(user_files, "MOST_FILES", 2)
     paths = [tmp_path / name for name in ("a.txt", "{b}.txt", "\udcff.txt")]
     for path in paths:
         path.write_text("text", "utf-8")
         os.utime(path, ns=(10**18, 10**18))
-    inputs, (before,) = common.declared(paths)
+    inputs, (before,) = user_files.declared(paths)
     assert inputs == []
-    assert common.declared(paths) == ([], [before])
+    assert user_files.declared(paths) == ([], [before])
     os.utime(paths[1], ns=(10**18, 10**18 + 1))
-    seen = {before, *common.declared(paths)[1]}
+    seen = {before, *user_files.declared(paths)[1]}
     paths[2].write_text("longer", "utf-8")
     os.utime(paths[2], ns=(10**18, 10**18))
-    seen.update(common.declared(paths)[1])
+    seen.update(user_files.declared(paths)[1])
     paths[0] = paths[0].rename(tmp_path / "c.txt")
-    seen.update(common.declared(paths)[1])
+    seen.update(user_files.declared(paths)[1])
     assert len(seen) == 4
-    assert common.declared(paths[:2])[0] == [str(paths[0])]
-    (braces,) = common.declared(paths[:2])[1]
+    assert user_files.declared(paths[:2])[0] == [str(paths[0])]
+    (braces,) = user_files.declared(paths[:2])[1]
     assert braces == f"{paths[1]} {hashlib.sha256(b'text').hexdigest()}"

@@ -1,22 +1,37 @@
-"""The planner against the paper's figures, against what small runs write, and against what rules ask for."""
+"""The planner against the paper's figures, and against what small runs write, compute and hold."""
 
 from __future__ import annotations
 
 import json
 import logging
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from steps.core.errors import UserError
 from steps.core.runner import Output
-from steps.neurons import composition, cosines, dump, plan, similarity
+from steps.neurons import (
+    clusters,
+    composition,
+    correlate,
+    cosines,
+    dump,
+    moments,
+    plan,
+    products,
+    similarity,
+    weights,
+)
 from steps.neurons.activations.store import Activations
+from steps.neurons.costs import correlations, models
+from steps.neurons.costs.rules import FORMULAS
+from steps.neurons.costs.study import TOKEN_FEATURES, Job, Study
 from steps.neurons.explanations import first_pass as first_pass_library
-from steps.neurons.explanations.features import Features
+from steps.neurons.explanations.features import Features, read_word_lists, token_predicates
 from steps.neurons.explanations.labels import by_token, previous
+from steps.workflow.configuration import configure
 from tests.neurons.planted import (
     CONTEXT,
     VOCABULARY,
@@ -33,39 +48,38 @@ TINY = {"layers": 2, "width": 64, "d_model": 16, "heads": 2, "vocabulary": VOCAB
 """Of :func:`write_model`."""
 
 
-def study(shape: dict[str, int] = SMALL, models: int = 2, **changes: Any) -> plan.Study:
-    values = {
-        "name": "planned",
-        "models": [{"name": f"m{k}", **shape} for k in range(models)],
-        "pairs": [(0, k) for k in range(1, models)],
-        "tiles": 1,
-        "ranges": 1,
-        "tokens": 100_000_000,
-        "context": 512,
-        "block_tokens": 8192,
-        "source": "dump",
-        "dtype": "float16",
-        "compute_dtype": "float32",
-        "precision": "float32",
-        "examples": 20,
-        "top": 50,
-        "draws": 99,
-        "similarity_tokens": 100_000,
-        "checkpoint_tokens": 20_000,
-        "checkpoint_draws": 99,
-        "checkpoints": 0,
-        "bootstraps": 200,
-        "candidates": 3,
-        "histogram_tokens": 1_000_000,
-        "page_neurons": 3000,
-        "page_examples": 8,
-        "snippets": 36,
-        **{step: {} for step in ("explain", "weights", "cosines", "attention", "intervene")},
+def study(
+    shape: dict[str, int] = SMALL,
+    compared: int = 2,
+    context: int = 512,
+    checkpoints: int = 0,
+    **section: Any,
+) -> Study:
+    """A large study of models of this shape; ``section`` changes its settings."""
+    settings: dict[str, Any] = {
+        "dump": {"tokens": 100_000_000, "block_tokens": 8192},
+        "correlate": {"draws": 99},
+        "similarity": {"tokens": 100_000},
+        "checkpoints": {"tokens": 20_000},
+        "histograms": {"tokens": 1_000_000},
     }
-    return plan.Study.model_validate({**values, **changes})
+    for key, value in section.items():
+        settings[key] = settings.get(key, {}) | value if isinstance(value, dict) else value
+    config = configure({"neurons": settings})
+    return Study(
+        section=config.neurons.model_dump(mode="json"),
+        models=[{"name": f"m{k}", **shape} for k in range(compared)],
+        pairs=[(0, k) for k in range(1, compared)],
+        context=context,
+        checkpoints=checkpoints,
+    )
 
 
-def planned(of: plan.Study, **settings: Any) -> dict[str, Any]:
+def jobs(of: Study, rule: str) -> list[Job]:
+    return FORMULAS[rule].jobs(of)
+
+
+def planned(of: Study, **settings: Any) -> dict[str, Any]:
     return plan.plan(of, plan.Settings.model_validate(settings))
 
 
@@ -78,105 +92,164 @@ def test_figures_of_the_paper(shape: dict[str, int], flops: float, matrix: float
     whole = planned(of)
     assert whole["total"]["flops_products"] == pytest.approx(flops, rel=0.02)
     neurons = of.models[0].neurons
-    assert plan.product_bytes(neurons, neurons) == pytest.approx(matrix, rel=0.01)
-    assert plan.jobs(of, "correlate")[0].held > matrix
+    assert correlations.product_bytes(neurons, neurons) == pytest.approx(matrix, rel=0.01)
+    assert jobs(of, "correlate")[0].held > matrix
     if shape is MEDIUM:
         assert whole["total"]["bytes_of_all_activations"] == pytest.approx(39e12, rel=0.01)
         assert whole["rules"]["dump"]["bytes_written"] == pytest.approx(39e12, rel=0.02)
-        per_draw = plan.rotation_flops(1, neurons, of.models[1])
+        per_draw = correlations.rotation_flops(1, neurons, of.models[1])
         assert per_draw == pytest.approx(7.9e13, rel=0.05)
-
-
-def test_forward_passes_of_gpt2_small() -> None:
-    """85 million parameters in the blocks, two FLOPs each, and attention to all 512 places."""
-    of = study()
-    assert of.models[0].parameters == pytest.approx(85e6, rel=0.01)
-    attention = 12 * 4 * 512 * 768
-    assert of.models[0].forward(512) == pytest.approx(2 * 85e6 + attention, rel=0.01)
 
 
 @pytest.mark.parametrize("cut", [(1, 1), (2, 1), (1, 4), (3, 5)])
 @pytest.mark.parametrize("source", ["dump", "model"])
 def test_cutting_moves_work_and_takes_none_away(cut: tuple[int, int], source: str) -> None:
     tiles, ranges = cut
-    whole = planned(study(models=3, source=source))["total"]
-    parts = planned(study(models=3, source=source, tiles=tiles, ranges=ranges))["total"]
-    assert parts["flops_products"] == pytest.approx(whole["flops_products"])
-    assert parts["flops_within"] == pytest.approx(whole["flops_within"])
-    assert parts["flops_rotations"] >= whole["flops_rotations"]
+    whole = planned(study(compared=3, dump={"source": source}))
+    parts = planned(study(compared=3, dump={"source": source}, tiles=tiles, ranges=ranges))
+    assert parts["total"]["flops_products"] == pytest.approx(whole["total"]["flops_products"])
+    assert parts["total"]["flops_within"] == pytest.approx(whole["total"]["flops_within"])
+    assert parts["total"]["flops_rotations"] >= whole["total"]["flops_rotations"]
     each = 8 * study().models[0].neurons ** 2 * 2 * ranges
-    assert parts["bytes_temporary"] == pytest.approx(each if ranges > 1 else 0, rel=0.001)
-    if source == "model":
-        of = study(models=3)
-        # moments; both sides of either pair in every tile; clusters; two readings that explain; the rows of
-        # the page's examples, whose neurons are all of one model
-        tokens = (3 + 2 * 2 * tiles + 3 + 2 * 3) * of.tokens + 3000 * 8 * of.context
-        tokens += 3 * (of.histogram_tokens + of.snippets * of.context)
-        forward = tokens * of.models[0].forward(512)
-        forward += sum(plan.jobs(of, rule)[0].forward for rule in ("attention", "intervene"))
-        assert parts["flops_forward"] == pytest.approx(forward)
-        assert parts["bytes_written"] < 1e12
+    assert parts["total"]["bytes_temporary"] == pytest.approx(each if ranges > 1 else 0, rel=0.001)
+    assert parts["total"]["flops_weights"] == whole["total"]["flops_weights"]
+    if source == "model":  # every tile runs its models again, and ranges run them once each
+        again = whole["rules"]["correlate"]["flops_forward"] * (tiles - 1)
+        assert parts["total"]["flops_forward"] == pytest.approx(whole["total"]["flops_forward"] + again)
+        assert parts["total"]["bytes_written"] < 1e12
 
 
-def test_jobs_of_every_rule() -> None:
-    of = study(models=5, tiles=2, ranges=16, parts=3)
-    counts = {rule: row["jobs"] for rule, row in planned(of)["rules"].items()}
-    cut = {"dump": 5, "moments": 5 * 16, "products": 4 * 2 * 16, "correlate": 4 * 2}
-    cut |= {"composition": 5, "cosines": 5, "histograms_part": 5 * 3, "explain_part": 5 * 3}
-    single = {*plan.RULES, *plan.ON_REQUEST} - cut.keys() - {"checkpoints"}
-    assert counts == cut | dict.fromkeys(single, 1)
-    assert not {"products", "histograms_part", "explain_part"} & planned(study())["rules"].keys()
-    assert planned(study(checkpoints=7))["rules"]["checkpoints"]["jobs"] == 1
+def test_what_is_not_cut_is_no_rule_of_the_plan() -> None:
+    assert (
+        not {"products", "histograms_part", "explain_part", "checkpoints"} & planned(study())["rules"].keys()
+    )
+    rules = planned(study(ranges=2, parts=2, checkpoints=7))["rules"]
+    assert rules.keys() == FORMULAS.keys()
+    assert rules["checkpoints"]["jobs"] == 1
 
 
-@pytest.mark.parametrize("source", ["dump", "model"])
-def test_clusters_hold_their_sums_and_bootstraps(source: str) -> None:
-    """Array by array, at the paper's size: reference and four partners."""
-    of = study(models=5, source=source)
-    (job,) = plan.jobs(of, "clusters")
-    count, candidates = 12 * 3072, 2 * 3 * 12 * 3072
-    arrays = {
-        "buffer and transposed block of each model": 5 * 2 * 4 * 8192 * count,
-        "total and square": 5 * 2 * 8 * 256 * count,
-        "product": 4 * 8 * 256 * candidates,
-        "correlations of bootstraps": 4 * 8 * 200 * candidates,
-        "means, norms, covariance of a pair": 6 * 8 * 200 * candidates,
-        "computed blocks": (source == "model") * 5 * 2 * 8192 * count,
-    }
-    assert sum(arrays.values()) < job.held < 2.5 * sum(arrays.values())
-    assert (job.forward > 0) == (source == "model")
-    # in place of a dump that each reader makes anew
-    assert job.forward == (source == "model") * sum(1e8 * model.forward(512) for model in of.models)
+def test_constants_are_those_of_the_steps() -> None:
+    """Formulas import no step."""
+    assert correlations.BINS == correlate.BINS
+    assert correlations.MOST_RUNS == clusters.MOST_RUNS
+    assert models.BINS == cosines.BINS
+    assert len(token_predicates(read_word_lists())) == TOKEN_FEATURES
 
 
-def test_the_report_runs_its_rows_only() -> None:
-    (dumped,), (anew,) = (plan.jobs(study(source=source), "report") for source in ("dump", "model"))
-    assert dumped.forward == 0
-    assert anew.forward == 2 * 36 * 512 * study().models[0].forward(512)
-    assert anew.held - dumped.held > 2 * 4 * 124e6
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, dict[str, float]]:
+    """A small study, and by step the FLOPs of the products that PyTorch counts in one job of it."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    folder, rows = tmp_path_factory.mktemp("counted"), 400
+    dumped = {"tokens": rows * CONTEXT, "block_tokens": 100 * CONTEXT}
+    of = study(
+        TINY,
+        context=CONTEXT,
+        tiles=2,
+        ranges=2,
+        dump=dumped,
+        correlate={"draws": 30},
+        similarity={"tokens": None},
+    )
+    found = {}
+
+    def count(step: Any, *arguments: Any) -> None:
+        with FlopCounterMode(display=False) as counter:
+            step.main(*arguments)
+        found[step.__name__.rpartition(".")[2]] = counter.get_total_flops()
+
+    tokenizer, packed = write_tokenizer(folder / "tokenizer"), write_rows(folder / "rows", rows)
+    ledgers, summed, networks = [], {}, []
+    for seed, name in enumerate("ab"):
+        networks.append(write_model(folder / f"model-{name}", seed))
+        ledgers.append(folder / name / "ledger.json")
+        settings = dump.Settings.model_validate(dumped)
+        count(dump, networks[-1], tokenizer, packed, name, settings, Output(ledgers[-1]))
+        summed[name] = [folder / f"{name}-{index}.safetensors" for index in range(2)]
+        for index, out in enumerate(summed[name]):
+            count(moments, ledgers[-1], 2, index, moments.Settings(), Output(out))
+    parts = [folder / f"products-{index}.safetensors" for index in range(2)]
+    for index, out in enumerate(parts):
+        count(products, *ledgers, 2, 0, 2, index, products.Settings(), Output(out))
+    chosen, out = correlate.Settings(draws=30), Output(folder / "correlation.safetensors")
+    count(correlate, *ledgers, summed["a"], summed["b"], parts, 2, 0, chosen, out)
+    count(composition, networks[0], composition.Settings(), Output(folder / "composition"))
+    drawn = [Output(folder / f"similarity.{kind}") for kind in ("parquet", "svg", "json")]
+    count(similarity, ledgers, similarity.Settings(), *drawn)
+    return of, found
+
+
+@pytest.mark.parametrize("rule", ["dump", "moments", "products", "correlate", "composition", "similarity"])
+def test_flops_are_those_that_torch_counts(counted: tuple[Study, dict[str, float]], rule: str) -> None:
+    """Beside tokens that are left out (one of twelve here), and attention, which the dump forms uncounted."""
+    of, found = counted
+    planned_flops = jobs(of, rule)[0].flops
+    assert 0.85 * planned_flops < found[rule] <= planned_flops
+
+
+def test_flops_of_comparing_all_neurons_are_those_that_torch_counts(tmp_path: Path) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    tokenizer, shape = write_tokenizer(tmp_path / "tokenizer"), TINY | {"d_model": 64, "width": 256}
+    model = write_model(tmp_path / "model", n_embd=64)
+    taken, planned_flops = [], []
+    for redundancy in (True, False):
+        values = {"redundancy": redundancy, "composition": False}
+        settings = weights.Settings.model_validate(values)
+        with FlopCounterMode(display=False) as counter:
+            weights.main(
+                [model], tokenizer, settings, Output(tmp_path / "w.parquet"), Output(tmp_path / "e.parquet")
+            )
+        taken.append(counter.get_total_flops())
+        planned_flops.append(jobs(study(shape, compared=1, weights=values), "weights")[0].weights)
+    asked = planned_flops[0] - planned_flops[1]
+    assert asked / 2 < taken[0] - taken[1] < 2 * asked  # blocks on the diagonal are formed whole
+
+
+def test_clusters_hold_their_sums_and_bootstraps(tmp_path: Path) -> None:
+    """The arrays of a small run, which are most of what formulas ask for beside blocks of activations."""
+    tokens, width, layers, bootstraps = 2048, 40, 2, 300
+    opened = {}
+    for seed, name in enumerate("ab"):
+        pre = np.random.default_rng(seed).standard_normal((tokens, layers * width)).astype("float16")
+        opened[name] = Activations(write_activations(tmp_path / name, pre, name=name, block_tokens=8))
+    count = layers * width
+    wanted = np.tile(np.arange(count), 6), np.random.default_rng(2).integers(0, count, 6 * count)
+    sums = clusters.BlockSums(opened, {("a", "b"): wanted}, "float32")
+    runs = np.random.default_rng(3).integers(0, 3, (bootstraps, len(sums.count))).astype(float)
+    tracemalloc.start()
+    kept = sums.correlations(runs, ("a", "b"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    held = peak + sum(
+        array.nbytes for kind in (sums.total, sums.square, sums.product) for array in kind.values()
+    )
+    assert kept.nbytes < peak
+    shape = {"layers": layers, "width": width, "d_model": 10, "heads": 1, "vocabulary": 50}
+    dumped = {"tokens": tokens, "block_tokens": 8}
+    (job,) = jobs(
+        study(shape, dump=dumped, correlate={"top": 1, "draws": 1}, clusters={"bootstraps": bootstraps}),
+        "clusters",
+    )
+    blocks = 2 * 2 * 4 * 8 * count
+    assert held < job.held - blocks < 1.5 * held
 
 
 def test_hours_follow_hardware_share_and_disk() -> None:
-    of = study(draws=1)
+    of = study(correlate={"draws": 1})
     whole = planned(of, hardware="v100", share=1)
-    assert whole["rules"]["correlate"]["hours"] == pytest.approx(
-        (2.717e17 + plan.rotation_flops(1, 36864, of.models[1])) / 15.7e12 / 3600
-        + whole["rules"]["correlate"]["bytes_read"] / 1e9 / 3600
-        + sum(job.host for job in plan.jobs(of, "correlate")) / 3600,
-        rel=0.01,
-    )
     half = planned(of, hardware="v100", share=0.5, disk_gb_per_s=0.5)
     sped = whole["rules"].keys() - {"correlate", "explain", "histograms", "similarity"}  # a core's work too
     for rule in sped:
         assert half["rules"][rule]["hours"] == pytest.approx(2 * whole["rules"][rule]["hours"]), rule
     own = planned(of, hardware="v100", share=1, peak_tflops=15.7)
     assert own["total"]["hours"] == pytest.approx(whole["total"]["hours"])
-    fast = planned(
-        of.model_copy(update={"precision": "float16"}), hardware="v100", share=1, disk_gb_per_s=1e9
-    )
+    narrow = study(correlate={"draws": 1}, precision="float16")
+    fast = planned(narrow, hardware="v100", share=1, disk_gb_per_s=1e9)
     slow = planned(of, hardware="v100", share=1, disk_gb_per_s=1e9)
     assert slow["rules"]["correlate"]["hours"] > 7 * fast["rules"]["correlate"]["hours"]
-    pairs = study(models=5)
+    pairs = study(compared=5)
     alone, together = planned(pairs, devices=1), planned(pairs, devices=100)
     assert alone["total"]["hours_on_all_devices"] == pytest.approx(alone["total"]["hours"])
     longest = sum(row["hours_longest_job"] for row in together["rules"].values() if not row["on_request"])
@@ -195,7 +268,7 @@ def test_what_does_not_fit_is_marked(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert "39.3 TB" in caplog.text
     written = json.loads((tmp_path / "plan.json").read_text())
     assert written["rules"]["correlate"]["flops_products"] == pytest.approx(1.93e18, rel=0.01)
-    assert written["study"]["tokens"] == 100_000_000
+    assert written["study"]["section"]["dump"]["tokens"] == 100_000_000
 
 
 def size_of(folder: Path) -> int:
@@ -217,23 +290,20 @@ def test_bytes_are_those_of_a_small_run(tmp_path: Path, dtype: str) -> None:
         dump.main(model, tokenizer, packed, name, settings, Output(ledgers[-1]))
     of = study(
         TINY | {"layers": layers, "width": width},
-        tokens=rows * CONTEXT,
         tiles=2,
         ranges=2,
-        dtype=dtype,
-        draws=30,
-        block_tokens=100 * CONTEXT,
+        dump={"tokens": rows * CONTEXT, "block_tokens": 100 * CONTEXT, "dtype": dtype},
+        correlate={"draws": 30},
     )
     correlated = correlate_pair(tmp_path / "pair", *ledgers, tiles=2, ranges=2, draws=30)
-    whole = plan.jobs(of, "dump")[0].written
+    whole = jobs(of, "dump")[0].written
     assert size_of(ledgers[0].parent) == pytest.approx(whole, rel=0.02)
     for rule, files in (
         ("moments", [tmp_path / "pair" / "a" / f"range-{k}.safetensors" for k in range(2)]),
         ("products", sorted((tmp_path / "pair").glob("products-*"))),
         ("correlate", correlated),
     ):
-        jobs = plan.jobs(of, rule)
-        expected = [job.written + job.temporary for job in jobs]
+        expected = [job.written + job.temporary for job in jobs(of, rule)]
         # The header of a file, which does not grow, is a kilobyte or two.
         for path, value in zip(files, expected, strict=False):
             assert value <= path.stat().st_size <= 1.02 * value + 2_500, path
@@ -243,10 +313,11 @@ def test_files_of_weights_are_those_of_a_small_run(tmp_path: Path) -> None:
     """Composition and cosines: within 2 % and the header of the file."""
     model = write_model(tmp_path / "model")
     of = study(TINY, cosines={"tokens": 7, "neurons": 5})
-    for step, settings in ((composition, composition.Settings()), (cosines, of.cosines)):
+    chosen = cosines.Settings.model_validate(of.section["cosines"])
+    for step, settings in ((composition, composition.Settings()), (cosines, chosen)):
         rule = step.__name__.rpartition(".")[2]
         step.main(model, settings, Output(tmp_path / rule))  # type: ignore[arg-type]
-        value = plan.jobs(of, rule)[0].written
+        value = jobs(of, rule)[0].written
         assert value <= (tmp_path / rule).stat().st_size <= 1.02 * value + 4_000
 
 
@@ -264,8 +335,9 @@ def test_explaining_holds_its_sums(tmp_path: Path) -> None:
         sums = first_pass_library.first_pass(first_pass_library.SplitReader(split, slice(0, count)), found)
         arrays = [*sums.tables, sums.held_table, sums.maxima]
         shape = {"layers": 1, "width": width, "d_model": 12, "heads": 1, "vocabulary": vocabulary}
-        of = study(shape, tokens=tokens, block_tokens=64, context=16, explain={"neurons_at_once": count})
-        return sum(array.nbytes for array in arrays), plan.jobs(of, "explain")[0].held
+        dumped = {"tokens": tokens, "block_tokens": 64}
+        of = study(shape, context=16, dump=dumped, explain={"neurons_at_once": count})
+        return sum(array.nbytes for array in arrays), jobs(of, "explain")[0].held
 
     (few, asked_for_few), (all_of_them, asked) = held(width // 2), held(width)
     assert all_of_them - few == pytest.approx(28 * vocabulary * width / 2, rel=0.001)
@@ -275,13 +347,13 @@ def test_explaining_holds_its_sums(tmp_path: Path) -> None:
 def test_explaining_all_neurons_of_gpt2_medium_at_once() -> None:
     """Three sums and a maximum by token id; a layer at a time is enough for a large machine."""
     sums = 24 * 4096 * 50257 * 28
-    (whole,) = plan.jobs(study(MEDIUM, models=5), "explain")
-    (parts,) = plan.jobs(study(MEDIUM, models=5, explain={"neurons_at_once": 4096}), "explain")
+    (whole,) = jobs(study(MEDIUM, compared=5), "explain")
+    (parts,) = jobs(study(MEDIUM, compared=5, explain={"neurons_at_once": 4096}), "explain")
     assert sums == pytest.approx(138e9, rel=0.01)
     assert sums < whole.held < 3 * sums
     assert parts.held < sums / 1.5
     anew = [
-        plan.jobs(study(MEDIUM, source="model", explain=settings), "explain")[0].forward
+        jobs(study(MEDIUM, dump={"source": "model"}, explain=settings), "explain")[0].forward
         for settings in ({}, {"neurons_at_once": 4096})
     ]
     # Layer by layer, and the model stops after each.
@@ -290,11 +362,11 @@ def test_explaining_all_neurons_of_gpt2_medium_at_once() -> None:
 
 @pytest.mark.parametrize("source", ["dump", "model"])
 def test_parts_of_models_share_the_work(source: str) -> None:
-    usual: dict[str, Any] = {"source": source, "models": 3, "explain": {"neurons_at_once": 3072}}
+    usual: dict[str, Any] = {"dump": {"source": source}, "compared": 3, "explain": {"neurons_at_once": 3072}}
     whole, cut = study(**usual), study(**usual, parts=12)
     for rule in ("explain", "histograms"):
-        (one,) = plan.jobs(whole, rule)
-        parts, (last,) = plan.jobs(cut, f"{rule}_part"), plan.jobs(cut, rule)
+        (one,) = jobs(whole, rule)
+        parts, (last,) = jobs(cut, f"{rule}_part"), jobs(cut, rule)
         assert len(parts) == 3 * 12
         assert sum(part.host for part in parts) == pytest.approx(one.host)
         assert max(part.held for part in parts) < one.held
@@ -307,22 +379,7 @@ def test_parts_of_models_share_the_work(source: str) -> None:
         assert sum(part.read for part in parts) == pytest.approx(one.read)
         if source == "model":
             assert parts[11].forward == pytest.approx(12 * parts[0].forward)
-    assert plan.jobs(study(explain={"device": "cuda"}), "explain")[0].host == 0
-
-
-def test_comparing_all_neurons_of_a_large_model_is_most_of_its_weights() -> None:
-    """Pythia 6.9b: each pair of neurons once for three cosines, two vectors of float32 per neuron."""
-    large = {"layers": 32, "width": 16384, "d_model": 4096, "heads": 32, "vocabulary": 50432}
-    with_it, without = (
-        plan.jobs(
-            study(large, models=1, weights={"redundancy": redundancy, "composition": False}), "weights"
-        )[0]
-        for redundancy in (True, False)
-    )
-    neurons = 32 * 16384
-    assert with_it.weights - without.weights == pytest.approx(3 * 2 * 4096 * neurons**2 / 2)
-    assert with_it.weights > 10 * without.weights
-    assert with_it.held - without.held == 2 * 4 * 4096 * neurons
+    assert jobs(study(explain={"device": "cuda"}), "explain")[0].host == 0
 
 
 def test_similarity_holds_a_layer_and_its_sums(tmp_path: Path) -> None:
@@ -337,25 +394,22 @@ def test_similarity_holds_a_layer_and_its_sums(tmp_path: Path) -> None:
     measured = sum(each.product.nbytes + each.both.nbytes for each in sums)
     shape = {"layers": layers, "width": width, "d_model": 10, "heads": 1, "vocabulary": 50}
 
-    def asked(**changes: Any) -> float:
-        return plan.jobs(study(shape, **{"tokens": tokens, "block_tokens": 64, **changes}), "similarity")[
-            0
-        ].held
+    def asked(tokens_compared: int, block_tokens: int = 64) -> float:
+        dumped = {"tokens": tokens, "block_tokens": block_tokens}
+        return jobs(study(shape, dump=dumped, similarity={"tokens": tokens_compared}), "similarity")[0].held
 
     # The rest is a block and the tokens.
-    assert measured < asked(similarity_tokens=1, block_tokens=1) < 1.5 * measured
+    assert measured < asked(1, block_tokens=1) < 1.5 * measured
     layer = 4 * width * tokens
-    assert layer < asked(similarity_tokens=tokens) - asked(similarity_tokens=1) < 1.1 * layer
+    assert layer < asked(tokens) - asked(1) < 1.1 * layer
 
 
 def test_what_the_host_does_takes_its_time_on_any_device() -> None:
-    of = study(source="model", explain={"tokens": 10_000_000})
+    of = study(dump={"source": "model"}, explain={"tokens": 10_000_000})
     slow, fast = (planned(of, hardware=name)["rules"] for name in ("v100", "h100"))
     for rule in ("correlate", "explain", "histograms", "similarity"):
-        (job,) = plan.jobs(of, rule)
+        (job,) = jobs(of, rule)
         assert fast[rule]["hours"] > job.host / 3600 > 0
-    many, one = (plan.jobs(study(draws=draws), "correlate")[0].host for draws in (999, 1))
-    assert many - one == pytest.approx(998 * 12 * 3072**2 * plan.TURNED)
     assert fast["correlate"]["hours"] < 0.5 * slow["correlate"]["hours"]
 
 
@@ -372,65 +426,8 @@ def test_sums_of_explanations_must_fit_the_device_that_holds_them(parts: int) ->
 
 def test_a_dump_that_keeps_nothing_loads_no_model() -> None:
     kept, computed = (
-        [plan.jobs(study(shape, source=source), "dump")[0].held for shape in (SMALL, MEDIUM)]
+        [jobs(study(shape, dump={"source": source}), "dump")[0].held for shape in (SMALL, MEDIUM)]
         for source in ("dump", "model")
     )
     assert kept[0] < kept[1]
-    assert computed == [2 * plan.OPENED * 100_000_000] * 2
-
-
-@pytest.mark.parametrize(
-    ("config", "expected"),
-    [
-        ({"model_type": "gpt2", "n_layer": 12, "n_embd": 768, "n_inner": None}, (12, 3072, 768, False)),
-        ({"model_type": "gpt2", "n_layer": 2, "n_embd": 64, "n_inner": 100}, (2, 100, 64, False)),
-        (
-            {
-                "model_type": "gpt_neox",
-                "num_hidden_layers": 6,
-                "hidden_size": 512,
-                "intermediate_size": 2048,
-            },
-            (6, 2048, 512, False),
-        ),
-        (
-            {"model_type": "llama", "num_hidden_layers": 3, "hidden_size": 48, "intermediate_size": 128},
-            (3, 128, 48, True),
-        ),
-    ],
-    ids=["gpt2", "gpt2-inner", "neox", "llama"],
-)
-def test_sizes_are_read_from_config_json(tmp_path: Path, config: dict[str, Any], expected: Any) -> None:
-    path = tmp_path / "config.json"
-    heads = "n_head" if "n_embd" in config else "num_attention_heads"
-    path.write_text(json.dumps({**config, heads: 3, "vocab_size": 77}))
-    model = plan.model_size("x", path)
-    assert (model.layers, model.width, model.d_model, model.gated) == expected
-    assert (model.heads, model.vocabulary) == (3, 77)
-    assert model.read_from == str(path)
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"n_layer": 2}', '{"n_layer": 0, "n_embd": 8}'])
-def test_a_broken_config_json_is_named(tmp_path: Path, text: str) -> None:
-    (tmp_path / "config.json").write_text(text)
-    with pytest.raises(UserError, match=r"config.json: found no sizes of a model in it"):
-        plan.model_size("x", tmp_path / "config.json")
-
-
-def test_a_local_folder_and_the_cache_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    assert plan.local_configuration(str(tmp_path), None, None) is None
-    (tmp_path / "config.json").write_text("{}")
-    assert plan.local_configuration(str(tmp_path), None, None) == tmp_path / "config.json"
-    repository = tmp_path / "hub" / "models--somebody--model"
-    commit = "0" * 40
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text(commit)
-    assert plan.local_configuration(None, "somebody/model", "main") is None
-    (repository / "snapshots" / commit).mkdir(parents=True)
-    (repository / "snapshots" / commit / "config.json").write_text("{}")
-    found = plan.local_configuration(None, "somebody/model", "main")
-    assert found is not None
-    assert found.read_text() == "{}"
+    assert computed[0] == computed[1] < kept[0]

@@ -468,15 +468,12 @@ def test_mistakes_leave_the_old_page(tmp_path: Path) -> None:
 
 
 SNAKEFILE = """
-from types import SimpleNamespace
-from steps import workflow as chapters
-chapters.prepare_environment()
-settings = SimpleNamespace(
-    neurons=SimpleNamespace(study="default"),
-    corpus=SimpleNamespace(study="x"),
-    **{"report": chapters.Report()},
-)
-step = chapters.step_params(settings)
+from steps.workflow import configuration
+configuration.prepare_environment()
+settings = configuration.Config()
+step = configuration.step_params(settings)
+rule language_models:
+    input: "results/language_models/default/report.json"
 rule neurons:
     input: "results/neurons/default/report.json", "results/neurons/default/figures/one.svg"
 include: "rules/report.smk"
@@ -487,6 +484,7 @@ def test_rule_makes_the_page_anew_when_a_figure_alone_changes(tmp_path: Path) ->
     for name in ("steps", "rules"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "Snakefile").write_text(SNAKEFILE)
+    plant(tmp_path, "language_models")
     report = plant(tmp_path)
 
     def snakemake() -> str:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from steps import workflow
 from steps.core.errors import UserError
 from steps.core.settings import Settings
+from steps.workflow import configuration, neurons
 from tests.workflow.conftest import ROOT, snakemake, write_texts
 
 
@@ -41,11 +41,11 @@ def written(values: dict[str, Any], above: tuple[str, ...] = ()) -> dict[tuple[s
 
 def test_the_default_file_holds_every_setting_with_its_default() -> None:
     stated = written(default())
-    for path in keys(workflow.Config()):
+    for path in keys(configuration.Config()):
         places = [path, *((*path[:depth], path[-1]) for depth in range(len(path) - 1))]
         here = [place for place in places if place in stated]
         assert here, f"config/default.yaml lacks {'.'.join(path)}"
-    assert keys(workflow.configure(default())) == keys(workflow.Config())
+    assert keys(configuration.configure(default())) == keys(configuration.Config())
 
 
 def shown(page: str) -> list[list[str]]:
@@ -84,12 +84,12 @@ def merge(into: dict[str, Any], values: dict[str, Any]) -> None:
             into[key] = value
 
 
-def configured(*names: str) -> workflow.Config:
+def configured(*names: str) -> configuration.Config:
     """The configuration that files of ``config/`` make, given in this order."""
     merged = default()
     for name in names:
         merge(merged, yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text()) or {})
-    return workflow.configure(merged)
+    return configuration.configure(merged)
 
 
 PRESETS = {
@@ -302,14 +302,14 @@ def test_a_wrong_setting_is_explained(path: str, value: Any, message: str) -> No
         place = place[part]
     place[last] = value
     with pytest.raises(UserError, match=message):
-        workflow.configure(values)
+        configuration.configure(values)
 
 
 def test_numbers_in_scientific_notation() -> None:
     values = default()
     values["neurons"]["dump"]["tokens"] = "2e4"
     values["neurons"]["q"] = "1e-2"
-    config = workflow.configure(values)
+    config = configuration.configure(values)
     assert config.neurons.dump.tokens == 20_000
     assert config.neurons.q == config.neurons.baseline.q == config.neurons.clusters.q == 0.01
 
@@ -318,7 +318,7 @@ def test_a_step_may_differ_from_what_stands_above_it() -> None:
     values = default()
     values["seed"] = 5
     values["neurons"]["clusters"]["seed"] = 6
-    config = workflow.configure(values)
+    config = configuration.configure(values)
     assert (config.neurons.correlate.seed, config.neurons.clusters.seed) == (5, 6)
 
 
@@ -362,11 +362,11 @@ def test_what_is_missing_is_one_line_without_frames_of_ours(tmp_path: Path, sett
 
 def test_files_of_the_home_folder_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    config = workflow.configure({"neurons": {"published": {"table": "~/table.csv"}}})
+    config = configuration.configure({"neurons": {"published": {"table": "~/table.csv"}}})
     with pytest.raises(UserError, match="neurons.published.table: found .*/table.csv, which is no file"):
-        workflow.user_files(config)
+        configuration.user_files(config)
     (tmp_path / "table.csv").write_text("layer,neuron\n0,0\n")
-    assert workflow.published_table(config) == [str(tmp_path / "table.csv")]
+    assert neurons.published_table(config) == [str(tmp_path / "table.csv")]
 
 
 def test_another_study_is_never_made(tmp_path: Path) -> None:
@@ -393,16 +393,16 @@ def test_texts_where_the_workflow_writes_are_refused(
         {"files": {"folder": folder}},
         {"source": "hub", "hub": {"dataset": folder, "revision": "1"}},
     ):
-        config = workflow.configure({"corpus": {"documents": documents | place}})
+        config = configuration.configure({"corpus": {"documents": documents | place}})
         with pytest.raises(UserError, match="expected a folder apart from .*, which the workflow makes"):
-            workflow.user_files(config)
+            configuration.user_files(config)
 
 
 def test_a_folder_with_a_nul_in_its_name_is_refused() -> None:
     documents = {"source": "files", "files": {"folder": "texts\0"}}
-    config = workflow.configure({"corpus": {"documents": documents}})
+    config = configuration.configure({"corpus": {"documents": documents}})
     with pytest.raises(UserError, match=r"documents\.files\.folder: found .*, expected a path without NUL"):
-        workflow.user_files(config)
+        configuration.user_files(config)
 
 
 def test_the_files_of_a_local_dataset_are_inputs(tmp_path: Path) -> None:
@@ -410,8 +410,10 @@ def test_the_files_of_a_local_dataset_are_inputs(tmp_path: Path) -> None:
     for name in ("README.md", "data/train.jsonl", ".hidden"):
         (tmp_path / "set" / name).write_text("{}")
     hub = {"source": "hub", "hub": {"dataset": str(tmp_path / "set"), "revision": "1"}}
-    found = workflow.user_files(workflow.configure({"corpus": {"documents": hub}}))
-    assert found.corpus == [str(tmp_path / "set" / name) for name in ("README.md", "data/train.jsonl")]
+    found = configuration.user_files(configuration.configure({"corpus": {"documents": hub}}))
+    assert found["corpus"]["documents"] == [
+        str(tmp_path / "set" / name) for name in ("README.md", "data/train.jsonl")
+    ]
 
 
 def test_one_model_can_be_trained_and_not_compared(tmp_path: Path) -> None:
@@ -443,18 +445,18 @@ def test_more_parts_than_a_model_has_are_refused_before_anything_runs(
     values["language_models"]["train"] |= {"layers": 2, "width": 16, "heads": 2}
     values["neurons"]["parts"] = parts
     values["neurons"]["explain"]["neurons_at_once"] = at_once
-    config = workflow.configure(values)
+    config = configuration.configure(values)
     if most is None:
-        workflow.require_parts(config)
+        neurons.require_parts(config)
     else:
         with pytest.raises(UserError, match=f"neurons.parts: found {parts}, expected at most {most}"):
-            workflow.require_parts(config)
+            neurons.require_parts(config)
     values["language_models"]["models"] = [{"name": "a", "path": "a"}, {"name": "b", "path": "b"}]
-    workflow.require_parts(workflow.configure(values))  # their size is not known yet
+    neurons.require_parts(configuration.configure(values))  # their size is not known yet
 
 
 def test_every_table_and_figure_that_is_kept_is_asked_for(tmp_path: Path) -> None:
-    files = workflow.neuron_files(workflow.Config())
+    files = neurons.files(configuration.Config())
     for name in ("neurons", "examples", "excess", "clusters", "edges", "attention_pairs", "reversals"):
         assert f"results/neurons/default/{name}.parquet" in files
     [targets] = re.findall(r"rule all:.*", (ROOT / "Snakefile").read_text(), re.DOTALL)
@@ -465,25 +467,25 @@ def test_every_table_and_figure_that_is_kept_is_asked_for(tmp_path: Path) -> Non
 def test_pairs_and_tiles_name_every_job_once() -> None:
     values = default()
     values["neurons"] |= {"pairs": "reference", "tiles": 3, "reference": "seed-3"}
-    config = workflow.configure(values)
-    files = workflow.correlation_files(config)
+    config = configuration.configure(values)
+    files = neurons.correlation_files(config)
     assert len(files) == len(set(files)) == 4 * 3
     assert all("/correlations/seed-3/" in file for file in files)
     values["neurons"]["pairs"] = "all"
-    assert len(workflow.correlation_files(workflow.configure(values))) == 10 * 3
+    assert len(neurons.correlation_files(configuration.configure(values))) == 10 * 3
 
 
 def test_an_unknown_reference_is_named() -> None:
     values = default()
     values["neurons"]["reference"] = "nobody"
     with pytest.raises(UserError, match="neurons.reference: found 'nobody', expected one of seed-1"):
-        workflow.configure(values)
+        configuration.configure(values)
 
 
 def test_memory_grows_with_each_attempt() -> None:
-    config = workflow.Config()
+    config = configuration.Config()
     for step in ("dump", "moments", "correlate", "clusters", "similarity", "checkpoints", "report"):
-        memory = workflow.neuron_resources(config, step)["mem_mb"]
+        memory = neurons.resources(config, step)["mem_mb"]
         assert memory(None, 2) == pytest.approx(2 * memory(None, 1), abs=1)
 
 
@@ -507,10 +509,10 @@ def test_the_drawn_workflow_is_the_real_one(tmp_path: Path) -> None:
     ],
 )
 def test_a_gpu_is_asked_for_where_one_is_used(source: str, with_gpu: set[str]) -> None:
-    config = workflow.configure({"device": "cuda", "neurons": {"dump": {"source": source}}})
+    config = configuration.configure({"device": "cuda", "neurons": {"dump": {"source": source}}})
     steps = ("dump", "moments", "products", "correlate", "clusters", "roles", "report")
-    assert {step for step in steps if "gpu" in workflow.neuron_resources(config, step)} == with_gpu
-    assert not any("gpu" in workflow.neuron_resources(workflow.configure({}), step) for step in steps)
+    assert {step for step in steps if "gpu" in neurons.resources(config, step)} == with_gpu
+    assert not any("gpu" in neurons.resources(configuration.configure({}), step) for step in steps)
 
 
 def test_a_key_that_is_there_twice_is_one_line_of_its_file(tmp_path: Path) -> None:

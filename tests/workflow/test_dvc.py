@@ -21,9 +21,9 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
-from steps import workflow
 from steps.core import digest
 from steps.core.settings import deciding
+from steps.workflow import configuration
 from tests.warm.start import environment
 from tests.workflow.conftest import TINY, Workspace, hashes, write_texts
 
@@ -302,7 +302,7 @@ def recorded_settings(folder: Path) -> dict[str, tuple[Any, Any]]:
         params = read(folder / "dvc.lock")["stages"][name]["params"]
         values = params["config/default.yaml"]
         update_config(values, params["config/publish.yaml"])
-        section = getattr(workflow.configure(values), name)
+        section = getattr(configuration.configure(values), name)
         result = read(folder / where.format(section.study))
         if name == "corpus":
             found[name] = deciding(section.documents), result["settings"]

@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from steps import workflow
 from steps.core.runner import Output
 from steps.language_models import evaluate as evaluate_step
 from steps.language_models import rows as rows_step
 from steps.language_models import tokenizer as tokenizer_step
+from steps.workflow import configuration
 from tests.language_models.conftest import babble, write_corpus
 from tests.language_models.tiny_models import tiny_model
 from tests.workflow.conftest import ROOT, snakemake, write_texts
@@ -202,7 +202,7 @@ def test_the_steps_of_the_pythia_study_on_stand_ins(tmp_path: Path, shape: str) 
     byte_tokenizer().save_pretrained(folder)
     values["models"] = [{"name": "a", "path": str(folder)}]
     values["tokenizer"] |= {"hub": None, "revision": None, "path": str(folder)}
-    chapter = workflow.configure({"language_models": values}).language_models
+    chapter = configuration.configure({"language_models": values}).language_models
     texts = [("Github", "held_out" if k % 2 else "train", babble(k, 600)) for k in range(4)]
     corpus = write_corpus(tmp_path / "documents.parquet", texts)
     shared, packed, model = (tmp_path / part / "ledger.json" for part in ("tokenizer", "rows", "a"))

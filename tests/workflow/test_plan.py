@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,51 +15,69 @@ import pytest
 import yaml
 
 from benchmarks import made
-from steps import workflow
 from steps.core import records
 from steps.neurons import plan
+from steps.neurons.costs.rules import FORMULAS
+from steps.workflow import configuration, corpus, language_models, neurons
 from tests.warm.start import environment
-from tests.workflow.conftest import ROOT, TINY, Workspace, snakemake
+from tests.workflow.conftest import EVERYTHING, ROOT, TINY, Workspace, snakemake, write_texts
 from tests.workflow.test_configuration import default, merge
 
 
-def configured(*paths: Path, **neurons: Any) -> workflow.Config:
+def configured(*paths: Path, **neurons: Any) -> configuration.Config:
     """The configuration that ``paths``, one after the other, make of the defaults."""
     merged = default()
     for path in paths:
         merge(merged, yaml.safe_load(path.read_text()))
     merge(merged, {"neurons": neurons})
-    return workflow.configure(merged)
+    return configuration.configure(merged)
 
 
 def test_rules_ask_for_what_the_planner_says() -> None:
     config = configured(ROOT / "config" / "paper.yaml")
-    study = workflow.neuron_study(config)
+    study = neurons.study(config)
     planned = plan.plan(study, config.neurons.plan)["rules"]
     for rule in planned:
-        asked = workflow.neuron_resources(config, rule)["mem_mb"](None, 1)
+        asked = neurons.resources(config, rule)["mem_mb"](None, 1)
         assert asked == pytest.approx(planned[rule]["megabytes"], abs=1)
     assert planned["products"]["jobs"] == 4 * 2 * 16
-    assert planned["correlate"]["jobs"] == len(workflow.correlation_files(config))
-    assert planned["moments"]["jobs"] == len(workflow.moment_files(config))
+    assert planned["correlate"]["jobs"] == len(neurons.correlation_files(config))
+    assert planned["moments"]["jobs"] == len(neurons.moment_files(config))
 
 
-def test_the_plan_lists_every_rule_that_runs_something() -> None:
+def test_rules_that_can_be_heavy_have_a_formula_and_others_run_here() -> None:
     text = (ROOT / "rules" / "neurons.smk").read_text(encoding="utf-8")
-    rules = re.findall(r"^rule neurons_(\w+):\n((?:    .*\n|\n)+)", text, re.MULTILINE)
+    rules = re.findall(r"^ *rule neurons_(\w+):\n((?: .*\n|\n)+)", text, re.MULTILINE)
     running = {name: body for name, body in rules if "    shell:" in body}
-    assert running.keys() - {"plan"} == {*plan.RULES, *plan.ON_REQUEST}
-    for name, body in running.items():
-        assert f'neuron_resources(settings, "{name}")' in body or name == "plan"
-    files = workflow.neuron_files(workflow.Config())
-    made_where_asked_for = {name for name in running if not any(name in file for file in files)}
-    assert made_where_asked_for >= {"similarity", "checkpoints", "composition", "cosines", "published"}
+    asking = {name for name, body in running.items() if f'neurons.resources(settings, "{name}")' in body}
+    assert asking == FORMULAS.keys()
+    listed = " ".join(re.findall(r"^localrules:\n((?:    .*\n)+)", text, re.MULTILINE))
+    assert {f"neurons_{name}" for name in running.keys() - asking} == set(re.findall(r"neurons_\w+", listed))
+    files = neurons.files(configuration.Config())
+    on_request = {name for name, formula in FORMULAS.items() if formula.on_request}
+    assert not any(f"/{name}" in file for file in files for name in on_request)
+
+
+def test_the_plan_counts_the_jobs_that_snakemake_runs(tmp_path: Path) -> None:
+    """Cut into tiles, ranges and parts."""
+    cut = {"tiles": 2, "ranges": 3, "parts": 2, "explain": {"neurons_at_once": 64}}
+    planned = plan.plan(neurons.study(config := configured(TINY, **cut)), config.neurons.plan)["rules"]
+    (tmp_path / "cut.yaml").write_text(yaml.safe_dump({"neurons": cut}))
+    write_texts(tmp_path / "texts")
+    done = snakemake(
+        tmp_path, "-n", "--configfile", str(TINY), str(tmp_path / "cut.yaml"), "--", *EVERYTHING, config=None
+    )
+    counts = Counter(re.findall(r"^(?:local)?rule neurons_(\w+):$", done.stdout + done.stderr, re.MULTILINE))
+    every_model = {"composition", "cosines"}  # of which one is asked for
+    assert {rule: count for rule, count in counts.items() if rule in planned.keys() - every_model} == {
+        rule: row["jobs"] for rule, row in planned.items() if rule not in every_model
+    }
 
 
 def test_the_plan_of_a_training_lists_every_rule() -> None:
     config = configured(TINY)
-    planned = plan.plan(workflow.neuron_study(config), config.neurons.plan)["rules"]
-    assert planned.keys() == {*plan.RULES, *plan.ON_REQUEST}
+    planned = plan.plan(neurons.study(config), config.neurons.plan)["rules"]
+    assert planned.keys() == FORMULAS.keys()
     assert all(
         row["hours"] > 0 for rule, row in planned.items() if rule not in ("roles", "gallery", "published")
     )
@@ -66,7 +85,7 @@ def test_the_plan_of_a_training_lists_every_rule() -> None:
 
 def test_figures_that_the_docs_quote_are_those_of_the_plan() -> None:
     config = configured(ROOT / "config" / "paper.yaml")
-    said = plan.table(plan.plan(workflow.neuron_study(config), config.neurons.plan)).splitlines()
+    said = plan.table(plan.plan(neurons.study(config), config.neurons.plan)).splitlines()
     rows = {cells[0].rstrip("*"): cells for cells in (re.split(r"  +", line) for line in said)}
     docs = (ROOT / "docs" / "neurons.md").read_text(encoding="utf-8")
     row = r"^  \| `(neurons_\w+)` \| (\S+) \| (.+?) \| (\S+) \| ([^ ,]+)"
@@ -81,10 +100,10 @@ def test_figures_that_the_docs_quote_are_those_of_the_plan() -> None:
 
 
 def test_sizes_of_trained_and_of_unknown_models() -> None:
-    trained = workflow.neuron_study(configured(TINY)).models[0]
+    trained = neurons.study(configured(TINY)).models[0]
     assert (trained.layers, trained.width, trained.d_model) == (2, 64, 16)
     assert (trained.heads, trained.vocabulary) == (2, 300)
-    listed = workflow.neuron_study(configured(ROOT / "config" / "paper.yaml")).models[0]
+    listed = neurons.study(configured(ROOT / "config" / "paper.yaml")).models[0]
     assert (listed.layers, listed.width, listed.d_model) == (12, 3072, 768)
     assert (listed.heads, listed.vocabulary) == (12, 50257)
 
@@ -97,12 +116,12 @@ def test_sizes_of_local_models_are_read(tmp_path: Path, monkeypatch: pytest.Monk
         (tmp_path / "models" / name / "config.json").write_text(json.dumps(shape))
     monkeypatch.chdir(tmp_path)
     config = configured(ROOT / "config" / "own_models.yaml")
-    assert [(m.layers, m.width) for m in workflow.neuron_study(config).models] == [(3, 80)] * 2
-    assert workflow.local_configurations(config) == [f"models/{n}/config.json" for n in ("first", "second")]
+    assert [(m.layers, m.width) for m in neurons.study(config).models] == [(3, 80)] * 2
+    assert neurons.local_configurations(config) == [f"models/{n}/config.json" for n in ("first", "second")]
 
     def asked() -> list[int]:
         steps = ("import", "evaluate")
-        return [workflow.language_model_resources(config, step)["mem_mb"](None, 1) for step in steps]
+        return [language_models.resources(config, step)["mem_mb"](None, 1) for step in steps]
 
     small = asked()
     large = {**shape, "n_layer": 48, "n_embd": 1600, "n_head": 25}  # GPT-2 XL's 1.5 billion parameters
@@ -115,9 +134,9 @@ def test_a_gpu_is_asked_for_where_the_device_is_one() -> None:
     paper = ROOT / "config" / "paper.yaml"
     for step in ("moments", "products", "correlate", "clusters", "similarity"):
         config = configured(paper, **{step: {"device": "cuda"}})
-        assert workflow.neuron_resources(config, step)["gpu"] == 1
-        assert "gpu" not in workflow.neuron_resources(config, "baseline")
-        assert "gpu" not in workflow.neuron_resources(configured(paper), step)
+        assert neurons.resources(config, step)["gpu"] == 1
+        assert "gpu" not in neurons.resources(config, "baseline")
+        assert "gpu" not in neurons.resources(configured(paper), step)
     for source, uses in (
         ("dump", {"dump", "checkpoints"}),
         ("model", {"moments", "similarity", "checkpoints"}),
@@ -126,7 +145,7 @@ def test_a_gpu_is_asked_for_where_the_device_is_one() -> None:
         asked = {
             step
             for step in ("dump", "moments", "similarity", "checkpoints", "table")
-            if "gpu" in workflow.neuron_resources(config, step)
+            if "gpu" in neurons.resources(config, step)
         }
         assert asked == uses
 
@@ -136,15 +155,15 @@ def test_a_gpu_does_not_shorten_what_the_host_does() -> None:
     threads = 8  # of the paper's configuration; they share products, and nothing else
     for step, least in (("explain_part", 25), ("histograms_part", 4), ("similarity", 30)):
         config = configured(paper, dump={"device": "cuda"})
-        job = plan.jobs(workflow.neuron_study(config), step)[-1]
+        job = FORMULAS[step].jobs(neurons.study(config))[-1]
         host = (job.host + job.products / (20e9 * threads)) / 60
-        asked = workflow.neuron_resources(config, step)["runtime"](None, 1)
-        assert 2 * host < asked < workflow.neuron_resources(configured(paper), step)["runtime"](None, 1)
+        asked = neurons.resources(config, step)["runtime"](None, 1)
+        assert 2 * host < asked < neurons.resources(configured(paper), step)["runtime"](None, 1)
         assert host > least
     config = configured(paper, dump={"device": "cuda"}, explain={"device": "cuda"})
     for step in ("explain", "histograms"):  # put together what parts computed
-        assert "gpu" not in workflow.neuron_resources(config, step)
-        assert "gpu" in workflow.neuron_resources(config, f"{step}_part")
+        assert "gpu" not in neurons.resources(config, step)
+        assert "gpu" in neurons.resources(config, f"{step}_part")
 
 
 @pytest.mark.parametrize(("step", "work"), [("explain_part", "forward"), ("moments", "within")])
@@ -158,11 +177,11 @@ def test_work_takes_the_time_of_the_device_that_does_it(step: str, work: str) ->
     }
     threads = getattr(configured(paper).neurons, section).threads
     both = configured(paper, dump={"device": "cuda"}, **{section: {"device": "cuda"}})
-    fast = workflow.neuron_resources(both, step)["runtime"](None, 1)
+    fast = neurons.resources(both, step)["runtime"](None, 1)
     config = configured(paper, **devices[work])
-    job = plan.jobs(workflow.neuron_study(config), step)[-1]
+    job = FORMULAS[step].jobs(neurons.study(config))[-1]
     slow = 2 * getattr(job, work) / (20e9 * threads) / 60
-    asked = workflow.neuron_resources(config, step)
+    asked = neurons.resources(config, step)
     assert asked["gpu"] == 1
     assert fast < slow < asked["runtime"](None, 1) < slow + fast
 
@@ -170,9 +189,9 @@ def test_work_takes_the_time_of_the_device_that_does_it(step: str, work: str) ->
 def test_threads_shorten_the_job_that_has_them() -> None:
     paper = ROOT / "config" / "paper.yaml"
     minutes = {
-        (step, threads): workflow.neuron_resources(configured(paper, products={"threads": threads}), step)[
-            "runtime"
-        ](None, 1)
+        (step, threads): neurons.resources(configured(paper, products={"threads": threads}), step)["runtime"](
+            None, 1
+        )
         for step in ("products", "moments")
         for threads in (1, 8)
     }
@@ -205,14 +224,14 @@ def test_dry_run_of_the_paper_on_a_cluster_with_gpus(tmp_path: Path) -> None:
     assert rules["neurons_baseline"] == {False}
 
 
-def asked(config: workflow.Config, chapter: str, step: str) -> float:
+def asked(config: configuration.Config, chapter: str, step: str) -> float:
     """Bytes that the rule of a step asks for at its first attempt."""
     if chapter == "corpus":
-        resources = workflow.corpus_resources(config)
+        resources = corpus.resources(config)
     elif chapter == "language_models":
-        resources = workflow.language_model_resources(config, step)
+        resources = language_models.resources(config, step)
     else:
-        resources = workflow.neuron_resources(config, step)
+        resources = neurons.resources(config, step)
     return 1e6 * float(resources["mem_mb"](None, 1))
 
 
@@ -230,7 +249,7 @@ def test_jobs_use_no_more_memory_than_they_ask_for(undisturbed: Workspace) -> No
             assert record["step"] == f"{chapter}.{step}"
             assert 20e6 < record["peak_bytes"] <= asked(config, chapter, step), log
             seen.add(f"{chapter}.{step}")
-    expected = {f"neurons.{step}" for step in (*plan.RULES, *plan.ON_REQUEST)}
+    expected = {f"neurons.{step}" for step in FORMULAS}
     expected |= {f"language_models.{step}" for step in ("tokenizer", "rows", "train", "evaluate", "ngrams")}
     assert seen == expected | {"corpus.documents"}
 
@@ -269,7 +288,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[f
         merge(merged, yaml.safe_load(TINY.read_text()))
         merge(merged, {"language_models": {"train": of}, "neurons": {"dump": {"tokens": TOKENS}}})
         merge(merged, {"neurons": {"dump": {"block_tokens": BLOCK}, "correlate": {"draws": 1}}})
-        config = workflow.configure(merged)
+        config = configuration.configure(merged)
         moments = [ledger.parent / "moments.safetensors" for ledger in (a, b)]
         product = folder / "product.safetensors"
         no_cut = ("--tiles", 1, "--tile", 0)

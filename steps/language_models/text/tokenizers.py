@@ -61,7 +61,7 @@ def named_bos(folder: Path) -> list[str]:
     found = []
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (folder / name).is_file():
-            content = read_json(folder / name, brought=True)
+            content = read_json(folder / name, user_supplied=True)
             token = content.get("bos_token") if isinstance(content, dict) else None
             token = token.get("content") if isinstance(token, dict) else token
             if isinstance(token, str):

@@ -1,1 +1,1 @@
-"""What work takes: formulas, a file per folder beside this one, and hardware."""
+"""What jobs of this chapter take, by formulas: bytes, FLOPs, memory; a file per folder of library code."""

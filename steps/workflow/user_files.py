@@ -1,25 +1,13 @@
-"""Small helpers of this package."""
+"""How rules declare the files of users."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 from steps.core.digest import file_digest, listing_digest
 from steps.core.errors import UserError
 from steps.corpus.sources.document import shown
-
-T = TypeVar("T")
-
-
-def growing(megabytes: float, minutes: float) -> dict[str, Any]:
-    """Resources that grow with each attempt: a job that was killed for too little gets more."""
-    return {
-        "mem_mb": lambda wildcards, attempt: round(megabytes * attempt),
-        "runtime": lambda wildcards, attempt: round(minutes * attempt),
-    }
 
 
 def plain(path: Path | str) -> bool:
@@ -55,15 +43,3 @@ def declarable(paths: list[Path]) -> list[str]:
                 f"{str(path)!r}: found braces, angle brackets or control characters in a path; rename it"
             )
     return [str(path) for path in paths]
-
-
-def or_exit(function: Callable[..., T], *arguments: Any) -> T:
-    """What a function of a rule's input answers, or the end of Snakemake, whatever the user did wrong.
-
-    What is wrong with a target's settings is known where the target is asked for. Of an exception Snakemake
-    shows the wildcards and frames of ours; it lets an exit pass, and unlocks the folder.
-    """
-    try:
-        return function(*arguments)
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from None

@@ -1,0 +1,97 @@
+"""What explanations take."""
+
+from __future__ import annotations
+
+import math
+
+from steps.interp.sizes import ModelSize
+from steps.neurons.activations.bins import BINS
+from steps.neurons.costs.study import (
+    COLUMNS,
+    TOP_TOKEN,
+    Formula,
+    Job,
+    Study,
+    computed_bytes,
+    opened_bytes,
+    reading_layers,
+)
+
+EXPLAINED = 50e-9
+"""Seconds of a core for each activation that is explained, in both readings together, as measured."""
+
+MANY_FEATURES = 1000
+"""How many features of token ids are assumed: 207, unigram groups and topics."""
+
+
+def profile_bytes(study: Study, model: ModelSize) -> float:
+    """Of a model's arrays in the file of ``neurons.explain``."""
+    return (8.0 * study.context + 4.0 * BINS) * model.neurons
+
+
+def explain(study: Study) -> list[Job]:
+    """One job that explains all, or puts together the tables and profiles of parts."""
+    if study.settings.parts == 1:
+        return [_explain(study, study.models, 0)]
+    profiles, top = (
+        sum(profile_bytes(study, model) for model in study.models),
+        study.settings.explain.top_tokens,
+    )
+    written = profiles + (300.0 + 30 * 2 * top) * study.neurons
+    held = 3 * profiles + (COLUMNS + 2 * TOP_TOKEN * top) * study.neurons
+    held += opened_bytes(study, len(study.models))
+    return [Job(held=held, read=written, written=written, on_host=True)]
+
+
+def explain_part(study: Study) -> list[Job]:
+    """Every part of every model, where there are several."""
+    parts = range(study.settings.parts if study.settings.parts > 1 else 0)
+    return [_explain(study, [model], part) for model in study.models for part in parts]
+
+
+def _explain(study: Study, models: list[ModelSize], part: int) -> Job:
+    """Sums by token id of some neurons at a time, of ``models`` or of a part of one.
+
+    Bytes, per token id and neuron: three sums in float64 and a maximum in float32 (``first_pass``), and
+    four more arrays in float64 while the best tokens are ranked. A block is there as values, squares, labels
+    and what is made of them; the text as labels and codes. Tables and profiles are kept. A model that
+    computes activations stops after the last layer that is read.
+    """
+    of, parts = study.settings.explain, study.settings.parts
+    tokens = min(of.tokens or study.tokens, study.tokens)
+    # An accelerator holds the sums, and forms them in a fraction of the time of its forward passes.
+    held, cost, explained, profiles = [], Job(on_host=of.device == "cpu"), 0, 0.0
+    for model in models:
+        count = min(of.neurons_at_once or model.neurons, model.neurons)
+        held.append(
+            (28.0 + 32.0) * model.vocabulary * count
+            + (40.0 * study.block_tokens + 64.0 * study.context + 48.0 * MANY_FEATURES) * count
+            + 12.0 * model.vocabulary * MANY_FEATURES
+        )
+        runs = math.ceil(model.neurons / count)
+        for number in range(runs * part // parts, runs * (part + 1) // parts):
+            start, stop = number * count, min((number + 1) * count, model.neurons)
+            layers = range(start // model.width, (stop - 1) // model.width + 1)
+            cost.add(reading_layers(study, 2 * tokens, model, layers))
+            explained += stop - start
+            profiles += profile_bytes(study, model) * (stop - start) / model.neurons
+    written = profiles + (300.0 + 30 * 2 * of.top_tokens) * explained
+    if parts == 1:
+        cost.written = written
+    else:
+        cost.temporary = written
+    cost.held = (
+        max(held)
+        + 400.0 * tokens
+        + (COLUMNS + 2 * TOP_TOKEN * of.top_tokens) * explained
+        + 2 * profiles
+        + sum(computed_bytes(study, model) for model in models)
+        + opened_bytes(study, len(models))
+    )
+    if of.device == "cpu":
+        cost.host = EXPLAINED * tokens * explained
+    return cost
+
+
+FORMULAS = {"explain_part": Formula(explain_part), "explain": Formula(explain)}
+"""By rule."""
