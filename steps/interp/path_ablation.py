@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from steps.core.errors import UserError
 from steps.core.runner import progress
+from steps.core.statistics import exact
 from steps.interp.forward import Forward, row_batches
 from steps.interp.heads import Heads, Scores, turned
 
@@ -72,13 +73,19 @@ def named_pairs(named: list[tuple[int, int, int, int]], forward: Forward, scores
     return pairs
 
 
+def between(positions: tuple[float, float], context: int) -> tuple[int, int]:
+    """From where in a row, BOS left out, and up to where (exclusive) two shares of the context reach."""
+    low, high = (round(exact(share) * context) for share in positions)
+    return max(1, low), high
+
+
 def destinations(
     rows: int, context: int, positions: tuple[float, float], count: int, seed: int
 ) -> np.ndarray:
     """Random destination tokens as indices into the rows' tokens, ascending; BOS is none."""
     import numpy as np
 
-    low, high = max(1, round(positions[0] * context)), round(positions[1] * context)
+    low, high = between(positions, context)
     inside = (np.arange(rows)[:, None] * context + np.arange(low, high)).reshape(-1)
     if not len(inside):
         raise UserError(

@@ -43,11 +43,18 @@ from pydantic import Field, model_validator
 from steps.core.digest import seed as derived_seed
 from steps.core.figures import save_figure
 from steps.core.runner import Output, run
-from steps.core.statistics import benjamini_hochberg
+from steps.core.statistics import adjusted_p_values, discovered
 from steps.core.stores import write_json, write_table
 from steps.interp.forward import ModelSettings, row_batches
 from steps.interp.heads import HeadNorms, Heads, Scores, all_scores, random_directions
-from steps.interp.path_ablation import Pair, destinations, named_pairs, path_ablation, strongest_pairs
+from steps.interp.path_ablation import (
+    Pair,
+    between,
+    destinations,
+    named_pairs,
+    path_ablation,
+    strongest_pairs,
+)
 from steps.neurons.activations.store import Activations, first_rows, open_model
 from steps.neurons.figures.attention import correlation, draw
 
@@ -186,8 +193,7 @@ def neuron_table(
     dimensions = facts.d_model - (facts.norm == "layer")
     single = betainc((dimensions - 1) / 2, 0.5, np.clip((1 - cosine) * (1 + cosine), 0, 1))
     p = np.where(heads > 0, np.minimum(1, heads * single), np.nan)
-    adjusted = p.copy()
-    adjusted[heads > 0] = benjamini_hochberg(p[heads > 0])
+    adjusted = adjusted_p_values(p)
     known = heads > 0
     return pd.DataFrame(
         {
@@ -201,7 +207,7 @@ def neuron_table(
             "cosine": np.where(known, cosine, np.nan),
             "p": p,
             "p_adjusted": adjusted,
-            "attention_neuron": pd.Series(adjusted <= q).where(known).astype("boolean"),
+            "attention_neuron": pd.Series(discovered(adjusted, q)).where(known).astype("boolean"),
         }
     )
 
@@ -238,7 +244,7 @@ def main(
             derived_seed(settings.seed, "neurons.attention", "destinations"),
         )
         norms = [HeadNorms(own) for own in layers]
-        low, high = max(1, round(settings.positions[0] * context)), round(settings.positions[1] * context)
+        low, high = between(settings.positions, context)
         for batch in row_batches(rows, settings.batch_tokens):
             clean = forward.run(batch)
             for own, sums in zip(layers, norms, strict=True):

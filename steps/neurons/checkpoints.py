@@ -33,7 +33,7 @@ from pydantic import Field
 from steps.core.errors import UserError
 from steps.core.figures import save_figure
 from steps.core.runner import Output, run
-from steps.core.statistics import benjamini_hochberg, p_values
+from steps.core.statistics import adjusted_p_values, discovered, p_values
 from steps.core.stores import Folder, read_json, write_json, write_table
 from steps.interp.loading import weights_fingerprint
 from steps.interp.pre_activations import PreActivations
@@ -204,7 +204,7 @@ def step_table(reference: Checkpoint, partners: Iterator[Checkpoint], settings: 
         )
     mean, draws = np.mean(largest, axis=0), np.mean(null, axis=0)
     p = p_values(mean, draws)
-    adjusted = benjamini_hochberg(p)
+    adjusted = adjusted_p_values(p)
     number, width = np.arange(len(mean)), reference.source.width
     return pd.DataFrame(
         {
@@ -218,7 +218,7 @@ def step_table(reference: Checkpoint, partners: Iterator[Checkpoint], settings: 
             "universal": mean - draws[0] > settings.threshold,
             "p_value": p,
             "adjusted_p_value": adjusted,
-            "privileged_basis": adjusted <= settings.q,
+            "privileged_basis": discovered(adjusted, settings.q),
             "constant": reference.sums.norm == 0,
         }
     )

@@ -39,6 +39,7 @@ from pydantic import Field
 from steps.core.errors import UserError
 from steps.core.figures import save_figure
 from steps.core.runner import Output, run
+from steps.core.statistics import discovered
 from steps.core.stores import read_table, require_rows, write_json, write_table
 from steps.neurons.figures.roles import LABELS, PERCENTILES, draw_depth, draw_roles
 from steps.neurons.selection.rules import (
@@ -118,7 +119,7 @@ def role_table(weights: pd.DataFrame, settings: Settings) -> pd.DataFrame:
             table[f"entropy_rank[{name}]"] = entropy_ranks(weights, limits)
     table["entropy_rank"] = table[f"entropy_rank[{query}]"]
     table["null_space_p"], table["entropy_p_adjusted"] = entropy_test(weights, ENTROPY[query])
-    table["entropy"] = table["entropy_p_adjusted"] <= settings.q
+    table["entropy"] = discovered(table["entropy_p_adjusted"], settings.q)
     if "w_out_min_cos" in weights:
         candidate = table.filter(like="entropy_rank").notna().any(axis=1) | table["entropy"]
         for new, old in (("layer", "layer"), ("neuron", "neuron"), ("cos", "cos")):

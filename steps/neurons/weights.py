@@ -48,6 +48,7 @@ from steps.core.devices import Device, torch_device
 from steps.core.errors import UserError
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
+from steps.core.statistics import row_moments
 from steps.core.stores import Folder, write_table
 from steps.interp.composition import LargestComposition
 from steps.interp.loading import load_tokenizer
@@ -84,23 +85,6 @@ class Settings(BaseSettings):
     composition: bool = Field(True, description="how every neuron composes with every head of its model")
     device: Device = Field("cpu", description="where products are computed")
     threads: int = Field(1, ge=1, description="arithmetic threads")
-
-
-def row_moments(values: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Population mean, variance, skewness and non-excess kurtosis of each row; NaN where it is constant."""
-    mean = values.mean(1)
-    centred = values - mean[:, None]
-    square = centred.square()
-    var = square.mean(1)
-    constant = var == 0
-    skew = (square * centred).mean(1) / var.pow(1.5)
-    kurt = square.square_().mean(1) / var.square()
-    return {
-        "mean": mean,
-        "var": var,
-        "skew": skew.masked_fill(constant, float("nan")),
-        "kurt": kurt.masked_fill(constant, float("nan")),
-    }
 
 
 def explained(values: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,13 +10,9 @@ import pandas as pd
 import pytest
 import scipy.stats
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from steps.core.errors import UserError
 from steps.core.runner import Output
-from steps.core.statistics import benjamini_hochberg, p_values
 from steps.core.tensors import read_tensors
 from steps.neurons import baseline
 from steps.neurons.activations.store import Activations
@@ -131,17 +127,6 @@ def test_rotations_are_normal_and_depend_on_what_they_rotate() -> None:
         assert abs(np.corrcoef(turn.reshape(-1), other.reshape(-1))[0, 1]) < 0.025
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(hnp.arrays(float, st.integers(1, 40), elements=st.sampled_from([k / 20 for k in range(1, 21)])))
-def test_adjusted_p_values_are_those_of_scipy(p: np.ndarray) -> None:
-    np.testing.assert_allclose(benjamini_hochberg(p), scipy.stats.false_discovery_control(p), rtol=1e-12)
-
-
-def test_p_values_count_draws_at_least_as_large() -> None:
-    null = np.array([[0.1, 0.5], [0.2, 0.5], [0.3, 0.5]])
-    assert p_values(np.array([0.2, 0.6]), null).tolist() == [3 / 4, 1 / 4]
-
-
 def test_excess_table(planted: Planted, tmp_path: Path) -> None:
     """Every column from two pairs, worked out by hand."""
     pre = np.random.default_rng(5).standard_normal((400, 20)).astype("float32")
@@ -192,6 +177,22 @@ def test_excess_table(planted: Planted, tmp_path: Path) -> None:
     again = tmp_path / "again.parquet"
     baseline.main(files, Settings(threshold=0.1), Output(again))
     assert again.read_bytes() == out.read_bytes()
+
+
+def test_neurons_above_every_rotation_pass_at_the_border(planted: Planted, tmp_path: Path) -> None:
+    """With 19 draws the smallest p-value is 0.05: the rate itself, for any number of neurons."""
+    (pair,) = load_pairs(correlate_pair(tmp_path, planted.a, planted.b, draws=19))
+    several = np.arange(3072) % len(pair.row_constant)
+    many = dataclasses.replace(
+        pair,
+        row_top_value=pair.row_top_value[several],
+        row_top_index=pair.row_top_index[several],
+        row_constant=pair.row_constant[several],
+        rotated_max=np.full((19, 3072), -1.0),
+    )
+    table = excess_table([many], Settings(q=0.05))
+    assert (table["p_value"] == 0.05).all()
+    assert table["privileged_basis"].all()
 
 
 def test_files_of_two_references_are_refused(planted: Planted, tmp_path: Path) -> None:

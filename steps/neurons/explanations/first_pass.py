@@ -11,6 +11,7 @@ import dataclasses
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from steps.core.statistics import exact
 from steps.neurons.activations.store import Activations, PostActivations
 from steps.neurons.explanations.labels import Labelling, add_by_code, squared_correlations
 
@@ -36,7 +37,7 @@ class Split:
         self.source = copy.copy(source)
         self.source.keep = np.ones_like(source.keep)
         self.blocks = -(-tokens // source.block_tokens)
-        self._held_out = held_out
+        self._held_out = exact(held_out)
 
     def parts(self, block: int) -> tuple[slice, slice]:
         """The in-sample and the held-out tokens of a block, counted from its beginning."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from steps.core.figures import COLOURS, legend_below, new_figure, note, say
+from steps.core.statistics import exact
 from steps.neurons.selection.rules import KURTOSIS, ROLES
 from steps.neurons.selection.universal import UniversalSettings, describe
 
@@ -45,7 +46,7 @@ def draw_roles(
     import math
 
     layers = int(table["layers"].iloc[0])
-    first = layers - math.ceil(last_layers * layers)
+    first = layers - math.ceil(exact(last_layers) * layers)
     last = table[table["layer"] >= first]
     if "in_set" in last:
         count = int(last["in_set"].sum())

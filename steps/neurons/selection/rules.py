@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from steps.core.statistics import benjamini_hochberg
+from steps.core.statistics import adjusted_p_values
 
 if TYPE_CHECKING:
     import numpy as np
@@ -222,7 +222,7 @@ def entropy_test(table: pd.DataFrame, query: EntropyQuery) -> tuple[np.ndarray, 
     adjusted = np.full(len(table), np.nan)
     for model in table["model"].unique():
         own = tested & (table["model"] == model).to_numpy()
-        adjusted[own] = benjamini_hochberg(p[own])
+        adjusted[own] = adjusted_p_values(p[own])
     return p, adjusted
 
 
