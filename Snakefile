@@ -19,7 +19,7 @@ try:
     chapters.require_unique_keys(workflow.configfiles)
     settings = chapters.configure(config)
     user_files = chapters.user_files(settings)
-    chapters.require_parts(settings)
+    chapters.require_sizes(settings)
 except chapters.UserError as error:
     raise WorkflowError(str(error)) from None
 

@@ -646,7 +646,7 @@ rule neurons_similarity:
 rule neurons_checkpoints:
     """Follow universality and persistence over training."""
     input:
-        models=chapters.model_ledgers(settings),
+        models=lambda wildcards: chapters.checkpointed_models(settings),
         activations=chapters.activation_ledgers(settings)[0],
     output:
         table="<neurons>/checkpoints.parquet",

@@ -52,30 +52,42 @@ def strongest_pairs(scores: Iterable[np.ndarray], width: int, count: int) -> lis
     return best[:count]
 
 
-def named_pairs(named: list[tuple[int, int, int, int]], forward: Forward, scores: Scores) -> list[Pair]:
-    """The pairs that settings name.
+def require_pairs(named: list[tuple[int, int, int, int]], layers: int, width: int, heads: int) -> None:
+    """Refuse named pairs that a model of these sizes does not have.
 
     Raises:
         UserError: there is no such neuron or head, or the head's layer is not a later one.
     """
-    parts, pairs = forward.facts, []
     for layer, neuron, head_layer, head in named:
-        if not (
-            0 <= layer < head_layer < parts.layers and 0 <= neuron < parts.width and 0 <= head < parts.heads
-        ):
+        if not (0 <= layer < head_layer < layers and 0 <= neuron < width and 0 <= head < heads):
             raise UserError(
                 f"neurons.attention.named: found {[layer, neuron, head_layer, head]}, expected a neuron of"
-                f" {parts.width} and a head of {parts.heads} of a later layer, of {parts.layers} layers"
+                f" {width} and a head of {heads} of a later layer, of {layers} layers; name others"
             )
+
+
+def named_pairs(named: list[tuple[int, int, int, int]], width: int, scores: Scores) -> list[Pair]:
+    """The pairs that settings name, which :func:`require_pairs` has checked; ``width`` is of a layer."""
+    pairs = []
+    for layer, neuron, head_layer, head in named:
         known = scores.of(head_layer)
-        score = float(known[layer * parts.width + neuron, head]) if len(known) else float("nan")
+        score = float(known[layer * width + neuron, head]) if len(known) else float("nan")
         pairs.append(Pair(layer, neuron, head_layer, head, score, "named"))
     return pairs
 
 
 def between(positions: tuple[float, float], context: int) -> tuple[int, int]:
-    """From where in a row, BOS left out, and up to where (exclusive) two shares of the context reach."""
+    """From where in a row, BOS left out, and up to where (exclusive) two shares of the context reach.
+
+    Raises:
+        UserError: no token lies between.
+    """
     low, high = (round(exact(share) * context) for share in positions)
+    if max(1, low) >= high:
+        raise UserError(
+            f"neurons.attention.positions: found {list(positions)}, expected a range with a token in a"
+            f" context of {context} (BOS is none)"
+        )
     return max(1, low), high
 
 
@@ -87,11 +99,6 @@ def destinations(
 
     low, high = between(positions, context)
     inside = (np.arange(rows)[:, None] * context + np.arange(low, high)).reshape(-1)
-    if not len(inside):
-        raise UserError(
-            f"neurons.attention.positions: found {list(positions)}, expected a range with a token in a"
-            f" context of {context} (BOS is none)"
-        )
     chosen = np.random.default_rng(seed).permutation(inside)[:count]
     return np.sort(chosen)
 

@@ -53,6 +53,7 @@ from steps.interp.path_ablation import (
     destinations,
     named_pairs,
     path_ablation,
+    require_pairs,
     strongest_pairs,
 )
 from steps.neurons.activations.store import Activations, first_rows, open_model
@@ -230,6 +231,8 @@ def main(
     forward = open_model(model, source, settings.device, settings.dtype)
     rows = first_rows(source, settings.rows)
     parts, context = forward.facts, source.context
+    require_pairs(settings.named, parts.layers, parts.width, parts.heads)
+    low, high = between(settings.positions, context)
     with torch.inference_mode():
         layers = [Heads(forward, layer) for layer in range(parts.layers)]
         scores = all_scores(forward, layers, int(rows[0, 0]))
@@ -244,12 +247,11 @@ def main(
             derived_seed(settings.seed, "neurons.attention", "destinations"),
         )
         norms = [HeadNorms(own) for own in layers]
-        low, high = between(settings.positions, context)
         for batch in row_batches(rows, settings.batch_tokens):
             clean = forward.run(batch)
             for own, sums in zip(layers, norms, strict=True):
                 sums.add(*own.of(clean), low, high)
-        chosen = named_pairs(settings.named, forward, scores)
+        chosen = named_pairs(settings.named, parts.width, scores)
         known = {(p.layer, p.neuron, p.head_layer, p.head) for p in chosen}
         chosen += [
             p

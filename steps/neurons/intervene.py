@@ -146,6 +146,20 @@ class Settings(UniversalSettings, ModelSettings):
         return named
 
 
+def require_neurons(named: list[tuple[int, int]], layers: int, width: int) -> None:
+    """Refuse named neurons that a model of these sizes does not have.
+
+    Raises:
+        UserError: one does not exist.
+    """
+    for layer, neuron in named:
+        if not (0 <= layer < layers and 0 <= neuron < width):
+            raise UserError(
+                f"neurons.intervene.named: found {[layer, neuron]}, expected one of {layers} layers"
+                f" of {width} neurons; name another"
+            )
+
+
 def choose(
     table: pd.DataFrame, forward: Forward, settings: Settings, name: str
 ) -> list[tuple[int, str, int | None]]:
@@ -156,20 +170,11 @@ def choose(
         forward: the model.
         settings: what is wanted.
         name: the model's name.
-
-    Raises:
-        UserError: a named neuron does not exist.
     """
     import numpy as np
     import torch
 
     facts = forward.facts
-    for layer, neuron in settings.named:
-        if not (0 <= layer < facts.layers and 0 <= neuron < facts.width):
-            raise UserError(
-                f"neurons.intervene.named: found {[layer, neuron]}, expected one of {facts.layers} layers"
-                f" of {facts.width} neurons"
-            )
     named = np.array([layer * facts.width + neuron for layer, neuron in settings.named], int)
     first, ranked = (named, True) if len(named) else entropy_candidates(table, settings.candidates)
     role = "named" if len(named) else "entropy" if ranked else "nearest"
@@ -396,6 +401,7 @@ def main(
 
     source = Activations(activations)
     forward = open_model(model, source, settings.device, settings.dtype)
+    require_neurons(settings.named, forward.facts.layers, forward.facts.width)
     Folder(model, "language_model").require_made_with(Folder(tokenizer, "tokenizer"))
     table = read_tables(neurons, roles, source)
     rows = first_rows(source, settings.rows)

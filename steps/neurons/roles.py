@@ -34,7 +34,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from steps.core.errors import UserError
 from steps.core.figures import save_figure
@@ -95,6 +95,16 @@ class Settings(UniversalSettings):
     last_layers: float = Field(
         0.25, gt=0, le=1, description="share of the layers that count as the last ones"
     )
+
+    @model_validator(mode="after")
+    def _query_has_what_it_needs(self) -> Settings:
+        if not self.activations and "kurt" in entropy_columns(ENTROPY[self.entropy_query]):
+            possible = [name for name, query in ENTROPY.items() if "kurt" not in entropy_columns(query)]
+            raise ValueError(
+                f"activations: true, since entropy_query: {self.entropy_query} needs the activation kurtosis,"
+                f" which weights alone do not give; or entropy_query: {' or '.join(possible)}"
+            )
+        return self
 
 
 def role_table(weights: pd.DataFrame, settings: Settings) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from steps.core.settings import (  # noqa: F401 (for the Snakefile)
     validate,
     without_influence,
 )
+from steps.core.statistics import fewest_draws
 from steps.corpus import documents as corpus_step
 from steps.corpus.sources import files as corpus_folder
 from steps.corpus.sources import hub as corpus_hub
@@ -67,6 +68,7 @@ from steps.workflow.neurons import (  # noqa: F401 (for the rules)
     NEURONS,
     STEP_FIGURES,
     activation_ledgers,
+    checkpointed_models,
     compared_models,
     compared_pairs,
     correlation_files,
@@ -85,7 +87,7 @@ from steps.workflow.neurons import (  # noqa: F401 (for the rules)
     product_ranges,
     published_table,
     ranges,
-    require_parts,
+    require_sizes,
 )
 
 MADE = ("data/raw/embedded", "data/corpora", "data/models", "results", "logs")
@@ -236,6 +238,22 @@ class Neurons(UniversalSettings):
         neurons_published.Settings(), description="neuron tables of others"
     )
     report: neurons_report.Settings = pydantic.Field(neurons_report.Settings(), description="the report")
+
+    @pydantic.model_validator(mode="after")
+    def _draws_can_pass(self) -> Neurons:
+        for name, draws, judge in (
+            ("correlate", self.correlate.draws, self.baseline),
+            ("correlate", self.correlate.draws, self.clusters),
+            ("checkpoints", self.checkpoints.draws, self.checkpoints),
+        ):
+            q = judge.q if "q" in judge.model_fields_set else self.q  # which it inherits
+            if draws < (fewest := fewest_draws(q)):
+                raise UserError(
+                    f"neurons.{name}.draws: found {draws}, expected at least {fewest}: no p-value is below"
+                    f" 1 / (draws + 1), so none could be at most the false discovery rate {q:g}; raise draws"
+                    " or neurons.q"
+                )
+        return self
 
 
 class Report(Settings):

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from steps.core.errors import UserError
 from steps.corpus.sources.document import shown
+from steps.interp import path_ablation
 from steps.neurons import explain as neurons_explain
 from steps.neurons import figure as neurons_figure
 from steps.neurons import histograms as neurons_histograms
+from steps.neurons import intervene as neurons_intervene
 from steps.neurons import plan as neurons_plan
+from steps.neurons.correlations.products import range_blocks, tile_rows
 from steps.neurons.figures import galleries
 from steps.neurons.figures.statistics import STATISTICS
 from steps.workflow.common import declarable, growing
@@ -134,17 +137,43 @@ def neuron_model(config: Config, name: str) -> neurons_plan.Model:
     )
 
 
-def require_parts(config: Config) -> None:
-    """Check that ``neurons.parts`` are there; where a model's size is not known yet, its jobs find out.
+def require_sizes(config: Config) -> None:
+    """Check that there are the parts, tiles, ranges, positions, neurons and heads that settings name.
+
+    Where a model's size is not known yet, its jobs find out, each before it does anything else.
 
     Raises:
-        UserError: a model has fewer, or a ``config.json`` says no sizes.
+        UserError: one does not, or a ``config.json`` says no sizes.
     """
-    parts, at_once = config.neurons.parts, config.neurons.explain.neurons_at_once
-    for model in [neuron_model(config, name) for name in compared_models(config)]:
-        if parts > 1 and model.read_from != "neurons.plan":
-            neurons_histograms.part_layers(model.layers, parts, 0)
-            neurons_explain.slices(model.neurons, at_once, parts, 0)
+    neurons, context = config.neurons, config.language_models.rows.context
+    rows = -(-neurons.dump.tokens // context)  # the corpus may have fewer
+    range_blocks(-(-rows // max(1, neurons.dump.block_tokens // context)), neurons.ranges, 0)
+    path_ablation.between(neurons.attention.positions, context)
+    for place, model in enumerate(neuron_model(config, name) for name in compared_models(config)):
+        if model.read_from == "neurons.plan":
+            continue
+        tile_rows(model.neurons, neurons.tiles, 0)
+        if neurons.parts > 1:
+            neurons_histograms.part_layers(model.layers, neurons.parts, 0)
+            neurons_explain.slices(model.neurons, neurons.explain.neurons_at_once, neurons.parts, 0)
+        if place == 0:
+            neurons_intervene.require_neurons(neurons.intervene.named, model.layers, model.width)
+            path_ablation.require_pairs(neurons.attention.named, model.layers, model.width, model.heads)
+
+
+def checkpointed_models(config: Config) -> list[str]:
+    """Every model, the reference first, where checkpoints of them are kept.
+
+    Raises:
+        UserError: none are.
+    """
+    if config.language_models.models or not config.language_models.train.checkpoints:
+        raise UserError(
+            "neurons.checkpoints: found no checkpoints of the models, expected models that are trained here"
+            " (language_models.seeds, no language_models.models) with language_models.train.checkpoints"
+            " above 0"
+        )
+    return model_ledgers(config)
 
 
 def local_configurations(config: Config) -> list[str]:

@@ -441,12 +441,88 @@ def test_more_parts_than_a_model_has_are_refused_before_anything_runs(
     values["neurons"]["explain"]["neurons_at_once"] = at_once
     config = workflow.configure(values)
     if most is None:
-        workflow.require_parts(config)
+        workflow.require_sizes(config)
     else:
         with pytest.raises(UserError, match=f"neurons.parts: found {parts}, expected at most {most}"):
-            workflow.require_parts(config)
+            workflow.require_sizes(config)
     values["language_models"]["models"] = [{"name": "a", "path": "a"}, {"name": "b", "path": "b"}]
-    workflow.require_parts(workflow.configure(values))  # their size is not known yet
+    workflow.require_sizes(workflow.configure(values))  # their size is not known yet
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"intervene": {"named": [[1, 64]]}},
+            "intervene.named: found .1, 64., expected one of 2 layers of 64",
+        ),
+        ({"intervene": {"named": [[2, 0]]}}, "intervene.named: found .2, 0."),
+        ({"intervene": {"named": [[0, -1]]}}, "intervene.named: found .0, -1."),
+        ({"attention": {"named": [[0, 3, 1, 2]]}}, "attention.named: found .0, 3, 1, 2., .* a head of 2"),
+        ({"attention": {"named": [[0, 64, 1, 0]]}}, "attention.named: .* expected a neuron of 64"),
+        ({"attention": {"named": [[1, 3, 1, 0]]}}, "attention.named: .* of a later layer"),
+        (
+            {"attention": {"positions": [0.5, 0.51]}},
+            "attention.positions: found .0.5, 0.51., .* context of 32",
+        ),
+        ({"tiles": 129}, "neurons.tiles: found 129, expected at most 128"),
+        ({"ranges": 4, "dump": {"tokens": 700, "block_tokens": 256}}, "neurons.ranges: found 4, .* most 3"),
+    ],
+)
+def test_what_models_and_rows_do_not_have_is_refused_before_anything_runs(
+    changes: dict[str, Any], message: str
+) -> None:
+    values = default()
+    values["language_models"]["train"] |= {"layers": 2, "width": 16, "heads": 2}
+    values["language_models"]["rows"]["context"] = 32
+    merge(values["neurons"], {"intervene": {"named": [[1, 63]]}, "attention": {"named": [[0, 63, 1, 1]]}})
+    workflow.require_sizes(workflow.configure(values))
+    merge(values["neurons"], changes)
+    config = workflow.configure(values)
+    with pytest.raises(UserError, match=message):
+        workflow.require_sizes(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"correlate": {"draws": 9}},
+            "neurons.correlate.draws: found 9, expected at least 19: .* 0.05; raise",
+        ),
+        ({"correlate": {"draws": 18}}, "neurons.correlate.draws: found 18"),
+        ({"correlate": {"draws": 50}, "clusters": {"q": 0.01}}, "correlate.draws: found 50, .* least 99"),
+        ({"checkpoints": {"draws": 18}}, "neurons.checkpoints.draws: found 18, expected at least 19"),
+        ({"q": 0.009}, "neurons.checkpoints.draws: found 99, expected at least 111"),
+        (
+            {"roles": {"activations": False}},
+            "neurons.roles: .*activations: true, .* or entropy_query: pythia$",
+        ),
+    ],
+)
+def test_settings_that_cannot_work_together(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        workflow.configure({"neurons": changes})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"correlate": {"draws": 19}},
+        {"q": 0.1, "correlate": {"draws": 9}},  # steps inherit the rate
+        {"q": 0.1, "correlate": {"draws": 19}, "clusters": {"q": 0.05}},
+        {"roles": {"activations": False, "entropy_query": "pythia"}},
+    ],
+)
+def test_settings_on_the_border_work_together(changes: dict[str, Any]) -> None:
+    workflow.configure({"neurons": changes})
+
+
+@pytest.mark.parametrize("changes", [{"train": {"checkpoints": 0}}, {"models": [{"name": "a", "path": "a"}]}])
+def test_checkpoints_that_nobody_keeps_are_not_asked_for(changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="neurons.checkpoints: found no checkpoints.*trained here"):
+        workflow.checkpointed_models(workflow.configure({"language_models": changes}))
+    assert len(workflow.checkpointed_models(workflow.Config())) == 5
 
 
 def test_every_table_and_figure_that_is_kept_is_asked_for(tmp_path: Path) -> None:
