@@ -40,12 +40,12 @@ role             which                       interventions
 
 ``reversals`` (parquet): the tokens at which the largest fixed value moves entropy most against the mean;
 neurons in the order of ``interventions``, of each the largest change first:
-``model``, ``layer``, ``neuron``, ``role``, ``token`` (index into the tokens), ``row``, ``position``, ``id``,
-``next_id``, ``entropy``, ``entropy_change``.
+``model``, ``layer``, ``neuron``, ``role``, ``token_index`` (into the tokens), ``row``, ``position``,
+``token_id``, ``next_token_id``, ``entropy``, ``entropy_change``.
 
 ``suppression`` (parquet): a row for each class of the clearest suppression neurons by their weights
 (neurons.roles; where there is none, of the one that comes nearest): ``model``, ``layer``, ``neuron``,
-``vocab_kurt``, ``vocab_skew``, ``by_the_rule`` (whether it is one), ``class``, ``feature``, ``tokens`` (ids),
+``vocab_kurt``, ``vocab_skew``, ``by_the_rule`` (whether it is one), ``class``, ``feature``, ``token_ids``,
 ``inside`` and ``outside`` (how many next tokens are in the class or not), ``mean_inside``, ``mean_outside``
 (activation before them), ``difference``, ``welch_t``. The class ``feature`` are the tokens of the neuron's
 best vocabulary feature, where it lowers their logits; ``lowered`` the tokens whose logits it lowers most.
@@ -285,11 +285,11 @@ def reversal_table(
                     "layer": np.int32(each.layer),
                     "neuron": np.int32(each.neuron),
                     "role": role,
-                    "token": token,
+                    "token_index": token,
                     "row": (token // rows.shape[1]).astype("int32"),
                     "position": (token % rows.shape[1]).astype("int32"),
-                    "id": rows.reshape(-1)[token],
-                    "next_id": rows.reshape(-1)[token + 1],
+                    "token_id": rows.reshape(-1)[token],
+                    "next_token_id": rows.reshape(-1)[token + 1],
                     "entropy": result.entropy[order],
                     "entropy_change": change[order],
                 }
@@ -366,7 +366,7 @@ def suppression_table(
             "by_the_rule": pd.Series([by_the_rule] * len(looked), dtype="bool"),
             "class": pd.Series([kind for _, kind, _, _ in classes], dtype="str"),
             "feature": pd.Series([feature for *_, feature, _ in classes], dtype="str"),
-            "tokens": pd.Series([list(each.tokens) for each in looked], dtype="object"),
+            "token_ids": pd.Series([list(each.tokens) for each in looked], dtype="object"),
             "inside": count[:, 0].astype("int64"),
             "outside": count[:, 1].astype("int64"),
             "mean_inside": mean[:, 0],

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 READ = {
     "neurons": [*KEYS, "cluster", *SET_COLUMNS],
     "edges": [*(f"{key}_{side}" for side in "ab" for key in KEYS), "corr"],
-    "logits": [*KEYS, "side", "rank", "token", "value"],
+    "logits": [*KEYS, "side", "rank", "token_id", "value"],
     "families": [*KEYS, "family", "evidence"],
 }
 """Columns that each table must have."""
@@ -150,7 +150,7 @@ def example_lists(
     for name, part in kept.groupby("model", sort=False):
         source = sources[str(name)]
         number = (part["layer"] * source.width + part["neuron"]).to_numpy(np.int64)
-        token = part["token"].to_numpy(np.int64)
+        token = part["token_index"].to_numpy(np.int64)
         around = min(settings.context, source.context)  # what lies beyond the row takes memory only
         levels = strengths(source, number, token, around)
         for place, value, where, digits in zip(part["place"], part["value"], token, levels, strict=True):
@@ -265,7 +265,7 @@ def logit_lists(effects: pd.DataFrame, rows: pd.DataFrame) -> list[list[list[lis
     places = rows[KEYS].assign(place=np.arange(len(rows)))
     kept = effects.merge(places, on=KEYS).sort_values(["place", "side", "rank"])
     for place, side, token, value in zip(
-        kept["place"], kept["side"], kept["token"], kept["value"], strict=True
+        kept["place"], kept["side"], kept["token_id"], kept["value"], strict=True
     ):
         found[place][int(side == "suppressed")].append([int(token), _short(value)])
     return found

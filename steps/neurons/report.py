@@ -149,7 +149,7 @@ def cluster_table(
                     texts,
                 )
             }
-            for token in chosen["token"]
+            for token in chosen["token_index"]
         ]
         cells += [None] * (settings.snippets - len(cells))
         named = [f"{m.model} L{m.layer}.{m.neuron}" for m in members.drop_duplicates("model").itertuples()]

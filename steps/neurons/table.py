@@ -29,7 +29,7 @@ further columns                those of the further tables, which are joined by 
                                there; ties share their mean rank, and missing values have none
 =============================  ==================================================================
 
-``examples``: ``model``, ``layer``, ``neuron``, ``rank``, ``token`` (index into the tokens), ``row``,
+``examples``: ``model``, ``layer``, ``neuron``, ``rank``, ``token_index`` (into the tokens), ``row``,
 ``position``, ``value`` (post-activation), the largest of each neuron over kept tokens.
 """
 
@@ -108,7 +108,7 @@ def model_examples(name: str, width: int, context: int, moments: Moments) -> pd.
     import numpy as np
     import pandas as pd
 
-    value, token = moments.arrays["top_value"], moments.arrays["top_token"]
+    value, token = moments.arrays["top_value"], moments.arrays["top_token_index"]
     number, rank = (axis.reshape(-1) for axis in np.indices(value.shape))
     table = pd.DataFrame(
         {
@@ -116,13 +116,13 @@ def model_examples(name: str, width: int, context: int, moments: Moments) -> pd.
             "layer": (number // width).astype("int32"),
             "neuron": (number % width).astype("int32"),
             "rank": rank.astype("int32"),
-            "token": token.reshape(-1),
+            "token_index": token.reshape(-1),
             "row": (token // context).reshape(-1).astype("int32"),
             "position": (token % context).reshape(-1).astype("int32"),
             "value": value.reshape(-1),
         }
     )
-    return table[table["token"] >= 0].reset_index(drop=True)
+    return table[table["token_index"] >= 0].reset_index(drop=True)
 
 
 def reference_columns(pairs: list[Pair]) -> pd.DataFrame:

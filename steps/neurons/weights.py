@@ -32,7 +32,7 @@ column                               definition
 ===================================  ================================================================
 
 ``logit_effects``: the tokens that each neuron promotes and suppresses most by w_out @ W_U (the scale of the
-final norm ignored): ``model layer neuron side`` (``promoted`` or ``suppressed``) ``rank token text value``.
+final norm ignored): ``model layer neuron side`` (``promoted`` or ``suppressed``) ``rank token_id text value``.
 A model is called by its folder's name.
 """
 
@@ -331,7 +331,7 @@ def effect_table(
             "neuron": neuron,
             "side": side,
             "rank": rank,
-            "token": flat.astype(np.int32),
+            "token_id": flat.astype(np.int32),
             "text": [texts[token] for token in flat],
             "value": values.reshape(-1),
         }

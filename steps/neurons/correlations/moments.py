@@ -105,11 +105,12 @@ class Moments:
             for name in ("count", "total", "square", "pre_powers", "positive"):
                 self.arrays[name] = self.arrays[name] + part[name]
             value, token = (
-                np.concatenate([self.arrays[name], part[name]], axis=1) for name in ("top_value", "top_token")
+                np.concatenate([self.arrays[name], part[name]], axis=1)
+                for name in ("top_value", "top_token_index")
             )
             order = np.lexsort((token, -value), axis=1)[:, : self.arrays["top_value"].shape[1]]
             self.arrays["top_value"] = np.take_along_axis(value, order, 1)
-            self.arrays["top_token"] = np.take_along_axis(token, order, 1)
+            self.arrays["top_token_index"] = np.take_along_axis(token, order, 1)
         self.count = int(self.arrays["count"][0])
         self.mean: np.ndarray = self.arrays["total"] / self.count
         centred = self.arrays["square"] - self.count * self.mean**2
@@ -213,14 +214,14 @@ class SingleNeurons:
         powers[3] += square.sum(0)
 
     def top(self) -> dict[str, np.ndarray]:
-        """The arrays ``top_value`` and ``top_token``; missing examples are -inf at -1."""
+        """The arrays ``top_value`` and ``top_token_index``; missing examples are -inf at -1."""
         import numpy as np
 
         keys = np.sort(self._top, axis=1)[:, ::-1]
         high = keys >> 32
         value = np.where(high < 0, high ^ 0x7FFFFFFF, high).astype(np.int32).view(np.float32)
         token = np.where(value == -np.inf, -1, 0xFFFFFFFF - (keys & 0xFFFFFFFF))
-        return {"top_value": value, "top_token": token}
+        return {"top_value": value, "top_token_index": token}
 
 
 class SingleNeuronsOnDevice(SingleNeurons):

@@ -286,7 +286,7 @@ class FeatureSums:
             columns = {
                 "neuron": neuron,
                 "rank": rank.astype("int32"),
-                "token": kept.int().numpy(),
+                "token_id": kept.int().numpy(),
                 "value": (best.values + self.pilot[:, None]).float().numpy(),
                 "count": counts[kept].numpy(),
             }
