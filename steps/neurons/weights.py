@@ -32,8 +32,8 @@ column                               definition
 ===================================  ================================================================
 
 ``logit_effects``: the tokens that each neuron promotes and suppresses most by w_out @ W_U (the scale of the
-final norm ignored): ``model layer neuron side`` (``promoted`` or ``suppressed``) ``rank token_id text value``.
-A model is called by its folder's name.
+final norm ignored): ``model layer neuron side`` (``promoted`` or ``suppressed``) ``rank token_id text
+value``. A model is called by its folder's name.
 """
 
 from __future__ import annotations
