@@ -146,7 +146,7 @@ class Scores:
     Attributes:
         heads: heads of a layer.
         written: of each layer that has a later one, ``w_out`` of all neurons as norms see it, of unit norm:
-            ``[width, d_model]``; empty where heads have no score.
+            ``[d_mlp, d_model]``; empty where heads have no score.
         queries: of each layer, what a direction times it gives the scores of the heads: ``[d_model, heads]``.
     """
 

@@ -34,7 +34,7 @@ class Pair:
     source: Literal["named", "strongest"] = "strongest"
 
 
-def strongest_pairs(scores: Iterable[np.ndarray], width: int, count: int) -> list[Pair]:
+def strongest_pairs(scores: Iterable[np.ndarray], d_mlp: int, count: int) -> list[Pair]:
     """The pairs with the largest absolute scores, the largest first; of equal ones the earlier.
 
     ``scores`` are those of each layer of heads, see :meth:`Scores.of`.
@@ -46,32 +46,32 @@ def strongest_pairs(scores: Iterable[np.ndarray], width: int, count: int) -> lis
         flat = np.abs(values).reshape(-1)
         for place in np.argsort(-flat, kind="stable")[:count]:
             neuron, head = divmod(int(place), values.shape[1])
-            layer, number = divmod(neuron, width)
+            layer, number = divmod(neuron, d_mlp)
             best.append(Pair(layer, number, head_layer, head, float(values[neuron, head])))
     best.sort(key=lambda p: (-abs(p.score), p.head_layer, p.head, p.layer, p.neuron))
     return best[:count]
 
 
-def require_pairs(named: list[tuple[int, int, int, int]], layers: int, width: int, heads: int) -> None:
+def require_pairs(named: list[tuple[int, int, int, int]], layers: int, d_mlp: int, heads: int) -> None:
     """Refuse named pairs that a model of these sizes does not have.
 
     Raises:
         UserError: there is no such neuron or head, or the head's layer is not a later one.
     """
     for layer, neuron, head_layer, head in named:
-        if not (0 <= layer < head_layer < layers and 0 <= neuron < width and 0 <= head < heads):
+        if not (0 <= layer < head_layer < layers and 0 <= neuron < d_mlp and 0 <= head < heads):
             raise UserError(
                 f"neurons.attention.named: found {[layer, neuron, head_layer, head]}, expected a neuron of"
-                f" {width} and a head of {heads} of a later layer, of {layers} layers; name others"
+                f" {d_mlp} and a head of {heads} of a later layer, of {layers} layers; name others"
             )
 
 
-def named_pairs(named: list[tuple[int, int, int, int]], width: int, scores: Scores) -> list[Pair]:
-    """The pairs that settings name, which :func:`require_pairs` has checked; ``width`` is of a layer."""
+def named_pairs(named: list[tuple[int, int, int, int]], d_mlp: int, scores: Scores) -> list[Pair]:
+    """The pairs that settings name, which :func:`require_pairs` has checked; ``d_mlp`` is of a layer."""
     pairs = []
     for layer, neuron, head_layer, head in named:
         known = scores.of(head_layer)
-        score = float(known[layer * width + neuron, head]) if len(known) else float("nan")
+        score = float(known[layer * d_mlp + neuron, head]) if len(known) else float("nan")
         pairs.append(Pair(layer, neuron, head_layer, head, score, "named"))
     return pairs
 

@@ -40,7 +40,7 @@ class ModelConfig:
     family: str
     layers: int
     d_model: int
-    width: int
+    d_mlp: int
     """Neurons per layer."""
     heads: int
     head_size: int
@@ -93,14 +93,14 @@ class Layer:
     """Of the norm before the MLP, ``[d_model]``."""
     mlp_bias: torch.Tensor
     w_in: torch.Tensor
-    """``[d_model, width]``; in a gated MLP the gate's"""
+    """``[d_model, d_mlp]``; in a gated MLP the gate's"""
     b_in: torch.Tensor
-    """``[width]``"""
+    """``[d_mlp]``"""
     w_up: torch.Tensor | None
-    """``[d_model, width]``, only in gated MLPs"""
+    """``[d_model, d_mlp]``, only in gated MLPs"""
     b_up: torch.Tensor | None
     w_out: torch.Tensor
-    """``[width, d_model]``"""
+    """``[d_mlp, d_model]``"""
     b_out: torch.Tensor
     """``[d_model]``"""
 
@@ -192,9 +192,9 @@ class WeightReader:
             mlp_gain=mlp_gain,
             mlp_bias=mlp_bias,
             w_in=self._matrix(block.pre),
-            b_in=self._bias(block.pre, facts.width),
+            b_in=self._bias(block.pre, facts.d_mlp),
             w_up=None if block.up is None else self._matrix(block.up),
-            b_up=None if block.up is None else self._bias(block.up, facts.width),
+            b_up=None if block.up is None else self._bias(block.up, facts.d_mlp),
             w_out=self._matrix(block.down),
             b_out=self._bias(block.down, facts.d_model),
         )
@@ -258,7 +258,7 @@ def _facts(model: Any, parts: Architecture) -> ModelConfig:
         family=parts.family,
         layers=parts.layers,
         d_model=parts.d_model,
-        width=parts.width,
+        d_mlp=parts.d_mlp,
         heads=parts.heads,
         head_size=parts.head_size,
         vocabulary=config.vocab_size,

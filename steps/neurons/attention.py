@@ -126,7 +126,7 @@ def pair_table(name: str, points: dict[Pair, np.ndarray], layers: list[Heads]) -
 
 
 def head_table(
-    name: str, norms: list[HeadNorms], scores: Scores, directions: torch.Tensor, width: int
+    name: str, norms: list[HeadNorms], scores: Scores, directions: torch.Tensor, d_mlp: int
 ) -> pd.DataFrame:
     """The table ``heads`` of the module's docstring; ``directions`` are the random ones."""
     import numpy as np
@@ -153,7 +153,7 @@ def head_table(
             if len(values):
                 for what, place in (("max", values[:, head].argmax()), ("min", values[:, head].argmin())):
                     record[f"score_{what}"] = float(values[place, head])
-                    record[f"score_{what}_layer"], record[f"score_{what}_neuron"] = divmod(int(place), width)
+                    record[f"score_{what}_layer"], record[f"score_{what}_neuron"] = divmod(int(place), d_mlp)
                 record |= {"random_max": drawn[:, head].max(), "random_min": drawn[:, head].min()}
             rotary = sums.heads.facts.rotary
             record["skipped"] = ROTARY if rotary else None if layer else "no earlier layer"
@@ -175,7 +175,7 @@ def neuron_table(
     import pandas as pd
     from scipy.special import betainc
 
-    count = facts.layers * facts.width
+    count = facts.layers * facts.d_mlp
     number, heads = np.arange(count), np.zeros(count, np.int64)
     cosine, score = np.zeros(count), np.full(count, np.nan)
     place = np.zeros((2, count), np.int64)
@@ -199,8 +199,8 @@ def neuron_table(
     return pd.DataFrame(
         {
             "model": name,
-            "layer": (number // facts.width).astype("int32"),
-            "neuron": (number % facts.width).astype("int32"),
+            "layer": (number // facts.d_mlp).astype("int32"),
+            "neuron": (number % facts.d_mlp).astype("int32"),
             "head_layer": pd.Series(place[0]).where(known).astype("Int32"),
             "head": pd.Series(place[1]).where(known).astype("Int32"),
             "score": score,
@@ -231,7 +231,7 @@ def main(
     forward = open_model(model, source, settings.device, settings.dtype)
     rows = first_rows(source, settings.rows)
     parts, context = forward.facts, source.context
-    require_pairs(settings.named, parts.layers, parts.width, parts.heads)
+    require_pairs(settings.named, parts.layers, parts.d_mlp, parts.heads)
     low, high = between(settings.positions, context)
     with torch.inference_mode():
         layers = [Heads(forward, layer) for layer in range(parts.layers)]
@@ -251,15 +251,15 @@ def main(
             clean = forward.run(batch)
             for own, sums in zip(layers, norms, strict=True):
                 sums.add(*own.of(clean), low, high)
-        chosen = named_pairs(settings.named, parts.width, scores)
+        chosen = named_pairs(settings.named, parts.d_mlp, scores)
         known = {(p.layer, p.neuron, p.head_layer, p.head) for p in chosen}
         chosen += [
             p
-            for p in strongest_pairs(map(scores.of, range(parts.layers)), parts.width, settings.strongest)
+            for p in strongest_pairs(map(scores.of, range(parts.layers)), parts.d_mlp, settings.strongest)
             if (p.layer, p.neuron, p.head_layer, p.head) not in known
         ]
         points = path_ablation(forward, layers, chosen, rows, where, settings.batch_tokens)
-        by_head = head_table(source.name, norms, scores, directions, parts.width)
+        by_head = head_table(source.name, norms, scores, directions, parts.d_mlp)
         factors = [own.layer_factor for own in layers]
         by_neuron = neuron_table(source.name, parts, scores, factors, settings.q)
         by_pair = pair_table(source.name, points, layers)

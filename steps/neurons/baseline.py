@@ -55,8 +55,8 @@ def excess_table(pairs: list[Pair], settings: Settings) -> pd.DataFrame:
     p = p_values(mean, null)
     adjusted = adjusted_p_values(p)
     columns = {
-        "layer": (number // pairs[0].width[0]).astype("int32"),
-        "neuron": (number % pairs[0].width[0]).astype("int32"),
+        "layer": (number // pairs[0].d_mlp[0]).astype("int32"),
+        "neuron": (number % pairs[0].d_mlp[0]).astype("int32"),
         "max_corr": largest.max(0),
         "mean_corr": mean,
         "min_corr": largest.min(0),
@@ -75,8 +75,8 @@ def excess_table(pairs: list[Pair], settings: Settings) -> pd.DataFrame:
     for pair in pairs:
         index = pair.row_top_index[:, 0]
         columns[f"max_corr[{pair.b}]"] = pair.row_top_value[:, 0]
-        columns[f"layer[{pair.b}]"] = index // pair.width[1]
-        columns[f"neuron[{pair.b}]"] = index % pair.width[1]
+        columns[f"layer[{pair.b}]"] = index // pair.d_mlp[1]
+        columns[f"neuron[{pair.b}]"] = index % pair.d_mlp[1]
     return pd.DataFrame(columns)
 
 

@@ -126,8 +126,8 @@ class InMemory(Activations):
         loaded = load(model, device=facts["device"], dtype=facts["compute_dtype"], checkpoint=checkpoint)
         computed = PreActivations.of(loaded, like.dtype, facts["batch_tokens"])
         self.name = model.parent.name
-        self.layers, self.width = computed.layers, computed.width
-        self.neurons = self.layers * self.width
+        self.layers, self.d_mlp = computed.layers, computed.d_mlp
+        self.neurons = self.layers * self.d_mlp
         self.context, self.block_tokens, self.dtype = like.context, like.block_tokens, like.dtype
         self.activation = computed.activation
         rows = -(-min(tokens, len(like.tokens)) // like.context)
@@ -150,7 +150,7 @@ class Summed(Moments):
         """Sum over all tokens of ``post``."""
         import numpy as np
 
-        within = WithinLayers(post.source.layers, post.source.width)
+        within = WithinLayers(post.source.layers, post.source.d_mlp)
         for k in range(post.source.blocks):
             within.add(post.block(k))
         within.finish()
@@ -161,7 +161,7 @@ class Summed(Moments):
         self.norm = np.sqrt(np.maximum(0.0, square - self.count * self.mean**2))
 
     def covariance(self, layer: int) -> np.ndarray:
-        """Centred sums of products ``[width, width]`` within a layer, float64."""
+        """Centred sums of products ``[d_mlp, d_mlp]`` within a layer, float64."""
         second: np.ndarray = self._second[layer]
         mean = self.mean[layer * len(second) : (layer + 1) * len(second)]
         return second - self.count * mean[:, None] * mean
@@ -205,11 +205,11 @@ def step_table(reference: Checkpoint, partners: Iterator[Checkpoint], settings: 
     mean, draws = np.mean(largest, axis=0), np.mean(null, axis=0)
     p = p_values(mean, draws)
     adjusted = adjusted_p_values(p)
-    number, width = np.arange(len(mean)), reference.source.width
+    number, d_mlp = np.arange(len(mean)), reference.source.d_mlp
     return pd.DataFrame(
         {
-            "layer": (number // width).astype("int32"),
-            "neuron": (number % width).astype("int32"),
+            "layer": (number // d_mlp).astype("int32"),
+            "neuron": (number % d_mlp).astype("int32"),
             "mean_corr": mean,
             "mean_baseline": draws[0],
             "mean_baseline_draws": draws.mean(0),

@@ -297,11 +297,11 @@ def find_clusters(
         }
         sums = BlockSums(sources, wanted, arithmetic(settings.precision), settings.device)
         stability = stabilities(clusters, pairs, matches, sums, settings).tolist()
-    width = {name: source.width for name, source in sources.items()}
+    d_mlp = {name: source.d_mlp for name, source in sources.items()}
     members = [
         (
             *(place, len(cluster), len({m for m, _ in cluster}), stability[place], mean[order[place]]),
-            *(model, number // width[model], number % width[model]),
+            *(model, number // d_mlp[model], number % d_mlp[model]),
         )
         for place, cluster in enumerate(clusters)
         for model, number in cluster
@@ -309,8 +309,8 @@ def find_clusters(
     names = ["cluster", "size", "models", "stability", "mean_corr", "model", "layer", "neuron"]
     edges = [
         (
-            *(a[0], a[1] // width[a[0]], a[1] % width[a[0]]),
-            *(b[0], b[1] // width[b[0]], b[1] % width[b[0]]),
+            *(a[0], a[1] // d_mlp[a[0]], a[1] % d_mlp[a[0]]),
+            *(b[0], b[1] // d_mlp[b[0]], b[1] % d_mlp[b[0]]),
             *(corr, p, rank[home[a]]),
         )
         for a, b, corr, p in rows

@@ -6,7 +6,7 @@ Writes a zarr v3 store:
 =========  ==============================  ===========================================================
 array      shape, dtype                    contents
 =========  ==============================  ===========================================================
-``pre``    [layers, tokens, width], fp16   pre-activations, one zarr shard per layer and token block
+``pre``    [layers, tokens, d_mlp], fp16   pre-activations, one zarr shard per layer and token block
 ``up``     the same                        in gated MLPs: what the activated gate is multiplied by
 ``tokens`` [tokens], int32                 token ids
 ``keep``   [tokens], uint8                 0 where the token is excluded from correlations
@@ -171,7 +171,7 @@ def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings
             "model": name,
             "source": settings.source,
             "layers": source.layers,
-            "width": source.width,
+            "d_mlp": source.d_mlp,
             "context": context,
             "block_tokens": block_rows * context,
             "dtype": settings.dtype,
@@ -196,7 +196,7 @@ def require_room(ledger: Ledger, source: PreActivations, tokens: int, block: int
     import numpy as np
 
     there = sum(name.startswith(("pre/c/", "up/c/")) for name in ledger.files)
-    values = (len(source.names) * source.layers * tokens - there * block) * source.width
+    values = (len(source.names) * source.layers * tokens - there * block) * source.d_mlp
     need = values * np.dtype(source.dtype).itemsize - ledger.outdated_bytes()
     require_space(ledger.folder, need, "lower neurons.dump.tokens or set neurons.dump.source to model")
 
@@ -210,16 +210,16 @@ def write_blocks(
     context = rows.shape[1]
     itemsize = np.dtype(source.dtype).itemsize
     block = block_rows * context
-    chunk = _largest_divisor(block, max(1, CHUNK_BYTES // (itemsize * source.width)))
+    chunk = _largest_divisor(block, max(1, CHUNK_BYTES // (itemsize * source.d_mlp)))
     arrays = [
         ArrayWriter(
             ledger,
             name,
-            (source.layers, rows.size, source.width),
-            (1, block, source.width),
+            (source.layers, rows.size, source.d_mlp),
+            (1, block, source.d_mlp),
             source.dtype,
             codec,
-            chunk=(1, chunk, source.width),
+            chunk=(1, chunk, source.d_mlp),
             dims=("layer", "token", "neuron"),
             description=CONTENTS[name],
         )

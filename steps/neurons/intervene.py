@@ -146,17 +146,17 @@ class Settings(UniversalSettings, ModelSettings):
         return named
 
 
-def require_neurons(named: list[tuple[int, int]], layers: int, width: int) -> None:
+def require_neurons(named: list[tuple[int, int]], layers: int, d_mlp: int) -> None:
     """Refuse named neurons that a model of these sizes does not have.
 
     Raises:
         UserError: one does not exist.
     """
     for layer, neuron in named:
-        if not (0 <= layer < layers and 0 <= neuron < width):
+        if not (0 <= layer < layers and 0 <= neuron < d_mlp):
             raise UserError(
                 f"neurons.intervene.named: found {[layer, neuron]}, expected one of {layers} layers"
-                f" of {width} neurons; name another"
+                f" of {d_mlp} neurons; name another"
             )
 
 
@@ -175,7 +175,7 @@ def choose(
     import torch
 
     facts = forward.facts
-    named = np.array([layer * facts.width + neuron for layer, neuron in settings.named], int)
+    named = np.array([layer * facts.d_mlp + neuron for layer, neuron in settings.named], int)
     first, ranked = (named, True) if len(named) else entropy_candidates(table, settings.candidates)
     role = "named" if len(named) else "entropy" if ranked else "nearest"
     picked: list[tuple[int, str, int | None]] = [(int(number), role, None) for number in first]
@@ -401,7 +401,7 @@ def main(
 
     source = Activations(activations)
     forward = open_model(model, source, settings.device, settings.dtype)
-    require_neurons(settings.named, forward.facts.layers, forward.facts.width)
+    require_neurons(settings.named, forward.facts.layers, forward.facts.d_mlp)
     Folder(model, "language_model").require_made_with(Folder(tokenizer, "tokenizer"))
     table = read_tables(neurons, roles, source)
     rows = first_rows(source, settings.rows)
@@ -415,7 +415,7 @@ def main(
             for number, role, pair in picked
             for each in interventions_on(
                 role,
-                *divmod(number, source.width),
+                *divmod(number, source.d_mlp),
                 float(table["post_mean"].iloc[number]),
                 settings,
             )
@@ -430,7 +430,7 @@ def main(
         embedding = processed_ends(forward.reader.ends(), forward.facts).w_e
         features = vocabulary_features(load_tokenizer(tokenizer), embedding)
         by_class, counts = suppression_table(source.name, table, forward, rows, excluded, features, settings)
-        swept = [divmod(number, source.width) for number, role, _ in picked if role in (*WHOLE, "control")]
+        swept = [divmod(number, source.d_mlp) for number, role, _ in picked if role in (*WHOLE, "control")]
         cosines = vocabulary_cosines(forward, swept)
     whole = intervention_table(source.name, done, result)
     against = reversal_table(source.name, done, result, rows, settings.reversals)

@@ -119,7 +119,7 @@ def strengths(source: Activations, number: np.ndarray, token: np.ndarray, around
     inside = places // source.context == token[:, None] // source.context
     names = ("pre", "up") if source.gated else ("pre",)
     kept = [np.zeros(places.shape, np.float32) for _ in names]
-    layer = number // source.width
+    layer = number // source.d_mlp
     # Of a store a block is read at once; what a model computes is no more than the rows that are shown.
     step = source.block_tokens if source.stored_here else source.context
     part = token // step
@@ -130,7 +130,7 @@ def strengths(source: Activations, number: np.ndarray, token: np.ndarray, around
             stored = source.excerpt(int(this), whole)
             at = np.clip(places[here] - whole.start, 0, len(stored[0]) - 1)
             for values, found in zip(kept, stored, strict=True):
-                values[here] = found[at, number[here, None] % source.width]
+                values[here] = found[at, number[here, None] % source.d_mlp]
     post = np.where(inside, post_activations(source.activation, *kept), 0)
     largest = np.maximum(post.max(1, keepdims=True), 1e-12)
     return np.where(inside, np.rint(LEVELS * (post / largest).clip(0, 1)), -1).astype(int)
@@ -149,7 +149,7 @@ def example_lists(
     )
     for name, part in kept.groupby("model", sort=False):
         source = sources[str(name)]
-        number = (part["layer"] * source.width + part["neuron"]).to_numpy(np.int64)
+        number = (part["layer"] * source.d_mlp + part["neuron"]).to_numpy(np.int64)
         token = part["token_index"].to_numpy(np.int64)
         around = min(settings.context, source.context)  # what lies beyond the row takes memory only
         levels = strengths(source, number, token, around)
@@ -162,7 +162,7 @@ def example_lists(
     return found
 
 
-def histogram_lists(histograms: Histograms, rows: pd.DataFrame, width: dict[str, int]) -> list[list[Any]]:
+def histogram_lists(histograms: Histograms, rows: pd.DataFrame, d_mlp: dict[str, int]) -> list[list[Any]]:
     """For each of ``rows`` ``[number of the first bar, counts]``.
 
     A bar holds two bins, so that one bar still ends at 0; the bin below all edges is bar 0.
@@ -172,7 +172,7 @@ def histogram_lists(histograms: Histograms, rows: pd.DataFrame, width: dict[str,
     found: list[list[Any]] = [[] for _ in range(len(rows))]
     for name, part in rows.groupby("model", sort=False):
         counts = histograms.counts(str(name))
-        number = (part["layer"] * width[str(name)] + part["neuron"]).to_numpy(np.int64)
+        number = (part["layer"] * d_mlp[str(name)] + part["neuron"]).to_numpy(np.int64)
         whole = counts[:, number].sum(0, dtype=np.int64)
         bars = np.concatenate([whole[:, :1], whole[:, 1:].reshape(len(whole), -1, 2).sum(2)], axis=1)
         for place, bar in zip(part.index, bars, strict=True):
@@ -251,7 +251,7 @@ def content(
         "values": columns,
         "percentiles": ranks,
         "by_source": by_source,
-        "histograms": histogram_lists(histograms, rows, {n: s.width for n, s in sources.items()}),
+        "histograms": histogram_lists(histograms, rows, {n: s.d_mlp for n, s in sources.items()}),
         "examples": lists,
         "partners": partner_lists(rows, edges, models),
     }

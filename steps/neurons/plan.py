@@ -21,7 +21,7 @@ import json
 import logging
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -104,10 +104,12 @@ TOP_TOKEN = 200.0
 class Settings(BaseSettings):
     """How large models are whose configuration is not here, and on what hardware the study is to run."""
 
+    renamed: ClassVar[dict[str, str]] = {"width": "d_mlp"}
+
     layers: int = Field(
         2, ge=1, le=10**6, description="MLP layers of listed models whose config.json is not here"
     )
-    width: int = Field(256, ge=1, le=10**9, description="neurons per layer of the same")
+    d_mlp: int = Field(256, ge=1, le=10**9, description="neurons per layer of the same")
     vocabulary: int = Field(512, ge=1, le=10**9, description="rows of the embedding of the same")
     hardware: Literal["cpu_core", "v100", "a100", "h100"] = Field(
         "cpu_core", description="whose peak and memory the planner takes"
@@ -124,7 +126,7 @@ class Model(BaseSettings):
 
     name: str
     layers: int = Field(ge=1)
-    width: int = Field(ge=1, description="neurons per layer (d_mlp)")
+    d_mlp: int = Field(ge=1, description="neurons per layer")
     d_model: int = Field(ge=1)
     heads: int = Field(ge=1, description="per layer")
     vocabulary: int = Field(ge=1, description="rows of the embedding")
@@ -134,7 +136,7 @@ class Model(BaseSettings):
     @property
     def neurons(self) -> int:
         """Of all layers."""
-        return self.layers * self.width
+        return self.layers * self.d_mlp
 
     @property
     def vectors(self) -> int:
@@ -149,7 +151,7 @@ class Model(BaseSettings):
     @property
     def parameters(self) -> float:
         """Of all blocks; neither embeddings nor vectors."""
-        return self.layers * (4.0 * self.d_model**2 + self.vectors * self.d_model * self.width)
+        return self.layers * (4.0 * self.d_model**2 + self.vectors * self.d_model * self.d_mlp)
 
     def forward(self, context: int) -> float:
         """FLOPs per token in rows of ``context``."""
@@ -263,7 +265,7 @@ def stored_bytes(study: Study, model: Model, tokens: float) -> float:
 
 def moment_bytes(study: Study, model: Model) -> float:
     """Of the file of ``neurons.moments`` for one range."""
-    return 8.0 * model.layers * model.width**2 + (72.0 + 12 * study.examples) * model.neurons
+    return 8.0 * model.layers * model.d_mlp**2 + (72.0 + 12 * study.examples) * model.neurons
 
 
 def product_bytes(rows: float, columns: float) -> float:
@@ -287,12 +289,12 @@ def product_flops(tokens: float, rows: float, columns: float) -> float:
 
 def within_flops(tokens: float, model: Model) -> float:
     """Of the products within all layers: the upper triangle, in strips."""
-    return tokens * model.neurons * min(2.0 * model.width, model.width + STRIP)
+    return tokens * model.neurons * min(2.0 * model.d_mlp, model.d_mlp + STRIP)
 
 
 def rotation_flops(draws: float, rows: float, partner: Model) -> float:
     """Of the rotations of a partner, ``rows`` neurons of the other model looking on."""
-    return 2.0 * draws * (rows + partner.width) * partner.neurons * partner.width
+    return 2.0 * draws * (rows + partner.d_mlp) * partner.neurons * partner.d_mlp
 
 
 def profile_bytes(study: Study, model: Model) -> float:
@@ -359,7 +361,7 @@ def _block_tokens(study: Study) -> int:
 def _loaded(study: Study, model: Model) -> float:
     """Bytes of a model at work: its parameters, and again while they are converted; what a batch needs."""
     item = ITEM[study.compute_dtype]
-    batch = 4096.0 * (8 * model.d_model + 3 * model.width) * item
+    batch = 4096.0 * (8 * model.d_model + 3 * model.d_mlp) * item
     return (item + 4) * (model.parameters + model.embeddings) + batch
 
 
@@ -406,7 +408,7 @@ def _moments(study: Study, model: Model) -> Job:
     tokens = study.tokens / study.ranges
     return Job(
         "moments",
-        held=3 * 8.0 * model.layers * model.width**2 + _reading(study, model) + OPENED * study.tokens,
+        held=3 * 8.0 * model.layers * model.d_mlp**2 + _reading(study, model) + OPENED * study.tokens,
         within=within_flops(tokens, model),
         written=moment_bytes(study, model),
         **_read(study, tokens, model),
@@ -421,7 +423,7 @@ def _histograms(study: Study, models: list[Model], part: int = 0) -> Job:
     shares = []
     for model in models:
         layers = range(model.layers * part // study.parts, model.layers * (part + 1) // study.parts)
-        shares.append(len(layers) * model.width)
+        shares.append(len(layers) * model.d_mlp)
         _add(cost, _reading_layers(study, tokens, model, layers))
     cost.held = 2 * counts * max(shares) + sum(
         _reading(study, model) + OPENED * study.tokens for model in models
@@ -479,12 +481,12 @@ def _correlate(study: Study, a: Model, b: Model) -> Job:
         # Files that are mapped into memory count while there is room for them.
         held=(3 if cut else 1) * tile
         + (0 if cut else _reading(study, a) + _reading(study, b))
-        + 4 * 8.0 * b.layers * b.width**2
+        + 4 * 8.0 * b.layers * b.d_mlp**2
         + 2 * summary_bytes(study, rows, b.neurons)
         + 2 * OPENED * study.tokens,
         products=0.0 if cut else product_flops(study.tokens, rows, b.neurons),
         rotations=rotation_flops(study.draws, rows, b),
-        host=TURNED * study.draws * b.layers * b.width**2 + SUMMARISED * rows * b.neurons,
+        host=TURNED * study.draws * b.layers * b.d_mlp**2 + SUMMARISED * rows * b.neurons,
         written=summary_bytes(study, rows, b.neurons),
         **{**read, "read": read.get("read", 0.0) + study.ranges * moments},
     )
@@ -582,7 +584,7 @@ def _explain(study: Study, models: list[Model], part: int = 0) -> Job:
         runs = math.ceil(model.neurons / count)
         for number in range(runs * part // study.parts, runs * (part + 1) // study.parts):
             start, stop = number * count, min((number + 1) * count, model.neurons)
-            layers = range(start // model.width, (stop - 1) // model.width + 1)
+            layers = range(start // model.d_mlp, (stop - 1) // model.d_mlp + 1)
             _add(cost, _reading_layers(study, 2 * tokens, model, layers))
             explained += stop - start
             profiles += profile_bytes(study, model) * (stop - start) / model.neurons
@@ -613,7 +615,7 @@ def _weights(study: Study) -> Job:
         units = 4.0 * model.vectors * model.neurons * model.d_model if of.redundancy else 0.0
         if of.composition:
             units += 4.0 * (model.neurons * model.d_model + model.layers * model.d_model**2)
-        measured = 8 * 4.0 * min(BLOCK_VALUES, model.width * model.vocabulary)  # eight arrays
+        measured = 8 * 4.0 * min(BLOCK_VALUES, model.d_mlp * model.vocabulary)  # eight arrays
         return units + _ends(model) + _layer(model) + 4.0 * TOKEN_FEATURES * model.vocabulary + measured
 
     return Job(
@@ -654,7 +656,7 @@ def _cosines(study: Study, model: Model) -> Job:
         held=4.0 * model.vectors * model.neurons * model.d_model
         + _ends(model)
         + _layer(model)
-        + 10 * 4.0 * min(BLOCK_VALUES, model.width * max(model.width, model.vocabulary))
+        + 10 * 4.0 * min(BLOCK_VALUES, model.d_mlp * max(model.d_mlp, model.vocabulary))
         + 3 * cosine_bytes(study, model),
         weights=2.0 * model.neurons * others * (model.d_model + 20),
         read=4.0 * (model.parameters + model.embeddings),
@@ -676,7 +678,7 @@ def _attention(study: Study) -> Job:
     """The model and its layers preprocessed, all neurons' directions and scores, what a pass keeps."""
     of, model = study.attention, study.models[0]
     item, batch = ITEM[of.dtype], max(of.batch_tokens, study.context)
-    streams = (model.layers + 1) * model.d_model + 2 * model.neurons + 12 * model.width
+    streams = (model.layers + 1) * model.d_model + 2 * model.neurons + 12 * model.d_mlp
     tokens = float(of.rows * study.context)
     projections = 10.0 * model.layers * model.d_model**2
     scores = 1.0 * model.neurons * model.layers * model.heads
@@ -705,7 +707,7 @@ def _intervene(study: Study) -> Job:
     forward = model.forward(study.context)
     prediction = 2.0 * model.vocabulary * (model.d_model + 20)
     followed = 1 + (len(of.named) or of.candidates)
-    streams = (model.layers + 2) * model.d_model + 2 * model.neurons + 12 * model.width
+    streams = (model.layers + 2) * model.d_model + 2 * model.neurons + 12 * model.d_mlp
     return Job(
         "intervene",
         # All output weights are compared in float64; a batch has five arrays of logits.
@@ -725,7 +727,7 @@ def _similarity(study: Study) -> Job:
     first, partners = study.models[0], study.models[1:]
     tokens = min(study.similarity_tokens, study.tokens)
     item, block = max(4.0, ITEM[study.precision]), _block_tokens(study)
-    largest = max(study.models, key=lambda model: model.width)
+    largest = max(study.models, key=lambda model: model.d_mlp)
     passes = sum(model.layers for model in partners) + 1
     # Of a dump only the layer is read; a model computes all of them.
     again = [m for m in partners for _ in range(2 * (m.layers if study.source == "model" else 1))]
@@ -733,14 +735,14 @@ def _similarity(study: Study) -> Job:
         "similarity",
         # A layer over all tokens and its order; sums; values of the reference, shifted, as 0 or 1 and in
         # float64; those of the layer and its nulls.
-        held=(item * largest.width + 8.0) * tokens
-        + 4 * 2 * product_bytes(first.neurons, largest.width)
+        held=(item * largest.d_mlp + 8.0) * tokens
+        + 4 * 2 * product_bytes(first.neurons, largest.d_mlp)
         + (4 * item + 16.0) * block * first.neurons
-        + 32.0 * item * block * largest.width
+        + 32.0 * item * block * largest.d_mlp
         + sum(_computed(study, model) for model in study.models)
         + OPENED * study.tokens * len(study.models),
         products=sum(8 * product_flops(tokens, first.neurons, model.neurons) for model in partners),
-        rotations=sum(2.0 * tokens * model.neurons * model.width for model in partners),
+        rotations=sum(2.0 * tokens * model.neurons * model.d_mlp for model in partners),
         host=DRAWN * tokens * sum(model.neurons for model in partners),
         **_read(study, tokens, *[first] * passes, *again),
     )
@@ -753,7 +755,7 @@ def _checkpoints(study: Study) -> Job:
     return Job(
         "checkpoints",
         held=3 * (stored_bytes(study, largest, tokens) + 2 * _block(study, largest) + _loaded(study, largest))
-        + 4 * 8.0 * largest.layers * largest.width**2
+        + 4 * 8.0 * largest.layers * largest.d_mlp**2
         + 2 * product_bytes(first.neurons, largest.neurons)
         + OPENED * study.tokens,
         forward=steps * sum(tokens * model.forward(study.context) for model in study.models),
@@ -825,7 +827,7 @@ def plan(study: Study, settings: Settings) -> dict[str, Any]:
     return {
         "study": study.model_dump(mode="json"),
         "hardware": {"name": settings.hardware, "what": hardware.what, "memory_gb": memory}
-        | settings.model_dump(mode="json", exclude={"layers", "width", "memory_gb", "hardware"}),
+        | settings.model_dump(mode="json", exclude={"layers", "d_mlp", "memory_gb", "hardware"}),
         "rules": rules,
         "total": total,
     }
@@ -839,7 +841,7 @@ def table(planned: dict[str, Any]) -> str:
     for model in study["models"]:
         gated = ", gated" if model["gated"] else ""
         lines.append(
-            f"  {model['name']}: {model['layers']} layers of {model['width']:,} neurons{gated}"
+            f"  {model['name']}: {model['layers']} layers of {model['d_mlp']:,} neurons{gated}"
             f" ({model['read_from']})"
         )
     lines.append(f"hardware {hardware['name']}: {hardware['what']}")
@@ -911,11 +913,11 @@ def model_size(name: str, config: Path) -> Model:
     try:
         values = json.loads(config.read_text(encoding="utf-8"))
         hidden = values["n_embd"] if "n_embd" in values else values["hidden_size"]
-        width = values.get("n_inner") if "n_embd" in values else values["intermediate_size"]
+        d_mlp = values.get("n_inner") if "n_embd" in values else values["intermediate_size"]
         return Model(
             name=name,
             layers=values["n_layer"] if "n_layer" in values else values["num_hidden_layers"],
-            width=width or 4 * hidden,
+            d_mlp=d_mlp or 4 * hidden,
             d_model=hidden,
             heads=values["n_head"] if "n_head" in values else values["num_attention_heads"],
             vocabulary=values["vocab_size"],

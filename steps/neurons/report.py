@@ -76,7 +76,7 @@ def metrics(excess: pd.DataFrame, clusters: pd.DataFrame, pairs: list[Pair], mod
 
     same = np.concatenate(
         [
-            (np.arange(pair.neurons[0]) // pair.width[0] == pair.row_top_index[:, 0] // pair.width[1])[
+            (np.arange(pair.neurons[0]) // pair.d_mlp[0] == pair.row_top_index[:, 0] // pair.d_mlp[1])[
                 pair.matched
             ]
             for pair in pairs
@@ -177,8 +177,8 @@ def model_table(models: dict[str, Path]) -> dict[str, Any]:
     rows = []
     for name, ledger in models.items():
         found = config(ledger)
-        width = getattr(found, "intermediate_size", None) or getattr(found, "n_inner", None)
-        width = width or 4 * found.hidden_size
+        d_mlp = getattr(found, "intermediate_size", None) or getattr(found, "n_inner", None)
+        d_mlp = d_mlp or 4 * found.hidden_size
         positions = "learned" if found.model_type == "gpt2" else "rotary"
         rotary = getattr(found, "rotary_pct", None) or (getattr(found, "rope_parameters", None) or {}).get(
             "partial_rotary_factor"
@@ -188,7 +188,7 @@ def model_table(models: dict[str, Path]) -> dict[str, Any]:
         rows.append(
             [
                 *(name, found.model_type, found.num_hidden_layers, found.num_attention_heads),
-                *(found.hidden_size, width, found.num_hidden_layers * width, found.vocab_size),
+                *(found.hidden_size, d_mlp, found.num_hidden_layers * d_mlp, found.vocab_size),
                 found.max_position_embeddings,
                 getattr(found, "hidden_act", None) or found.activation_function,
                 positions,

@@ -420,8 +420,12 @@ def language_model_resources(config: Config, step: str) -> dict[str, Any]:
     """
     chapter = config.language_models
     train, context = chapter.train, chapter.rows.context
-    parameters = 12 * train.layers * train.width**2 + (chapter.tokenizer.vocabulary + context) * train.width
-    batch = train.batch_rows * context * (40 * train.layers * train.width + 3 * chapter.tokenizer.vocabulary)
+    parameters = (
+        12 * train.layers * train.d_model**2 + (chapter.tokenizer.vocabulary + context) * train.d_model
+    )
+    batch = (
+        train.batch_rows * context * (40 * train.layers * train.d_model + 3 * chapter.tokenizer.vocabulary)
+    )
     sizes = [neuron_model(config, name) for name in chapter.names()] if chapter.models else []
     listed = max((size.parameters + size.embeddings for size in sizes), default=0.0)
     megabytes, work, threads, device = {

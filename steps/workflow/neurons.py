@@ -115,8 +115,8 @@ def neuron_model(config: Config, name: str) -> neurons_plan.Model:
         return neurons_plan.Model(
             name=name,
             layers=chapter.train.layers,
-            width=4 * chapter.train.width,
-            d_model=chapter.train.width,
+            d_mlp=4 * chapter.train.d_model,
+            d_model=chapter.train.d_model,
             heads=chapter.train.heads,
             vocabulary=chapter.tokenizer.vocabulary,
             read_from="language_models.train",
@@ -125,11 +125,11 @@ def neuron_model(config: Config, name: str) -> neurons_plan.Model:
     found = neurons_plan.local_configuration(source.path, source.hub, source.revision)
     if found is not None:
         return neurons_plan.model_size(name, found)
-    d_model = -(-planned.width // 4)
+    d_model = -(-planned.d_mlp // 4)
     return neurons_plan.Model(
         name=name,
         layers=planned.layers,
-        width=planned.width,
+        d_mlp=planned.d_mlp,
         d_model=d_model,
         heads=-(-d_model // 64),
         vocabulary=planned.vocabulary,
@@ -157,8 +157,8 @@ def require_sizes(config: Config) -> None:
             neurons_histograms.part_layers(model.layers, neurons.parts, 0)
             neurons_explain.slices(model.neurons, neurons.explain.neurons_at_once, neurons.parts, 0)
         if place == 0:
-            neurons_intervene.require_neurons(neurons.intervene.named, model.layers, model.width)
-            path_ablation.require_pairs(neurons.attention.named, model.layers, model.width, model.heads)
+            neurons_intervene.require_neurons(neurons.intervene.named, model.layers, model.d_mlp)
+            path_ablation.require_pairs(neurons.attention.named, model.layers, model.d_mlp, model.heads)
 
 
 def checkpointed_models(config: Config) -> list[str]:

@@ -41,7 +41,7 @@ def write_activations(
     ``up``, of the same shape, makes it a gated MLP; ``model`` is the fingerprint of the weights.
     """
     count, neurons = pre.shape
-    width = neurons // layers
+    d_mlp = neurons // layers
     dtype = pre.dtype.name
     keep = np.ones(count, bool) if keep is None else keep
     tokens = np.arange(count, dtype=np.int32) % 50 if tokens is None else tokens.astype(np.int32)
@@ -57,18 +57,18 @@ def write_activations(
     for kind, values in {"pre": pre, "up": up}.items():
         if values is None:
             continue
-        shape, block = (layers, count, width), (1, block_tokens, width)
+        shape, block = (layers, count, d_mlp), (1, block_tokens, d_mlp)
         array = ArrayWriter(ledger, kind, shape, block, dtype, codec, dims=("layer", "token", "neuron"))
         for layer in range(layers):
             for k in range(-(-count // block_tokens)):
-                part = values[k * block_tokens : (k + 1) * block_tokens, layer * width : (layer + 1) * width]
+                part = values[k * block_tokens : (k + 1) * block_tokens, layer * d_mlp : (layer + 1) * d_mlp]
                 array.write((layer, k, 0), part[None])
     ledger.finish(
         {
             "model": name,
             "source": "dump",
             "layers": layers,
-            "width": width,
+            "d_mlp": d_mlp,
             "context": context,
             "block_tokens": block_tokens,
             "dtype": dtype,

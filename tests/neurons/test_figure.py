@@ -81,7 +81,7 @@ def test_layer_matches_count_varying_neurons_only(planted: Study) -> None:
 def test_partners_of_another_depth_have_a_map_of_their_own(planted: Study, tmp_path: Path) -> None:
     """A partner of 3 layers of 32 neurons beside one of 2 layers of 48: neither is the other's shape."""
     b, c = load_pairs(planted.reference)
-    deeper = dataclasses.replace(c, width=(48, 32))
+    deeper = dataclasses.replace(c, d_mlp=(48, 32))
     shares = correlations.layer_matches([deeper, b])
     assert [share.shape for share in shares.values()] == [(2, 2), (2, 3)]
     np.testing.assert_array_equal(shares[2], correlations.layer_matches([b])[2])

@@ -447,10 +447,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = pd.DataFrame(
         {
             "model": "a",
-            "layer": number // source.width,
-            "neuron": number % source.width,
+            "layer": number // source.d_mlp,
+            "neuron": number % source.d_mlp,
             "activation_frequency": rng.random(len(number)),
-            "post_mean": model_table("a", source.width, moments)["post_mean"],
+            "post_mean": model_table("a", source.d_mlp, moments)["post_mean"],
             "universal": pd.array([False] * len(number), "boolean"),
             "privileged_basis": pd.array(universal, "boolean"),
             "excess_corr": rng.random(len(number)),

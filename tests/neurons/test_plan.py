@@ -27,9 +27,9 @@ from tests.neurons.planted import (
     write_tokenizer,
 )
 
-SMALL = {"layers": 12, "width": 3072, "d_model": 768, "heads": 12, "vocabulary": 50257}
-MEDIUM = {"layers": 24, "width": 4096, "d_model": 1024, "heads": 16, "vocabulary": 50257}
-TINY = {"layers": 2, "width": 64, "d_model": 16, "heads": 2, "vocabulary": VOCABULARY}
+SMALL = {"layers": 12, "d_mlp": 3072, "d_model": 768, "heads": 12, "vocabulary": 50257}
+MEDIUM = {"layers": 24, "d_mlp": 4096, "d_model": 1024, "heads": 16, "vocabulary": 50257}
+TINY = {"layers": 2, "d_mlp": 64, "d_model": 16, "heads": 2, "vocabulary": VOCABULARY}
 """Of :func:`write_model`."""
 
 
@@ -205,7 +205,7 @@ def size_of(folder: Path) -> int:
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_bytes_are_those_of_a_small_run(tmp_path: Path, dtype: str) -> None:
     """Within 2 %: dumps without compression, moments, product tiles, summaries."""
-    rows, width, layers = 400, 64, 2
+    rows, d_mlp, layers = 400, 64, 2
     tokenizer, packed = write_tokenizer(tmp_path / "tokenizer"), write_rows(tmp_path / "rows", rows)
     settings = dump.Settings.model_validate(
         {"tokens": rows * CONTEXT, "block_tokens": 100 * CONTEXT, "codec": "none", "dtype": dtype}
@@ -216,7 +216,7 @@ def test_bytes_are_those_of_a_small_run(tmp_path: Path, dtype: str) -> None:
         ledgers.append(tmp_path / name / "ledger.json")
         dump.main(model, tokenizer, packed, name, settings, Output(ledgers[-1]))
     of = study(
-        TINY | {"layers": layers, "width": width},
+        TINY | {"layers": layers, "d_mlp": d_mlp},
         tokens=rows * CONTEXT,
         tiles=2,
         ranges=2,
@@ -252,8 +252,8 @@ def test_files_of_weights_are_those_of_a_small_run(tmp_path: Path) -> None:
 
 def test_explaining_holds_its_sums(tmp_path: Path) -> None:
     """What the sums of so many more neurons really take, and the ranking of tokens beside them."""
-    vocabulary, width, tokens = 20_000, 48, 256
-    pre = np.random.default_rng(0).standard_normal((tokens, width)).astype("float16")
+    vocabulary, d_mlp, tokens = 20_000, 48, 256
+    pre = np.random.default_rng(0).standard_normal((tokens, d_mlp)).astype("float16")
     ids = np.random.default_rng(1).integers(0, vocabulary, tokens)
     source = Activations(write_activations(tmp_path, pre, layers=1, tokens=ids))
     own = by_token(ids, Features(["odd"], ["number"], np.arange(vocabulary)[:, None] % 2 == 1))
@@ -263,12 +263,12 @@ def test_explaining_holds_its_sums(tmp_path: Path) -> None:
     def held(count: int) -> tuple[int, float]:
         sums = first_pass_library.first_pass(first_pass_library.SplitReader(split, slice(0, count)), found)
         arrays = [*sums.tables, sums.held_table, sums.maxima]
-        shape = {"layers": 1, "width": width, "d_model": 12, "heads": 1, "vocabulary": vocabulary}
+        shape = {"layers": 1, "d_mlp": d_mlp, "d_model": 12, "heads": 1, "vocabulary": vocabulary}
         of = study(shape, tokens=tokens, block_tokens=64, context=16, explain={"neurons_at_once": count})
         return sum(array.nbytes for array in arrays), plan.jobs(of, "explain")[0].held
 
-    (few, asked_for_few), (all_of_them, asked) = held(width // 2), held(width)
-    assert all_of_them - few == pytest.approx(28 * vocabulary * width / 2, rel=0.001)
+    (few, asked_for_few), (all_of_them, asked) = held(d_mlp // 2), held(d_mlp)
+    assert all_of_them - few == pytest.approx(28 * vocabulary * d_mlp / 2, rel=0.001)
     assert all_of_them - few < asked - asked_for_few < 2.5 * (all_of_them - few)
 
 
@@ -312,7 +312,7 @@ def test_parts_of_models_share_the_work(source: str) -> None:
 
 def test_comparing_all_neurons_of_a_large_model_is_most_of_its_weights() -> None:
     """Pythia 6.9b: each pair of neurons once for three cosines, two vectors of float32 per neuron."""
-    large = {"layers": 32, "width": 16384, "d_model": 4096, "heads": 32, "vocabulary": 50432}
+    large = {"layers": 32, "d_mlp": 16384, "d_model": 4096, "heads": 32, "vocabulary": 50432}
     with_it, without = (
         plan.jobs(
             study(large, models=1, weights={"redundancy": redundancy, "composition": False}), "weights"
@@ -326,16 +326,16 @@ def test_comparing_all_neurons_of_a_large_model_is_most_of_its_weights() -> None
 
 
 def test_similarity_holds_a_layer_and_its_sums(tmp_path: Path) -> None:
-    tokens, width, layers = 512, 40, 2
+    tokens, d_mlp, layers = 512, 40, 2
     ledgers = []
     for seed, name in enumerate("ab"):
-        pre = np.random.default_rng(seed).standard_normal((tokens, layers * width)).astype("float16")
+        pre = np.random.default_rng(seed).standard_normal((tokens, layers * d_mlp)).astype("float16")
         ledgers.append(write_activations(tmp_path / name, pre, name=name))
     settings = similarity.Settings()
     reference = similarity.BlockReader(Activations(ledgers[0]), settings)
     sums = similarity.layer_sums(reference, Activations(ledgers[1]), 0, settings).values()
     measured = sum(each.product.nbytes + each.both.nbytes for each in sums)
-    shape = {"layers": layers, "width": width, "d_model": 10, "heads": 1, "vocabulary": 50}
+    shape = {"layers": layers, "d_mlp": d_mlp, "d_model": 10, "heads": 1, "vocabulary": 50}
 
     def asked(**changes: Any) -> float:
         return plan.jobs(study(shape, **{"tokens": tokens, "block_tokens": 64, **changes}), "similarity")[
@@ -344,7 +344,7 @@ def test_similarity_holds_a_layer_and_its_sums(tmp_path: Path) -> None:
 
     # The rest is a block and the tokens.
     assert measured < asked(similarity_tokens=1, block_tokens=1) < 1.5 * measured
-    layer = 4 * width * tokens
+    layer = 4 * d_mlp * tokens
     assert layer < asked(similarity_tokens=tokens) - asked(similarity_tokens=1) < 1.1 * layer
 
 
@@ -405,7 +405,7 @@ def test_sizes_are_read_from_config_json(tmp_path: Path, config: dict[str, Any],
     heads = "n_head" if "n_embd" in config else "num_attention_heads"
     path.write_text(json.dumps({**config, heads: 3, "vocab_size": 77}))
     model = plan.model_size("x", path)
-    assert (model.layers, model.width, model.d_model, model.gated) == expected
+    assert (model.layers, model.d_mlp, model.d_model, model.gated) == expected
     assert (model.heads, model.vocabulary) == (3, 77)
     assert model.read_from == str(path)
 

@@ -208,7 +208,7 @@ def test_presets_hold_the_papers_settings(study: str) -> None:
     neurons = config.neurons
     assert neurons.study == study
     assert OWN[study] == {
-        "plan": (neurons.plan.layers, neurons.plan.width, neurons.plan.vocabulary),
+        "plan": (neurons.plan.layers, neurons.plan.d_mlp, neurons.plan.vocabulary),
         "tiles": neurons.tiles,
         "at_once": neurons.explain.neurons_at_once,
         "entropy_query": neurons.roles.entropy_query,
@@ -218,10 +218,10 @@ def test_presets_hold_the_papers_settings(study: str) -> None:
         "excluded": neurons.intervene.exclude_tokens,
         "block_tokens": neurons.dump.block_tokens,
     }
-    layers, width, _ = OWN[study]["plan"]
+    layers, d_mlp, _ = OWN[study]["plan"]
     for layer, neuron, *head in [*neurons.intervene.named, *neurons.attention.named]:
         assert layer < layers
-        assert neuron < width
+        assert neuron < d_mlp
         assert not head or layer < head[0] < layers
 
 
@@ -267,7 +267,7 @@ def test_larger_models_from_weights_alone() -> None:
             r"seeds.0: found 9+, expected: .* less than 9223372036854775808",
         ),
         ("neurons.plan.layers", 10**400, "neurons.plan.layers: found 1000.*, expected: "),
-        ("neurons.plan.width", 10**400, "neurons.plan.width: found 1000.*, expected: "),
+        ("neurons.plan.d_mlp", 10**400, "neurons.plan.d_mlp: found 1000.*, expected: "),
         ("neurons.plan.vocabulary", 10**400, "neurons.plan.vocabulary: found 1000.*, expected: "),
         ("neurons.plan.devices", 10**400, "neurons.plan.devices: found 1000.*, expected: "),
         (
@@ -291,6 +291,8 @@ def test_larger_models_from_weights_alone() -> None:
             "gpu",
             "^configuration: neurons.dump.device: found 'gpu', expected: cpu, cuda,",
         ),
+        ("language_models.train.width", 64, "language_models.train.width: renamed, now d_model"),
+        ("neurons.plan.width", 3072, "neurons.plan.width: renamed, now d_mlp"),
         ("language_models.train.checkpoints", 10**9, "language_models.train.checkpoints: found 1000000000"),
     ],
 )
@@ -436,7 +438,7 @@ def test_more_parts_than_a_model_has_are_refused_before_anything_runs(
     at_once: int | None, parts: int, most: str | None
 ) -> None:
     values = default()
-    values["language_models"]["train"] |= {"layers": 2, "width": 16, "heads": 2}
+    values["language_models"]["train"] |= {"layers": 2, "d_model": 16, "heads": 2}
     values["neurons"]["parts"] = parts
     values["neurons"]["explain"]["neurons_at_once"] = at_once
     config = workflow.configure(values)
@@ -473,7 +475,7 @@ def test_what_models_and_rows_do_not_have_is_refused_before_anything_runs(
     changes: dict[str, Any], message: str
 ) -> None:
     values = default()
-    values["language_models"]["train"] |= {"layers": 2, "width": 16, "heads": 2}
+    values["language_models"]["train"] |= {"layers": 2, "d_model": 16, "heads": 2}
     values["language_models"]["rows"]["context"] = 32
     merge(values["neurons"], {"intervene": {"named": [[1, 63]]}, "attention": {"named": [[0, 63, 1, 1]]}})
     workflow.require_sizes(workflow.configure(values))

@@ -102,7 +102,7 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "neurons": {
             "ranges": 2,
             "parts": 2,
-            "plan": {"width": 64, "layers": 2},
+            "plan": {"d_mlp": 64, "layers": 2},
             "dump": {"tokens": 8_192, "block_tokens": 1024},
             "correlate": {"draws": 19},
             "clusters": {"bootstraps": 5},

@@ -80,7 +80,7 @@ PILOT_PLACES = 8
 
 
 Stored = tuple["np.ndarray", ...]
-"""Pre-activations ``[tokens, width]``; in gated MLPs also what the activated gate is multiplied by."""
+"""Pre-activations ``[tokens, d_mlp]``; in gated MLPs also what the activated gate is multiplied by."""
 
 
 LANES = 64
@@ -109,8 +109,8 @@ class Activations:
     Attributes:
         name: the model's name in the study.
         layers: number of MLP layers.
-        width: neurons per layer (d_mlp).
-        neurons: ``layers * width``; neuron ``n`` is number ``n % width`` of layer ``n // width``.
+        d_mlp: neurons per layer (d_mlp).
+        neurons: ``layers * d_mlp``; neuron ``n`` is number ``n % d_mlp`` of layer ``n // d_mlp``.
         context: tokens per row, the first being BOS.
         tokens: ``int32 [rows * context]``, the token ids.
         keep: ``bool [rows * context]``, false where the token is excluded from correlations.
@@ -130,8 +130,8 @@ class Activations:
         facts = self.store.attributes
         self.name: str = facts["model"]
         self.layers: int = facts["layers"]
-        self.width: int = facts["width"]
-        self.neurons = self.layers * self.width
+        self.d_mlp: int = facts["d_mlp"]
+        self.neurons = self.layers * self.d_mlp
         self.context: int = facts["context"]
         self.block_tokens: int = facts["block_tokens"]
         self.dtype: str = facts["dtype"]
@@ -189,7 +189,7 @@ class Activations:
         return tuple(np.concatenate(values) for values in zip(*parts, strict=True))
 
     def pre(self, layer: int, tokens: slice) -> np.ndarray:
-        """Stored pre-activations ``[tokens, width]`` of one layer, within one block."""
+        """Stored pre-activations ``[tokens, d_mlp]`` of one layer, within one block."""
         return self.stored(layer, tokens)[0]
 
     @property
@@ -252,7 +252,7 @@ class Activations:
     def _compute(self, block: int, layer: int) -> list[torch.Tensor]:
         """What is kept of the first ``depth`` layers, up to ``layer`` at least, in a block.
 
-        ``[layers, tokens, width]`` each, on the model's device.
+        ``[layers, tokens, d_mlp]`` each, on the model's device.
         """
         if self._computed is not None and self._computed[0] == block and layer < len(self._computed[1][0]):
             return self._computed[1]
@@ -371,11 +371,11 @@ class PostActivations:
 
     def _layers(self) -> Iterator[tuple[int, slice, slice]]:
         """Each layer with the neurons of it that are read, and the columns of the result they fill."""
-        width = self.source.width
-        for layer in range(self.neurons.start // width, (self.neurons.stop - 1) // width + 1):
-            start = max(self.neurons.start, layer * width)
-            stop = min(self.neurons.stop, (layer + 1) * width)
-            inside = slice(start - layer * width, stop - layer * width)
+        d_mlp = self.source.d_mlp
+        for layer in range(self.neurons.start // d_mlp, (self.neurons.stop - 1) // d_mlp + 1):
+            start = max(self.neurons.start, layer * d_mlp)
+            stop = min(self.neurons.stop, (layer + 1) * d_mlp)
+            inside = slice(start - layer * d_mlp, stop - layer * d_mlp)
             yield layer, inside, slice(start - self.neurons.start, stop - self.neurons.start)
 
     def activate(self, pre: np.ndarray, up: np.ndarray | None = None) -> np.ndarray:

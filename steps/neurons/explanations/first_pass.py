@@ -56,7 +56,7 @@ class SplitReader:
         self.split = split
         self.context = split.source.context
         self.count = neurons.stop - neurons.start
-        split.source.depth = (neurons.stop - 1) // split.source.width + 1
+        split.source.depth = (neurons.stop - 1) // split.source.d_mlp + 1
         self.post = PostActivations(split.source, "float32", neurons, device=device)
         self.device = self.post.device
 

@@ -25,8 +25,8 @@ Explanations = tuple["pd.DataFrame", "pd.DataFrame", dict[str, "np.ndarray"]]
 def with_place(table: pd.DataFrame, source: Activations) -> pd.DataFrame:
     number = table.pop("number")
     table.insert(0, "model", source.name)
-    table.insert(1, "layer", (number // source.width).astype("int32"))
-    table.insert(2, "neuron", (number % source.width).astype("int32"))
+    table.insert(1, "layer", (number // source.d_mlp).astype("int32"))
+    table.insert(2, "neuron", (number % source.d_mlp).astype("int32"))
     return table
 
 

@@ -26,10 +26,10 @@ def layer_matches(pairs: list[Pair]) -> dict[int, np.ndarray]:
 
     shares: dict[int, list[np.ndarray]] = {}
     for pair in pairs:
-        here = np.arange(pair.neurons[0]) // pair.width[0]
-        there = pair.row_top_index[:, 0] // pair.width[1]
+        here = np.arange(pair.neurons[0]) // pair.d_mlp[0]
+        there = pair.row_top_index[:, 0] // pair.d_mlp[1]
         matched = pair.matched
-        counts = np.zeros((pair.neurons[0] // pair.width[0], pair.neurons[1] // pair.width[1]))
+        counts = np.zeros((pair.neurons[0] // pair.d_mlp[0], pair.neurons[1] // pair.d_mlp[1]))
         np.add.at(counts, (here[matched], there[matched]), 1)
         shares.setdefault(counts.shape[1], []).append(counts / np.maximum(1, counts.sum(1, keepdims=True)))
     return {layers: np.mean(shares[layers], axis=0) for layers in sorted(shares)}

@@ -68,7 +68,7 @@ def neuron_keys(sources: dict[str, Activations]) -> pd.DataFrame:
     for name, source in sources.items():
         number = np.arange(source.neurons)
         parts.append(
-            pd.DataFrame({"model": name, "layer": number // source.width, "neuron": number % source.width})
+            pd.DataFrame({"model": name, "layer": number // source.d_mlp, "neuron": number % source.d_mlp})
         )
     return pd.concat(parts, ignore_index=True)
 
