@@ -92,7 +92,7 @@ class Block:
     attention_norm: nn.Module
     attention: nn.Module
     heads_out: nn.Module
-    """Takes all heads' results side by side, ``[batch, tokens, heads * head_size]``."""
+    """Takes all heads' results side by side, ``[batch, tokens, heads * d_head]``."""
     mlp_norm: nn.Module
     mlp: nn.Module
     """Returns what the MLP adds to the residual stream."""
@@ -119,7 +119,7 @@ class Architecture:
     heads: int
     key_value_heads: int
     """Fewer than ``heads`` where groups of heads share keys and values."""
-    head_size: int
+    d_head: int
     activation: str
     """Name of the MLPs' activation function, as in transformers."""
     norm: Literal["layer", "rms"]
@@ -161,7 +161,7 @@ def _gpt2(model: Any) -> Architecture:
         d_mlp=config.n_inner or 4 * config.n_embd,
         heads=config.n_head,
         key_value_heads=config.n_head,
-        head_size=config.n_embd // config.n_head,
+        d_head=config.n_embd // config.n_head,
         activation=config.activation_function,
         norm="layer",
         parallel=False,
@@ -195,7 +195,7 @@ def _gpt_neox(model: Any) -> Architecture:
         d_mlp=config.intermediate_size,
         heads=config.num_attention_heads,
         key_value_heads=config.num_attention_heads,
-        head_size=config.hidden_size // config.num_attention_heads,
+        d_head=config.hidden_size // config.num_attention_heads,
         activation=config.hidden_act,
         norm="layer",
         parallel=bool(config.use_parallel_residual),
@@ -230,7 +230,7 @@ def _llama(model: Any) -> Architecture:
         d_mlp=config.intermediate_size,
         heads=config.num_attention_heads,
         key_value_heads=config.num_key_value_heads,
-        head_size=size,
+        d_head=size,
         activation=config.hidden_act,
         norm="rms",
         parallel=False,

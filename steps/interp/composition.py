@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 def triangle(right: torch.Tensor) -> torch.Tensor:
     """What stands in for ``right`` where only the norm of a product with it counts.
 
-    ``x @ right`` and ``x @ triangle(right)`` have the same norm, but the latter has head_size columns.
+    ``x @ right`` and ``x @ triangle(right)`` have the same norm, but the latter has d_head columns.
 
     Args:
-        right: ``[heads, head_size, d_model]``.
+        right: ``[heads, d_head, d_model]``.
 
     Returns:
-        ``[heads, head_size, head_size]``.
+        ``[heads, d_head, d_head]``.
     """
     import torch
 
@@ -32,7 +32,7 @@ def triangle(right: torch.Tensor) -> torch.Tensor:
 
 
 def factors(layer: Layer) -> dict[str, torch.Tensor]:
-    """For each kind ``[heads, d_model, head_size]``; a neuron's composition is the norm of its product."""
+    """For each kind ``[heads, d_model, d_head]``; a neuron's composition is the norm of its product."""
     pairs = {
         "k": (layer.w_k, layer.w_q.transpose(-1, -2)),
         "q": (layer.w_q, layer.w_k.transpose(-1, -2)),

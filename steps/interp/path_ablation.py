@@ -120,7 +120,7 @@ def ablate(
         head: which of them.
         residual: ``[destinations, d_model]``, before the layer.
         position: of the destinations, ``int64 [destinations]``.
-        keys: ``[destinations, context, head_size]``, those of each destination's row.
+        keys: ``[destinations, context, d_head]``, those of each destination's row.
         values: the same shape, without their constant part.
         written: ``[neurons, destinations, d_model]``, what is taken out; one set for each neuron.
         turn: cosines and sines at the destinations ``[destinations, turned]``, or None.

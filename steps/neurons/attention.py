@@ -4,7 +4,7 @@ Reads the reference model and the tokens of its activations. A head that attends
 nothing, so a neuron of an earlier layer that turns its queries to the key of BOS turns it off.
 
 * Each head's output where it attends to one token only, at BOS against other tokens.
-* Heuristic score of all neurons and heads of later layers, ``w_out^T W_Q^T k_BOS / sqrt(head_size)``, with
+* Heuristic score of all neurons and heads of later layers, ``w_out^T W_Q^T k_BOS / sqrt(d_head)``, with
   ``w_out`` of unit norm and ``k_BOS`` the head's key at position 0 of an input of BOS only, bias included;
   beside it what random directions of unit norm get. The layer's factor of GPT-2 with
   ``scale_attn_by_inverse_layer_idx`` is not in the score and stands in a column of its own. Heads with

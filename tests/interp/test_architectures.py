@@ -230,7 +230,7 @@ def test_the_parts_are_where_they_are_said_to_be(shape: str) -> None:
             value = value * seen[block.up][1]
         torch.testing.assert_close(seen[block.down][0], value)
         assert seen[block.down][0].shape == (3, 16, parts.d_mlp)
-        assert seen[block.heads_out][0].shape == (3, 16, parts.heads * parts.head_size)
+        assert seen[block.heads_out][0].shape == (3, 16, parts.heads * parts.d_head)
     assert torch.equal(seen[parts.final_norm][0], seen[parts.blocks[-1].module][1])
 
 

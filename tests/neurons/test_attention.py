@@ -138,7 +138,7 @@ def test_path_ablation_changes_one_query_of_the_model(shape: str, config: dict[s
         points = path_ablation(forward, layers, [pair, other], rows, where, 2 * CONTEXT)[pair]
         clean = forward.run(rows, {0})
         block, parts = forward.parts.blocks[2], forward.parts
-        size = parts.head_size
+        size = parts.d_head
         inside: list[torch.Tensor] = []
         block.heads_out.register_forward_pre_hook(lambda module, inputs: inside.append(inputs[0]))
 
