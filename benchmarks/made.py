@@ -70,7 +70,7 @@ def activations(
             "source": "dump",
             "layers": layers,
             "d_mlp": d_mlp,
-            "context": context,
+            "n_ctx": context,
             "block_tokens": block_rows * context,
             "dtype": "float16",
             "compute_dtype": "float32",
@@ -96,7 +96,7 @@ def computed_activations(
     weights = Ledger(folder / "model" / "ledger.json", "language_model", {"seed": seed})
     save(model(**shape, seed=seed), weights)
     weights.finish({})
-    made = rows(tokens, shape["context"])
+    made = rows(tokens, shape["n_ctx"])
     fingerprint = loading.weights_fingerprint(Folder(folder / "model" / "ledger.json", "language_model"))
     made_from = {"model": fingerprint, "tokens": tokens, "exclude": [0]}
     ledger = Ledger(folder / "activations" / "ledger.json", "activations", made_from)
@@ -109,7 +109,7 @@ def computed_activations(
             "source": "model",
             "layers": shape["layers"],
             "d_mlp": 4 * shape["d_model"],
-            "context": shape["context"],
+            "n_ctx": shape["n_ctx"],
             "block_tokens": block_tokens,
             "dtype": "float16",
             "compute_dtype": "bfloat16",
@@ -132,13 +132,13 @@ def write_moments(ledger: Path) -> Path:
     return out
 
 
-def model(layers: int, d_model: int, heads: int, context: int, seed: int = 0) -> GPT2LMHeadModel:
+def model(layers: int, d_model: int, heads: int, n_ctx: int, seed: int = 0) -> GPT2LMHeadModel:
     """A GPT-2 with random weights, ready for evaluation."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(seed)
-    shape = {"n_layer": layers, "n_embd": d_model, "n_head": heads, "n_positions": context}
+    shape = {"n_layer": layers, "n_embd": d_model, "n_head": heads, "n_positions": n_ctx}
     config = GPT2Config(vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0, **shape)
     config._attn_implementation = "sdpa"
     return GPT2LMHeadModel(config).eval()

@@ -230,7 +230,7 @@ def main(
     source = Activations(activations)
     forward = open_model(model, source, settings.device, settings.dtype)
     rows = first_rows(source, settings.rows)
-    parts, context = forward.facts, source.context
+    parts, context = forward.facts, source.n_ctx
     require_pairs(settings.named, parts.layers, parts.d_mlp, parts.heads)
     low, high = between(settings.positions, context)
     with torch.inference_mode():

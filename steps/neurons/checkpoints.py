@@ -128,14 +128,14 @@ class InMemory(Activations):
         self.name = model.parent.name
         self.layers, self.d_mlp = computed.layers, computed.d_mlp
         self.neurons = self.layers * self.d_mlp
-        self.context, self.block_tokens, self.dtype = like.context, like.block_tokens, like.dtype
+        self.n_ctx, self.block_tokens, self.dtype = like.n_ctx, like.block_tokens, like.dtype
         self.activation = computed.activation
-        rows = -(-min(tokens, len(like.tokens)) // like.context)
-        self.tokens = like.tokens[: rows * like.context]
-        self.keep = like.keep[: rows * like.context]
+        rows = -(-min(tokens, len(like.tokens)) // like.n_ctx)
+        self.tokens = like.tokens[: rows * like.n_ctx]
+        self.keep = like.keep[: rows * like.n_ctx]
         self.blocks = -(-len(self.tokens) // self.block_tokens)
         self.gated = len(computed.names) > 1
-        self._kept = [part.cpu().numpy() for part in computed(self.tokens.reshape(rows, like.context))]
+        self._kept = [part.cpu().numpy() for part in computed(self.tokens.reshape(rows, like.n_ctx))]
 
     def pieces(self, layer: int, block: int, start: int = 0) -> Iterator[tuple[slice, Stored]]:
         """A block's tokens as one part, with what is kept of one layer's neurons there."""

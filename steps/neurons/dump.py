@@ -121,7 +121,7 @@ def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings
     for path, folder in ((rows, packed), (model, weights)):
         if folder.attributes.get("tokenizer") != wanted_tokenizer:
             raise UserError(f"{path}: of another tokenizer than {tokenizer}; delete it and build it again")
-    context = packed.attributes["context"]
+    context = packed.attributes["n_ctx"]
     available = read_array(packed, settings.split)
     wanted = -(-settings.tokens // context)
     if len(available) < wanted:
@@ -155,7 +155,7 @@ def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings
     if longest < context:
         raise UserError(
             f"{rows}: rows of {context} tokens, expected at most {longest}, which {model} can read;"
-            " lower language_models.rows.context"
+            " lower language_models.rows.n_ctx"
         )
     block_rows = min(max(1, settings.block_tokens // context), len(chosen))
     if settings.source == "dump":
@@ -172,7 +172,7 @@ def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings
             "source": settings.source,
             "layers": source.layers,
             "d_mlp": source.d_mlp,
-            "context": context,
+            "n_ctx": context,
             "block_tokens": block_rows * context,
             "dtype": settings.dtype,
             "compute_dtype": settings.compute_dtype,

@@ -116,12 +116,12 @@ def strengths(source: Activations, number: np.ndarray, token: np.ndarray, around
     import numpy as np
 
     places = token[:, None] + np.arange(-around, around + 1)
-    inside = places // source.context == token[:, None] // source.context
+    inside = places // source.n_ctx == token[:, None] // source.n_ctx
     names = ("pre", "up") if source.gated else ("pre",)
     kept = [np.zeros(places.shape, np.float32) for _ in names]
     layer = number // source.d_mlp
     # Of a store a block is read at once; what a model computes is no more than the rows that are shown.
-    step = source.block_tokens if source.stored_here else source.context
+    step = source.block_tokens if source.stored_here else source.n_ctx
     part = token // step
     for k in progress(np.unique(part), len(np.unique(part)), f"{source.name}: places of examples"):
         whole = slice(int(k) * step, min((int(k) + 1) * step, len(source.tokens)))
@@ -151,7 +151,7 @@ def example_lists(
         source = sources[str(name)]
         number = (part["layer"] * source.d_mlp + part["neuron"]).to_numpy(np.int64)
         token = part["token_index"].to_numpy(np.int64)
-        around = min(settings.context, source.context)  # what lies beyond the row takes memory only
+        around = min(settings.context, source.n_ctx)  # what lies beyond the row takes memory only
         levels = strengths(source, number, token, around)
         for place, value, where, digits in zip(part["place"], part["value"], token, levels, strict=True):
             inside = np.flatnonzero(digits >= 0)

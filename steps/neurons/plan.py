@@ -168,7 +168,7 @@ class Study(BaseSettings):
     ranges: int
     parts: int = Field(1, description="of each model, for histograms and explanations")
     tokens: int
-    context: int
+    n_ctx: int
     block_tokens: int
     source: Literal["dump", "model"]
     dtype: str = Field(description="of kept pre-activations")
@@ -299,7 +299,7 @@ def rotation_flops(draws: float, rows: float, partner: Model) -> float:
 
 def profile_bytes(study: Study, model: Model) -> float:
     """Of a model's arrays in the file of ``neurons.explain``."""
-    return (8.0 * study.context + 4.0 * HISTOGRAM_BINS) * model.neurons
+    return (8.0 * study.n_ctx + 4.0 * HISTOGRAM_BINS) * model.neurons
 
 
 def composition_bytes(model: Model) -> float:
@@ -381,7 +381,7 @@ def _read(study: Study, tokens: float, *models: Model) -> dict[str, float]:
     """What reading ``tokens`` of models costs: bytes, or forward passes."""
     if study.source == "dump":
         return {"read": sum(stored_bytes(study, model, tokens) for model in models)}
-    return {"forward": sum(tokens * model.forward(study.context) for model in models)}
+    return {"forward": sum(tokens * model.forward(study.n_ctx) for model in models)}
 
 
 def _ends(model: Model) -> float:
@@ -399,7 +399,7 @@ def _dump(study: Study, model: Model) -> Job:
     return Job(
         "dump",
         held=kept * (3 * _block(study, model) + _loaded(study, model)) + 2 * OPENED * study.tokens,
-        forward=study.tokens * model.forward(study.context) if kept else 0.0,
+        forward=study.tokens * model.forward(study.n_ctx) if kept else 0.0,
         written=5.0 * study.tokens + (stored_bytes(study, model, study.tokens) if kept else 0.0),
     )
 
@@ -546,13 +546,13 @@ def _tables(study: Study, rule: str) -> Job:
         job.held += sum(profile_bytes(study, model) for model in study.models)
     if rule == "page":  # the rows of its examples (of a store, their blocks); tokens that neurons promote
         job.held += 2 * TOP_TOKEN * study.weights.effects * neurons
-        each, left = (study.block_tokens if study.source == "dump" else study.context), study.page_neurons
+        each, left = (study.block_tokens if study.source == "dump" else study.n_ctx), study.page_neurons
         for model in study.models:  # the neurons of the reference come first
             shown = min(left, model.neurons)
             _add(job, _read(study, min(study.tokens, shown * study.page_examples * each), model))
             left -= shown
     if rule == "report":  # the rows of its snippets
-        _add(job, _read(study, study.snippets * study.context, *study.models))
+        _add(job, _read(study, study.snippets * study.n_ctx, *study.models))
     if rule in ("page", "report") and study.source == "model":
         job.held += sum(_loaded(study, model) for model in study.models)
     return job
@@ -578,7 +578,7 @@ def _explain(study: Study, models: list[Model], part: int = 0) -> Job:
         count = min(of.neurons_at_once or model.neurons, model.neurons)
         held.append(
             (28.0 + 32.0) * model.vocabulary * count
-            + (40.0 * _block_tokens(study) + 64.0 * study.context + 48.0 * MANY_FEATURES) * count
+            + (40.0 * _block_tokens(study) + 64.0 * study.n_ctx + 48.0 * MANY_FEATURES) * count
             + 12.0 * model.vocabulary * MANY_FEATURES
         )
         runs = math.ceil(model.neurons / count)
@@ -677,18 +677,18 @@ def _logit_histograms(study: Study) -> Job:
 def _attention(study: Study) -> Job:
     """The model and its layers preprocessed, all neurons' directions and scores, what a pass keeps."""
     of, model = study.attention, study.models[0]
-    item, batch = ITEM[of.dtype], max(of.batch_tokens, study.context)
+    item, batch = ITEM[of.dtype], max(of.batch_tokens, study.n_ctx)
     streams = (model.layers + 1) * model.d_model + 2 * model.neurons + 12 * model.d_mlp
-    tokens = float(of.rows * study.context)
+    tokens = float(of.rows * study.n_ctx)
     projections = 10.0 * model.layers * model.d_model**2
     scores = 1.0 * model.neurons * model.layers * model.heads
     return Job(
         "attention",
         held=item * (2.0 * model.parameters + 2 * model.embeddings + model.neurons * model.d_model)
-        + item * batch * (streams + 3.0 * model.heads * study.context)
+        + item * batch * (streams + 3.0 * model.heads * study.n_ctx)
         + 8 * scores
         + OPENED * study.tokens,
-        forward=2 * tokens * (model.forward(study.context) + projections) + scores * model.d_model,
+        forward=2 * tokens * (model.forward(study.n_ctx) + projections) + scores * model.d_model,
     )
 
 
@@ -698,13 +698,13 @@ def _intervene(study: Study) -> Job:
     Entropy neurons, what is opposite to them and controls are in the last two layers, others anywhere.
     """
     of, model = study.intervene, study.models[0]
-    item, batch = ITEM[of.dtype], max(of.batch_tokens, study.context)
-    tokens = float(of.rows * study.context)
+    item, batch = ITEM[of.dtype], max(of.batch_tokens, study.n_ctx)
+    tokens = float(of.rows * study.n_ctx)
     whole = len(of.values) + len(of.clamps) + 3
     named = len(of.named) * whole
     late = (1 if of.named else of.candidates + 1) * whole + of.controls * (len(of.values) + 2)
     anywhere = named + 2 * of.ablated
-    forward = model.forward(study.context)
+    forward = model.forward(study.n_ctx)
     prediction = 2.0 * model.vocabulary * (model.d_model + 20)
     followed = 1 + (len(of.named) or of.candidates)
     streams = (model.layers + 2) * model.d_model + 2 * model.neurons + 12 * model.d_mlp
@@ -758,7 +758,7 @@ def _checkpoints(study: Study) -> Job:
         + 4 * 8.0 * largest.layers * largest.d_mlp**2
         + 2 * product_bytes(first.neurons, largest.neurons)
         + OPENED * study.tokens,
-        forward=steps * sum(tokens * model.forward(study.context) for model in study.models),
+        forward=steps * sum(tokens * model.forward(study.n_ctx) for model in study.models),
         within=steps * sum(within_flops(tokens, model) for model in study.models),
         products=steps * sum(product_flops(tokens, first.neurons, model.neurons) for model in study.models),
         rotations=steps

@@ -108,8 +108,8 @@ def snippet(
     source: Activations, layer: int, neuron: int, token: int, around: int, texts: dict[int, str]
 ) -> list[list[Any]]:
     """Tokens around ``token`` in its row, each with the neuron's post-activation there over the largest."""
-    row = token // source.context * source.context
-    span = slice(max(row, token - around), min(row + source.context, token + around + 1))
+    row = token // source.n_ctx * source.n_ctx
+    span = slice(max(row, token - around), min(row + source.n_ctx, token + around + 1))
     post = post_activations(source.activation, *source.excerpt(layer, span))[:, neuron]
     strength = (post / max(float(post.max()), 1e-12)).clip(0, 1)
     return [
@@ -201,7 +201,7 @@ def model_table(models: dict[str, Path]) -> dict[str, Any]:
         "caption": "The models that are compared, the reference first, as their configurations say.",
         "columns": [
             *("model", "family", "layers", "heads", "d_model", "d_mlp", "neurons", "vocabulary"),
-            *("context", "activation", "positions", "tied embeddings", "precision"),
+            *("n_ctx", "activation", "positions", "tied embeddings", "precision"),
         ],
         "rows": rows,
     }

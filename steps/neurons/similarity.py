@@ -106,7 +106,7 @@ class BlockReader:
         self.shift = self.pilot.to(getattr(torch, settings.arithmetic))
         self.threshold = settings.threshold
         limit = settings.tokens or len(source.tokens)
-        self.tokens = min(len(source.tokens), -(-limit // source.context) * source.context)
+        self.tokens = min(len(source.tokens), -(-limit // source.n_ctx) * source.n_ctx)
         self.blocks = -(-self.tokens // source.block_tokens)
         self.kept = int(source.keep[: self.tokens].sum())
 

@@ -188,7 +188,7 @@ def main(
         own = Moments(moments[place * ranges : (place + 1) * ranges], source)
         columns = [model_table(source.name, source.d_mlp, own), histogram_table(counted, source.name)]
         tables.append(pd.concat(columns, axis=1))
-        tops.append(model_examples(source.name, source.d_mlp, source.context, own))
+        tops.append(model_examples(source.name, source.d_mlp, source.n_ctx, own))
     table = pd.concat(tables, ignore_index=True)
     everything = neuron_keys(sources)
     members = read_members(clusters, sources)[[*KEYS, "cluster", "stability"]]

@@ -419,7 +419,7 @@ def language_model_resources(config: Config, step: str) -> dict[str, Any]:
     Both grow with each attempt; minutes assume 20 GFLOP/s per thread. Of listed models the largest counts.
     """
     chapter = config.language_models
-    train, context = chapter.train, chapter.rows.context
+    train, context = chapter.train, chapter.rows.n_ctx
     parameters = (
         12 * train.layers * train.d_model**2 + (chapter.tokenizer.vocabulary + context) * train.d_model
     )

@@ -145,7 +145,7 @@ def require_sizes(config: Config) -> None:
     Raises:
         UserError: one does not, or a ``config.json`` says no sizes.
     """
-    neurons, context = config.neurons, config.language_models.rows.context
+    neurons, context = config.neurons, config.language_models.rows.n_ctx
     rows = -(-neurons.dump.tokens // context)  # the corpus may have fewer
     range_blocks(-(-rows // max(1, neurons.dump.block_tokens // context)), neurons.ranges, 0)
     path_ablation.between(neurons.attention.positions, context)
@@ -196,7 +196,7 @@ def neuron_study(config: Config) -> neurons_plan.Study:
         ranges=neurons.ranges,
         parts=neurons.parts,
         tokens=neurons.dump.tokens,
-        context=chapter.rows.context,
+        n_ctx=chapter.rows.n_ctx,
         block_tokens=neurons.dump.block_tokens,
         source=neurons.dump.source,
         dtype=neurons.dump.dtype,

@@ -69,7 +69,7 @@ def write_activations(
             "source": "dump",
             "layers": layers,
             "d_mlp": d_mlp,
-            "context": context,
+            "n_ctx": context,
             "block_tokens": block_tokens,
             "dtype": dtype,
             "compute_dtype": "float32",
@@ -90,7 +90,7 @@ def write_labelled_rows(folder: Path, tokens: np.ndarray, context: int, labels: 
     ledger = Ledger(folder / "ledger.json", "rows", {"tokens": tokens.tolist(), "labels": labels.tolist()})
     write_array(ledger, "held_out", tokens.reshape(-1, context).astype(np.int32), ("row", "position"))
     write_array(ledger, "held_out_source", labels.astype(np.uint16), ("row",))
-    ledger.finish({"context": context, "bos": 0, "vocabulary": 50, "sources": ["code", "names", "prose"]})
+    ledger.finish({"n_ctx": context, "bos": 0, "vocabulary": 50, "sources": ["code", "names", "prose"]})
     return folder / "ledger.json"
 
 
@@ -228,7 +228,7 @@ def write_rows(folder: Path, rows: int = 20, seed: int = 0) -> Path:
     ledger = Ledger(folder / "ledger.json", "rows", {"rows": rows, "seed": seed})
     write_array(ledger, "held_out", tokens, ("row", "position"))
     write_array(ledger, "train", tokens[::-1].copy(), ("row", "position"))
-    facts = {"context": CONTEXT, "bos": 0, "vocabulary": VOCABULARY, "sources": ["planted"]}
+    facts = {"n_ctx": CONTEXT, "bos": 0, "vocabulary": VOCABULARY, "sources": ["planted"]}
     ledger.finish({**facts, "tokenizer": TOKENIZER})
     return folder / "ledger.json"
 

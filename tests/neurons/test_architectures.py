@@ -51,7 +51,7 @@ def write_labelled(folder: Path, rows: np.ndarray) -> Path:
     write_array(ledger, "held_out", rows, ("row", "position"))
     labels = np.arange(len(rows)).astype(np.uint16) % 2
     write_array(ledger, "held_out_source", labels, ("row",))
-    facts = {"context": CONTEXT, "bos": 0, "vocabulary": VOCABULARY, "sources": ["code", "prose"]}
+    facts = {"n_ctx": CONTEXT, "bos": 0, "vocabulary": VOCABULARY, "sources": ["code", "prose"]}
     ledger.finish({**facts, "tokenizer": TOKENIZER})
     return folder / "ledger.json"
 

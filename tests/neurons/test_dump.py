@@ -141,7 +141,7 @@ def test_pre_activations_are_those_of_the_model(made: Path, tmp_path: Path, chan
         assert source.layers == changes.get("n_layer", 2)
         assert source.d_mlp == changes.get("n_inner", 64)
         assert source.activation == changes.get("activation_function", "gelu_new")
-        assert (source.context, source.block_tokens, source.blocks) == (CONTEXT, BLOCK_ROWS * CONTEXT, BLOCKS)
+        assert (source.n_ctx, source.block_tokens, source.blocks) == (CONTEXT, BLOCK_ROWS * CONTEXT, BLOCKS)
         np.testing.assert_allclose(stored_pre(ledger), wide, rtol=rtol, atol=atol)
         np.testing.assert_array_equal(source.tokens, rows.reshape(-1))
     assert np.abs(expected).max() > 1

@@ -121,7 +121,7 @@ def write_inputs(
     rows = Ledger(folder / "rows" / "ledger.json", "rows", {})
     write_array(rows, "held_out", tokens.astype(np.int32), ("row", "position"))
     write_array(rows, "held_out_source", sources.astype(np.uint16), ("row",))
-    facts = {"context": CONTEXT, "bos": 0, "vocabulary": len(TEXTS), "sources": ["code", "names", "prose"]}
+    facts = {"n_ctx": CONTEXT, "bos": 0, "vocabulary": len(TEXTS), "sources": ["code", "names", "prose"]}
     rows.finish({**facts, "tokenizer": words.fingerprint})
     keep = tokens.reshape(-1) != 0  # explanations count all tokens all the same
     ledger = write_activations(

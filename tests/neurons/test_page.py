@@ -207,7 +207,7 @@ def test_examples_show_their_tokens_with_the_strongest_in_place(planted: Study, 
 @pytest.mark.parametrize("context", [10**8, 10**21])
 def test_no_more_is_shown_than_a_row_holds(planted: Study, tmp_path: Path, context: int) -> None:
     (tmp_path / "all").mkdir()
-    row = Activations(planted.activations[0]).context
+    row = Activations(planted.activations[0]).n_ctx
     whole = held(build(planted, tmp_path / "all", context=row, examples=2, neurons=20))
     assert {len(ids) for each in whole["examples"] for *_, ids, _ in each} == {row}
     assert held(build(planted, tmp_path, context=context, examples=2, neurons=20)) == whole

@@ -41,7 +41,7 @@ def study(shape: dict[str, int] = SMALL, models: int = 2, **changes: Any) -> pla
         "tiles": 1,
         "ranges": 1,
         "tokens": 100_000_000,
-        "context": 512,
+        "n_ctx": 512,
         "block_tokens": 8192,
         "source": "dump",
         "dtype": "float16",
@@ -110,8 +110,8 @@ def test_cutting_moves_work_and_takes_none_away(cut: tuple[int, int], source: st
         of = study(models=3)
         # moments; both sides of either pair in every tile; clusters; two readings that explain; the rows of
         # the page's examples, whose neurons are all of one model
-        tokens = (3 + 2 * 2 * tiles + 3 + 2 * 3) * of.tokens + 3000 * 8 * of.context
-        tokens += 3 * (of.histogram_tokens + of.snippets * of.context)
+        tokens = (3 + 2 * 2 * tiles + 3 + 2 * 3) * of.tokens + 3000 * 8 * of.n_ctx
+        tokens += 3 * (of.histogram_tokens + of.snippets * of.n_ctx)
         forward = tokens * of.models[0].forward(512)
         forward += sum(plan.jobs(of, rule)[0].forward for rule in ("attention", "intervene"))
         assert parts["flops_forward"] == pytest.approx(forward)
@@ -257,14 +257,14 @@ def test_explaining_holds_its_sums(tmp_path: Path) -> None:
     ids = np.random.default_rng(1).integers(0, vocabulary, tokens)
     source = Activations(write_activations(tmp_path, pre, layers=1, tokens=ids))
     own = by_token(ids, Features(["odd"], ["number"], np.arange(vocabulary)[:, None] % 2 == 1))
-    found = [own, previous(own, source.context)]
+    found = [own, previous(own, source.n_ctx)]
     split = first_pass_library.Split(source, tokens, 0.5)
 
     def held(count: int) -> tuple[int, float]:
         sums = first_pass_library.first_pass(first_pass_library.SplitReader(split, slice(0, count)), found)
         arrays = [*sums.tables, sums.held_table, sums.maxima]
         shape = {"layers": 1, "d_mlp": d_mlp, "d_model": 12, "heads": 1, "vocabulary": vocabulary}
-        of = study(shape, tokens=tokens, block_tokens=64, context=16, explain={"neurons_at_once": count})
+        of = study(shape, tokens=tokens, block_tokens=64, n_ctx=16, explain={"neurons_at_once": count})
         return sum(array.nbytes for array in arrays), plan.jobs(of, "explain")[0].held
 
     (few, asked_for_few), (all_of_them, asked) = held(d_mlp // 2), held(d_mlp)

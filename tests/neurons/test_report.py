@@ -199,7 +199,7 @@ def test_clusters_are_listed_by_span_then_stability(planted: Study, written: tup
         top = examples[(examples["model"] == "a") & (examples["layer"] == 0) & (examples["neuron"] == first)]
         for cell, token in zip(cells, top["token_index"], strict=False):
             strengths = [value for _, value in cell["snippet"]]
-            place = min(token % source.context, 3)
+            place = min(token % source.n_ctx, 3)
             assert strengths[place] == max(strengths) == 1
             number = source.tokens[token]
             expected = {0: "<bos>", 1: "\n"}.get(number, f"w{number}" if number < 48 else "")
@@ -339,7 +339,7 @@ def test_hyperparameters_of_every_family(tmp_path: Path) -> None:
         "d_mlp": 24,
         "neurons": 72,
         "vocabulary": 300,
-        "context": 16,
+        "n_ctx": 16,
         "activation": "gelu_new",
         "positions": "learned",
         "tied embeddings": "no",

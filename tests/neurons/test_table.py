@@ -167,7 +167,7 @@ def test_examples_are_the_largest_kept_post_activations(planted: Study) -> None:
         order = kept[np.lexsort((kept, -pre[kept, number]))][:20]
         np.testing.assert_array_equal(rows["token_index"], order)
         np.testing.assert_allclose(rows["value"], pre[order, number], rtol=1e-6)
-        np.testing.assert_array_equal(rows["row"] * source.context + rows["position"], rows["token_index"])
+        np.testing.assert_array_equal(rows["row"] * source.n_ctx + rows["position"], rows["token_index"])
 
 
 def test_the_authors_columns_and_the_frequency_by_source(planted: Study) -> None:

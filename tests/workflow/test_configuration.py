@@ -145,7 +145,7 @@ PAPER = {
     "neurons.intervene.controls": 20,
     "neurons.intervene.exclude_bos": True,
     "neurons.plan.hardware": "v100",
-    "language_models.rows.context": 512,
+    "language_models.rows.n_ctx": 512,
     "language_models.rows.separator": None,
     "corpus.documents.source": "hub",
     "corpus.documents.minimum_characters": 50,
@@ -292,6 +292,7 @@ def test_larger_models_from_weights_alone() -> None:
             "^configuration: neurons.dump.device: found 'gpu', expected: cpu, cuda,",
         ),
         ("language_models.train.width", 64, "language_models.train.width: renamed, now d_model"),
+        ("language_models.rows.context", 64, "language_models.rows.context: renamed, now n_ctx"),
         ("neurons.plan.width", 3072, "neurons.plan.width: renamed, now d_mlp"),
         ("language_models.train.checkpoints", 10**9, "language_models.train.checkpoints: found 1000000000"),
     ],
@@ -476,7 +477,7 @@ def test_what_models_and_rows_do_not_have_is_refused_before_anything_runs(
 ) -> None:
     values = default()
     values["language_models"]["train"] |= {"layers": 2, "d_model": 16, "heads": 2}
-    values["language_models"]["rows"]["context"] = 32
+    values["language_models"]["rows"]["n_ctx"] = 32
     merge(values["neurons"], {"intervene": {"named": [[1, 63]]}, "attention": {"named": [[0, 63, 1, 1]]}})
     workflow.require_sizes(workflow.configure(values))
     merge(values["neurons"], changes)

@@ -235,7 +235,7 @@ def test_the_steps_of_the_pythia_study_on_stand_ins(tmp_path: Path, shape: str) 
     out = tmp_path / "evaluations.json"
     tokenizer_step.main(chapter.shared_tokenizer(), Output(shared))
     rows_step.main(corpus, shared, chapter.rows, Output(packed))
-    import_step.main(shared, chapter.rows.context, chapter.source("a"), Output(model))
+    import_step.main(shared, chapter.rows.n_ctx, chapter.source("a"), Output(model))
     evaluate_step.main([model], packed, chapter.evaluate, Output(out))
     attributes = json.loads(shared.read_text())["attributes"]
     assert (attributes["bos"], attributes["vocabulary"]) == (0, 257)

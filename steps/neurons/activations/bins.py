@@ -94,9 +94,9 @@ def block_sources(source: Activations, rows: Folder) -> np.ndarray:
     import numpy as np
 
     split = source.store.made_from["settings"]["split"]
-    count = len(source.tokens) // source.context
+    count = len(source.tokens) // source.n_ctx
     labels = read_array(rows, f"{split}_source")[:count]
     reader = ArrayReader(rows, split)
     if not np.array_equal(reader.read(slice(0, count)).reshape(-1), source.tokens):
         raise UserError(f"{source.store.path}: not made from {rows.path} as it is now; build it again")
-    return np.repeat(labels, source.context)
+    return np.repeat(labels, source.n_ctx)

@@ -46,7 +46,7 @@ def open_model(ledger: Path, source: Activations, device: str, dtype: str) -> Fo
 
 def first_rows(source: Activations, rows: int) -> np.ndarray:
     """The first ``rows`` rows of tokens ``[rows, context]`` that activations were made from."""
-    whole = source.tokens.reshape(-1, source.context)
+    whole = source.tokens.reshape(-1, source.n_ctx)
     return whole[:rows]
 
 
@@ -109,11 +109,11 @@ class Activations:
     Attributes:
         name: the model's name in the study.
         layers: number of MLP layers.
-        d_mlp: neurons per layer (d_mlp).
+        d_mlp: neurons per layer.
         neurons: ``layers * d_mlp``; neuron ``n`` is number ``n % d_mlp`` of layer ``n // d_mlp``.
-        context: tokens per row, the first being BOS.
-        tokens: ``int32 [rows * context]``, the token ids.
-        keep: ``bool [rows * context]``, false where the token is excluded from correlations.
+        n_ctx: tokens per row, the first being BOS.
+        tokens: ``int32 [rows * n_ctx]``, the token ids.
+        keep: ``bool [rows * n_ctx]``, false where the token is excluded from correlations.
         blocks: number of blocks; block ``k`` is ``block_slice(k)`` of the tokens.
         gated: whether a neuron's value is ``act(pre) * up`` instead of ``act(pre)``.
         depth: how many layers a model computes of a block, where one does: all, until a reader that needs
@@ -132,7 +132,7 @@ class Activations:
         self.layers: int = facts["layers"]
         self.d_mlp: int = facts["d_mlp"]
         self.neurons = self.layers * self.d_mlp
-        self.context: int = facts["context"]
+        self.n_ctx: int = facts["n_ctx"]
         self.block_tokens: int = facts["block_tokens"]
         self.dtype: str = facts["dtype"]
         self.activation: str = facts["activation"]
@@ -206,9 +206,9 @@ class Activations:
         """
         if self.stored_here:
             return self.stored(layer, tokens)
-        start = tokens.start // self.context * self.context
+        start = tokens.start // self.n_ctx * self.n_ctx
         if self._row is None or self._row[0] != start:
-            self._row = (start, self._network()(self.tokens[None, start : start + self.context]))
+            self._row = (start, self._network()(self.tokens[None, start : start + self.n_ctx]))
         return tuple(
             values[layer, tokens.start - start : tokens.stop - start].cpu().numpy() for values in self._row[1]
         )
@@ -256,7 +256,7 @@ class Activations:
         """
         if self._computed is not None and self._computed[0] == block and layer < len(self._computed[1][0]):
             return self._computed[1]
-        rows = self.tokens[self.block_slice(block)].reshape(-1, self.context)
+        rows = self.tokens[self.block_slice(block)].reshape(-1, self.n_ctx)
         self._computed = None  # its memory serves the next block
         self._computed = (block, self._network()(rows, max(self.depth, layer + 1)))
         return self._computed[1]

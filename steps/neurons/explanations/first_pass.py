@@ -42,10 +42,10 @@ class Split:
     def parts(self, block: int) -> tuple[slice, slice]:
         """The in-sample and the held-out tokens of a block, counted from its beginning."""
         where = self.source.block_slice(block)
-        rows = (where.stop - where.start) // self.source.context
+        rows = (where.stop - where.start) // self.source.n_ctx
         inside = rows - round(rows * self._held_out)
         inside = min(max(inside, 1), rows - 1) if rows > 1 else 1 - block % 2
-        middle = inside * self.source.context
+        middle = inside * self.source.n_ctx
         return slice(0, middle), slice(middle, where.stop - where.start)
 
 
@@ -54,7 +54,7 @@ class SplitReader:
 
     def __init__(self, split: Split, neurons: slice, device: str = "cpu") -> None:
         self.split = split
-        self.context = split.source.context
+        self.n_ctx = split.source.n_ctx
         self.count = neurons.stop - neurons.start
         split.source.depth = (neurons.stop - 1) // split.source.d_mlp + 1
         self.post = PostActivations(split.source, "float32", neurons, device=device)
@@ -89,7 +89,7 @@ class SplitReader:
 
     def by_row(self, values: torch.Tensor) -> torch.Tensor:
         """``[tokens, ...]`` as ``[rows, context, ...]``."""
-        return values.unflatten(0, (-1, self.context))
+        return values.unflatten(0, (-1, self.n_ctx))
 
 
 class FeatureSums:
@@ -110,7 +110,7 @@ class FeatureSums:
         import numpy as np
         import torch
 
-        count, context = reader.count, reader.context
+        count, context = reader.count, reader.n_ctx
         wide: Any = {"dtype": torch.float64, "device": reader.device}
         self.pilot = torch.from_numpy(reader.post.pilot)
         self.tables = [torch.zeros((labelling.size, count), **wide) for labelling in found]
