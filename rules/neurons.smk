@@ -1,4 +1,4 @@
-"""Universal neurons: which neurons of a language model come back when the seed changes.
+"""Universal neurons: which neurons of a language model recur when the seed changes.
 
 Inputs: the models, tokenizer and packed rows of the language_models chapter. Steps, for each model:
 dump activations, sum their moments; for each pair of models: correlate all neurons, cut into tiles of
@@ -346,7 +346,7 @@ rule neurons_logit_histograms:
 
 
 rule neurons_published:
-    """Classify a neuron table that somebody published."""
+    """Classify a published neuron table."""
     input:
         lambda wildcards: chapters.published_table(settings),
     output:

@@ -6,12 +6,12 @@ nothing, so a neuron of an earlier layer that turns its queries to the key of BO
 * Each head's output where it attends to one token only, at BOS against other tokens.
 * Heuristic score of all neurons and heads of later layers, ``w_out^T W_Q^T k_BOS / sqrt(d_head)``, with
   ``w_out`` of unit norm and ``k_BOS`` the head's key at position 0 of an input of BOS only, bias included;
-  beside it what random directions of unit norm get. The layer's factor of GPT-2 with
+  with it what random directions of unit norm get. The layer's factor of GPT-2 with
   ``scale_attn_by_inverse_layer_idx`` is not in the score and stands in a column of its own. Heads with
   rotary positions have no score: their queries turn with the position.
 * Path ablation of the strongest pairs, and of named ones: at a destination token ``d``, the neuron's
   ``a(d) * w_out`` is taken out of the residual stream from which this head's query is computed (its norm
-  computed anew), while keys and values are those of the clean pass.
+  recomputed), while keys and values are those of the clean pass.
 
 ``heads`` (parquet, a row per head): ``model``, ``layer``, ``head``; ``bos_norm``, ``other_norm`` (mean over
 other tokens), ``norm_ratio`` (other over BOS); ``bos_attention`` (mean over destinations);
@@ -81,7 +81,7 @@ class Settings(ModelSettings):
     )
     destinations: int = Field(2000, ge=3, description="destination tokens drawn for path ablation")
     q: float = Field(0.05, gt=0, lt=1, description="false discovery rate of attention neurons")
-    random: int = Field(1000, ge=1, description="random directions beside the neurons")
+    random: int = Field(1000, ge=1, description="random directions to compare the neurons with")
     strongest: int = Field(20, ge=0, description="pairs with the largest absolute score that are ablated")
     named: list[tuple[int, int, int, int]] = Field(
         [], description="further pairs: neuron's layer and number, head's layer and number"

@@ -2,7 +2,7 @@
 
 Reads the ledgers of the models, the reference first, which list the checkpoints that training kept, and
 the reference's activations, from which it takes the tokens, the mask and how values are rounded. Every
-model is run anew at every step that all of them kept, and at the last one; nothing of it is stored.
+model is run at every step that all of them kept, and at the last one; none of its activations are stored.
 
 Writes one parquet table, a row per step and neuron of the reference, and a figure of it, SVG with its
 data as JSON; where the figure speaks of universal neurons, they are those of ``universal_set`` after the

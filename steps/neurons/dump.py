@@ -57,7 +57,9 @@ CHUNK_BYTES = 2**20
 class Settings(BaseSettings):
     """How activations are made and kept."""
 
-    source: Literal["dump", "model"] = Field("dump", description="keep activations, or compute them anew")
+    source: Literal["dump", "model"] = Field(
+        "dump", description="keep activations, or recompute them in every job"
+    )
     split: Literal["train", "held_out"] = Field("held_out", description="which rows of the corpus")
     tokens: int = Field(
         100_000, ge=1, le=10**12, description="how many tokens, BOS included; whole rows are taken"
@@ -126,7 +128,7 @@ def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings
     wanted = -(-settings.tokens // context)
     if len(available) < wanted:
         logger.warning(
-            "%s: %d tokens asked for, %d there; all are taken", rows, settings.tokens, available.size
+            "%s: %d tokens requested, %d available; all are taken", rows, settings.tokens, available.size
         )
     chosen = available[:wanted]
     exclude = excluded_ids(tokenizer, packed.attributes["bos"], settings)

@@ -192,10 +192,10 @@ def read_parts(files: list[Path], source: Activations, settings: Settings) -> Ex
         arrays, facts = read_tensors(path, kind="explained")
         source.require_origin(path, facts["activations"])
         if facts["settings"] != deciding(settings):
-            raise UserError(f"{path}: was made with other settings than these; make the part anew")
+            raise UserError(f"{path}: was made with other settings; delete it and run snakemake again")
         for table, digest in zip(written, facts["tables"], strict=True):
             if file_digest(table) != digest:
-                raise UserError(f"{table}: is not the table that belongs to {path}; make the part anew")
+                raise UserError(f"{table}: does not belong to {path}; delete both and run snakemake again")
         start, stop = facts["neurons"]
         if start != end:
             raise UserError(

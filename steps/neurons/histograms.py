@@ -60,7 +60,7 @@ def part_layers(layers: int, parts: int, part: int) -> range:
 
 
 def counted_blocks(source: Activations, tokens: int | None) -> int:
-    """How many blocks are counted where ``tokens`` are asked for."""
+    """How many blocks are counted for ``tokens`` tokens."""
     wanted = min(tokens or len(source.tokens), len(source.tokens))
     return -(-wanted // source.block_tokens)
 

@@ -5,7 +5,7 @@ ask for memory and time (``steps/workflow`` calls :func:`jobs`).
 
 Every rule of the chapter is in it but this one. A multiplication and an addition are two FLOPs. Counted are
 products of matrices: forward passes without the unembedding (attention in full, though half of it is masked;
-interventions with it), products within layers (their upper triangle and what lies beside its diagonal),
+interventions with it), products within layers (their upper triangle and what lies next to its diagonal),
 products of pairs, rotations, products of weights. With ``dump.source: model`` every job that reads
 activations runs the models again. Hours are FLOPs over the share of the peak that is reached, plus bytes over
 the bandwidth of the disk. Whatever the device, one core of the host draws the rotations of
@@ -248,7 +248,7 @@ RULES = (
 
 
 ON_REQUEST = ("similarity", "checkpoints", "composition", "cosines", "published")
-"""What is made where somebody asks for it."""
+"""What is built only on request."""
 
 
 IN_HOST_MEMORY = (
@@ -523,7 +523,7 @@ def _clusters(study: Study) -> Job:
 
 
 def _tables(study: Study, rule: str) -> Job:
-    """What reads tables, and hardly anything else."""
+    """Steps that read little but tables."""
     first, neurons = study.models[0], sum(model.neurons for model in study.models)
     largest = max(study.models, key=lambda model: model.neurons)
     job = Job(rule)
@@ -871,7 +871,7 @@ def table(planned: dict[str, Any]) -> str:
     )
     lines.append(f"kept activations: {size(total['bytes_of_all_activations'])} if they were dumped")
     lines.append(f"{total['hours_on_all_devices']:.3g} hours on {hardware['devices']} at a time")
-    lines.append("* no part of `snakemake neurons`: made where somebody asks for it")
+    lines.append("* no part of `snakemake neurons`: built only on request")
     if any(not row["fits_memory"] for row in planned["rules"].values()):
         lines.append(
             "(!) more memory than such a device has: raise neurons.tiles, or lower neurons.dump.block_tokens,"

@@ -158,7 +158,7 @@ def cluster_table(
         rows.append([names, float(first["mean_corr"]), float(first["stability"]), *cells])
     return {
         "title": "Clusters and what they fire on",
-        "caption": "Clusters that span most models and come back most often under resampling. The snippets"
+        "caption": "Clusters that span most models and recur most often under resampling. The snippets"
         " are those on which the first member fires most; the shade is its post-activation there.",
         "columns": [
             "members",
@@ -438,7 +438,7 @@ def main(
         "study": study,
         "title": "Universal neurons",
         "summary": f"Which of the {counted(numbers['neurons_per_model'], 'neuron')} of the model {pairs[0].a}"
-        f" come back in {counted(len(pairs), 'other model')} that saw the same"
+        f" recur in {counted(len(pairs), 'other model')} that saw the same"
         f" {counted(numbers['tokens'], 'token')}. After Gurnee et al., arXiv 2401.12181. The threshold of"
         " 0.5 is the paper's; the calibrated test, clusters and their stability are ours.",
         "cards": headline_cards(

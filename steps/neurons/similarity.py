@@ -71,7 +71,7 @@ EXACT = 2**24
 
 
 ROWS = 512
-"""Neurons of the reference whose similarities are formed at once, which bounds the memory beside the sums."""
+"""Neurons of the reference whose similarities are formed at once: this bounds the memory besides the sums."""
 
 
 class Settings(BaseSettings):

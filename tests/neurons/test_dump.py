@@ -196,7 +196,7 @@ def test_whole_rows_of_the_chosen_split_are_taken(
     with caplog.at_level(logging.WARNING):
         source = Activations(write_dump(made, tmp_path / "all", tokens=1000, source="model"))
     assert len(source.tokens) == ROWS * CONTEXT
-    assert "1000 tokens asked for, 240 there; all are taken" in caplog.text
+    assert "1000 tokens requested, 240 available; all are taken" in caplog.text
 
 
 def test_two_dumps_are_the_same_bytes(made: Path, tmp_path: Path) -> None:

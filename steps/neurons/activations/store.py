@@ -305,7 +305,7 @@ on an accelerator."""
 class PostActivations:
     """Post-activations of kept tokens minus their pilot value, block by block.
 
-    The shift keeps sums of products exact where a neuron's mean is large beside its spread. It is the
+    The shift keeps sums of products exact where a neuron's mean is large compared with its spread. It is the
     median over ``PILOT_TOKENS`` kept tokens from all over the set, whatever part a job works on. A median,
     because one stretch unlike the rest would move a mean away by many times a rare neuron's spread, and
     because it is itself one of the values: their differences then keep the few digits of float16, while
@@ -323,7 +323,7 @@ class PostActivations:
     ) -> None:
         """Prepare reading ``neurons`` (all by default) of ``source``, as ``precision``, on ``device``.
 
-        ``pilot`` are their pilot values (float64), where somebody has read them before.
+        ``pilot`` are their pilot values (float64), where they were read before.
 
         Raises:
             UserError: this machine has no such device.

@@ -110,7 +110,7 @@ def correlation_summary(excess: pd.DataFrame, clusters: pd.DataFrame, pairs: lis
 
 
 def excess_against_null(excess: pd.DataFrame, clusters: pd.DataFrame, pairs: list[Pair]) -> _Drawn:
-    """Excess correlation, sorted, beside what further rotations give, and both thresholds."""
+    """Excess correlation, sorted and compared with what further rotations give, and both thresholds."""
     import numpy as np
 
     figure, (a, b) = new_figure(1, 2, width=4.6)

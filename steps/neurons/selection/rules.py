@@ -6,7 +6,7 @@ its models: a random cosine has variance about 1 / d_model. The width-free forms
 relative to the last and percentiles in place of norms.
 
 A limit on the variance says little of one neuron: about half of all random directions are below 1 / d_model.
-So there is a calibrated test beside the entropy queries, ours: whether more of a neuron's output lies in the
+So there is also a calibrated test, ours: whether more of a neuron's output lies in the
 null space of the unembedding than of a random direction.
 """
 

@@ -66,6 +66,6 @@ def describe(universal_set: UniversalSet, top_share: float, count: int) -> str:
         "calibrated": "privileged basis, calibrated against rotations",
         "top_share": f"the {100 * top_share:g} % of largest excess",
     }[universal_set]
-    # "taken as": the paper's own count, of an excess above 0.5, stands beside this one in reports
+    # "taken as": the paper's own count, of an excess above 0.5, stands next to this one in reports
     many = f"{count:,}" if count else "no"
     return f"{many} {plural(count, 'neuron')} taken as universal: {rule}"
