@@ -30,7 +30,7 @@ def correlate_pair(a: Path, b: Path, draws: int = 1) -> Path:
 def within_layers(ledger: Path) -> WithinLayers:
     """Sum the within-layer moments of a model from its dump."""
     source = Activations(ledger)
-    post, sums = PostActivations(source, "float32"), WithinLayers(source.layers, source.width)
+    post, sums = PostActivations(source, "float32"), WithinLayers(source.layers, source.d_mlp)
     for k in range(source.blocks):
         sums.add(post.block(k))
     sums.finish()
@@ -47,13 +47,13 @@ def over_matmul(folder: Path, quick: bool) -> Iterator[Figure]:
     """
     import torch
 
-    layers, width, tokens = (2, 32, 2048) if quick else (2, 1024, 65_536)
-    ledgers = [made.activations(folder / f"model-{seed}", layers, width, tokens, seed) for seed in (1, 2)]
+    layers, d_mlp, tokens = (2, 32, 2048) if quick else (2, 1024, 65_536)
+    ledgers = [made.activations(folder / f"model-{seed}", layers, d_mlp, tokens, seed) for seed in (1, 2)]
     for ledger in ledgers:
         made.write_moments(ledger)
     blocks = list(zip(*map(shifted_blocks, ledgers), strict=True))
-    product = torch.empty(layers * width, layers * width)
-    within = torch.empty(width, width)
+    product = torch.empty(layers * d_mlp, layers * d_mlp)
+    within = torch.empty(d_mlp, d_mlp)
 
     def step() -> None:
         correlate_pair(*ledgers)
@@ -66,7 +66,7 @@ def over_matmul(folder: Path, quick: bool) -> Iterator[Figure]:
     def matmul() -> None:
         for a, b in blocks:
             torch.matmul(a.T, b, out=product)
-            for layer in b.split(width, dim=1):
+            for layer in b.split(d_mlp, dim=1):
                 torch.matmul(layer.T, layer, out=within)
 
     runs = 2 if quick else RUNS
@@ -94,11 +94,11 @@ def growth(folder: Path, quick: bool) -> Iterator[Figure]:
     about 0.3 s, so small jobs flatten the slope: it was 0.87 where the smallest had 12,288 tokens.
     """
     runs = 2 if quick else RUNS
-    width, smallest, block = (32, 512, 128) if quick else (256, 32_768, 4096)
+    d_mlp, smallest, block = (32, 512, 128) if quick else (256, 32_768, 4096)
     by_tokens = {}
     for tokens in (smallest, 4 * smallest, 16 * smallest):
         ledgers = [
-            made.activations(folder / f"tokens-{tokens}-{seed}", 2, width, tokens, seed, block)
+            made.activations(folder / f"tokens-{tokens}-{seed}", 2, d_mlp, tokens, seed, block)
             for seed in (1, 2)
         ]
         by_tokens[tokens] = ledgers
@@ -112,7 +112,7 @@ def growth(folder: Path, quick: bool) -> Iterator[Figure]:
     seconds = {int(tokens): times for tokens, times in in_turn(work, runs).items()}
     yield slope("neurons.tokens_slope", seconds, "0.9 to 1.1 over a factor of 16")
 
-    models = [made.activations(folder / f"model-{seed}", 2, width, smallest, seed) for seed in range(1, 6)]
+    models = [made.activations(folder / f"model-{seed}", 2, d_mlp, smallest, seed) for seed in range(1, 6)]
     for ledger in models:
         made.write_moments(ledger)
     pairs = list(itertools.combinations(models, 2))

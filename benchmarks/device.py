@@ -17,7 +17,7 @@ from benchmarks.measure import Figure, in_turn
 
 DEVICE = "cuda"
 PRECISION = "float16"
-SMALL = {"layers": 12, "d_model": 768, "heads": 12, "context": 512}
+SMALL = {"layers": 12, "d_model": 768, "heads": 12, "n_ctx": 512}
 RUNS = 5
 
 
@@ -32,7 +32,7 @@ def figures(folder: Path, quick: bool) -> Iterator[Figure]:
     from steps.neurons.correlations.products import add_products
 
     device = "cpu" if quick else DEVICE
-    shape = {"layers": 2, "d_model": 16, "heads": 2, "context": 64} if quick else SMALL
+    shape = {"layers": 2, "d_model": 16, "heads": 2, "n_ctx": 64} if quick else SMALL
     block, blocks, runs = (512, 2, 2) if quick else (32_768, 4, RUNS)
     ledgers = [
         made.computed_activations(folder / f"model-{seed}", shape, block * blocks, block, seed, device)

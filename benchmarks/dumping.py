@@ -14,10 +14,10 @@ from steps.core.stores import Ledger, write_array
 from steps.interp import pre_activations
 from steps.neurons import dump
 
-SMALL = {"layers": 12, "d_model": 768, "heads": 12, "context": 512}
+SMALL = {"layers": 12, "d_model": 768, "heads": 12, "n_ctx": 512}
 """GPT-2 small, with the paper's rows of 512 tokens."""
 
-DEFAULT = {"layers": 2, "d_model": 64, "heads": 2, "context": 64}
+DEFAULT = {"layers": 2, "d_model": 64, "heads": 2, "n_ctx": 64}
 """What ``config/default.yaml`` trains."""
 
 
@@ -36,15 +36,15 @@ def compare(folder: Path, shape: dict[str, int], tokens: int, runs: int) -> dict
     bare: Any = made.model(**shape)
     settings = dump.Settings()
     source = pre_activations.PreActivations.of(copy.deepcopy(bare), settings.dtype, settings.batch_tokens)
-    context = shape["context"]
-    rows = made.rows(tokens, context)
-    batch = settings.batch_tokens // context
+    n_ctx = shape["n_ctx"]
+    rows = made.rows(tokens, n_ctx)
+    batch = settings.batch_tokens // n_ctx
 
     def dumping() -> None:
         ledger = Ledger(folder / "dump" / "ledger.json", "activations", {})
         write_array(ledger, "tokens", rows.reshape(-1), ("token",))
         write_array(ledger, "keep", (rows > 0).reshape(-1).astype("uint8"), ("token",))
-        dump.write_blocks(ledger, source, rows, settings.block_tokens // context, settings.codec)
+        dump.write_blocks(ledger, source, rows, settings.block_tokens // n_ctx, settings.codec)
         ledger.finish({})
 
     def forward() -> None:

@@ -24,9 +24,9 @@ NEW_LINE = 7
 class Normal:
     """Stands in for a model: pre-activations are normal, with mean -0.8 and standard deviation 0.7."""
 
-    def __init__(self, layers: int, width: int, seed: int) -> None:
+    def __init__(self, layers: int, d_mlp: int, seed: int) -> None:
         self.layers = layers
-        self.width = width
+        self.d_mlp = d_mlp
         self.dtype = "float16"
         self.names = ("pre",)
         self._generator = np.random.default_rng(seed)
@@ -34,7 +34,7 @@ class Normal:
     def __call__(self, rows: np.ndarray) -> list[torch.Tensor]:
         import torch
 
-        pre = np.empty((self.layers, rows.size, self.width), self.dtype)
+        pre = np.empty((self.layers, rows.size, self.d_mlp), self.dtype)
         for layer in pre:
             layer[...] = 0.7 * self._generator.standard_normal(layer.shape, dtype=np.float32) - 0.8
         return [torch.from_numpy(pre)]
@@ -48,7 +48,7 @@ def rows(tokens: int, context: int) -> np.ndarray:
 
 
 def activations(
-    folder: Path, layers: int, width: int, tokens: int, seed: int, block_tokens: int = 4096
+    folder: Path, layers: int, d_mlp: int, tokens: int, seed: int, block_tokens: int = 4096
 ) -> Path:
     """Write activations as ``neurons.dump`` does, with its default codec; returns the ledger."""
     context = 64
@@ -63,14 +63,14 @@ def activations(
     write_array(ledger, "keep", keep.astype("uint8"), ("token",))
     block_rows = max(1, block_tokens // context)
     codec = dump.Settings().codec
-    dump.write_blocks(ledger, Normal(layers, width, seed), made, block_rows, codec)
+    dump.write_blocks(ledger, Normal(layers, d_mlp, seed), made, block_rows, codec)
     ledger.finish(
         {
             "model": f"seed-{seed}",
             "source": "dump",
             "layers": layers,
-            "width": width,
-            "context": context,
+            "d_mlp": d_mlp,
+            "n_ctx": context,
             "block_tokens": block_rows * context,
             "dtype": "float16",
             "compute_dtype": "float32",
@@ -96,7 +96,7 @@ def computed_activations(
     weights = Ledger(folder / "model" / "ledger.json", "language_model", {"seed": seed})
     save(model(**shape, seed=seed), weights)
     weights.finish({})
-    made = rows(tokens, shape["context"])
+    made = rows(tokens, shape["n_ctx"])
     fingerprint = loading.weights_fingerprint(Folder(folder / "model" / "ledger.json", "language_model"))
     made_from = {"model": fingerprint, "tokens": tokens, "exclude": [0]}
     ledger = Ledger(folder / "activations" / "ledger.json", "activations", made_from)
@@ -108,8 +108,8 @@ def computed_activations(
             "model": f"seed-{seed}",
             "source": "model",
             "layers": shape["layers"],
-            "width": 4 * shape["d_model"],
-            "context": shape["context"],
+            "d_mlp": 4 * shape["d_model"],
+            "n_ctx": shape["n_ctx"],
             "block_tokens": block_tokens,
             "dtype": "float16",
             "compute_dtype": "bfloat16",
@@ -132,13 +132,13 @@ def write_moments(ledger: Path) -> Path:
     return out
 
 
-def model(layers: int, d_model: int, heads: int, context: int, seed: int = 0) -> GPT2LMHeadModel:
+def model(layers: int, d_model: int, heads: int, n_ctx: int, seed: int = 0) -> GPT2LMHeadModel:
     """A GPT-2 with random weights, ready for evaluation."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(seed)
-    shape = {"n_layer": layers, "n_embd": d_model, "n_head": heads, "n_positions": context}
+    shape = {"n_layer": layers, "n_embd": d_model, "n_head": heads, "n_positions": n_ctx}
     config = GPT2Config(vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0, **shape)
     config._attn_implementation = "sdpa"
     return GPT2LMHeadModel(config).eval()

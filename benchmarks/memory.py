@@ -20,9 +20,9 @@ def figures(folder: Path, quick: bool) -> Iterator[Figure]:
     shapes = {2000: (2, 4096, RUNS), 20_000: (20, 1024, 1)}
     found = []
     for neurons, (layers, block, runs) in shapes.items():
-        width = 32 if quick else neurons // layers
+        d_mlp = 32 if quick else neurons // layers
         ledgers = [
-            made.activations(folder / f"{neurons}-{seed}", layers, width, 2 * block, seed, block)
+            made.activations(folder / f"{neurons}-{seed}", layers, d_mlp, 2 * block, seed, block)
             for seed in (1, 2)
         ]
         for ledger in ledgers:

@@ -39,7 +39,7 @@ TOLERANCE = 1e-4
 def figures(folder: Path, quick: bool) -> Iterator[Figure]:
     """``neurons.two_pass_over_ours`` and ``neurons.two_pass_over_ours_20_draws``, also ``..._with_moments``.
 
-    A draw costs us as much as a pass over ``width`` tokens or so, whatever their number, so 20 draws of
+    A draw costs us as much as a pass over ``d_mlp`` tokens or so, whatever their number, so 20 draws of
     few tokens need narrow layers to say what many tokens of wide ones would.
     """
     wide, narrow = (8, 256, 32_768), (10, 128, 28_672)
@@ -47,9 +47,9 @@ def figures(folder: Path, quick: bool) -> Iterator[Figure]:
         (wide, 1, "", "at least 1.7"),
         (narrow, 20, "_20_draws", "at least 12"),
     ):
-        layers, width, tokens = (2, 32, 2048) if quick else shape
+        layers, d_mlp, tokens = (2, 32, 2048) if quick else shape
         ledgers = [
-            made.activations(folder / f"{draws}-{seed}", layers, width, tokens, seed)
+            made.activations(folder / f"{draws}-{seed}", layers, d_mlp, tokens, seed)
             for seed in range(MODELS)
         ]
         for ledger in ledgers:
@@ -134,9 +134,9 @@ def two_pass(a: Path, b: Path, draws: int) -> Path:
     row_moments = rows.moments(count)
     arrays = summarise(correlations(total, count, row_moments, columns.moments(count)), 0, 50)
 
-    width = second.width
+    d_mlp = second.d_mlp
     turns = [
-        [torch.from_numpy(rotation(0, second.name, layer, draw, width)).T for layer in range(second.layers)]
+        [torch.from_numpy(rotation(0, second.name, layer, draw, d_mlp)).T for layer in range(second.layers)]
         for draw in range(draws)
     ]
     turned_sums = [Sums(second.neurons) for _ in range(draws)]
@@ -147,7 +147,7 @@ def two_pass(a: Path, b: Path, draws: int) -> Path:
         for draw in range(draws):
             z = turned[: len(y)]
             for layer, turn in enumerate(turns[draw]):
-                inside = slice(layer * width, (layer + 1) * width)
+                inside = slice(layer * d_mlp, (layer + 1) * d_mlp)
                 torch.mm(y[:, inside], turn, out=z[:, inside])
             turned_sums[draw].add(z.numpy())
             add_products(totals[draw], x, z)

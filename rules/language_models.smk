@@ -111,10 +111,10 @@ if settings.language_models.models:
             settings=lambda wildcards: settings.language_models.source(
                 wildcards.model
             ).model_dump_json(),
-            context=settings.language_models.rows.context,
+            n_ctx=settings.language_models.rows.n_ctx,
         shell:
             "python -m steps.language_models.import --tokenizer {input.tokenizer:q}"
-            " --context {params.context} --settings {params.settings:q} --out {output:q} --log {log:q}"
+            " --n-ctx {params.n_ctx} --settings {params.settings:q} --out {output:q} --log {log:q}"
 
 else:
 

@@ -1,4 +1,4 @@
-"""Universal neurons: which neurons of a language model come back when the seed changes.
+"""Universal neurons: which neurons of a language model recur when the seed changes.
 
 Inputs: the models, tokenizer and packed rows of the language_models chapter. Steps, for each model:
 dump activations, sum their moments; for each pair of models: correlate all neurons, cut into tiles of
@@ -348,7 +348,7 @@ rule neurons_logit_histograms:
 
 
 rule neurons_published:
-    """Classify a neuron table that somebody published."""
+    """Classify a published neuron table."""
     input:
         lambda wildcards: configuration.or_exit(neurons.published_table, settings),
     output:
@@ -648,7 +648,7 @@ rule neurons_similarity:
 rule neurons_checkpoints:
     """Follow universality and persistence over training."""
     input:
-        models=neurons.model_ledgers(settings),
+        models=lambda wildcards: configuration.or_exit(neurons.checkpointed_models, settings),
         activations=neurons.activation_ledgers(settings)[0],
     output:
         table="<neurons>/checkpoints.parquet",

@@ -92,16 +92,16 @@ class Block:
     attention_norm: nn.Module
     attention: nn.Module
     heads_out: nn.Module
-    """Takes all heads' results side by side, ``[batch, tokens, heads * head_size]``."""
+    """Takes all heads' results side by side, ``[batch, tokens, heads * d_head]``."""
     mlp_norm: nn.Module
     mlp: nn.Module
     """Returns what the MLP adds to the residual stream."""
     pre: nn.Module
-    """Returns pre-activations, ``[batch, tokens, width]``."""
+    """Returns pre-activations, ``[batch, tokens, d_mlp]``."""
     up: nn.Module | None
     """Returns what the activated gate is multiplied by; only in gated MLPs."""
     down: nn.Module
-    """Takes the neurons' values (post-activations), ``[batch, tokens, width]``."""
+    """Takes the neurons' values (post-activations), ``[batch, tokens, d_mlp]``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,12 +114,12 @@ class Architecture:
     final_norm: nn.Module
     unembedding: nn.Module
     d_model: int
-    width: int
+    d_mlp: int
     """Neurons per layer (d_mlp)."""
     heads: int
     key_value_heads: int
     """Fewer than ``heads`` where groups of heads share keys and values."""
-    head_size: int
+    d_head: int
     activation: str
     """Name of the MLPs' activation function, as in transformers."""
     norm: Literal["layer", "rms"]
@@ -158,10 +158,10 @@ def _gpt2(model: Any) -> Architecture:
         final_norm=body.ln_f,
         unembedding=model.lm_head,
         d_model=config.n_embd,
-        width=config.n_inner or 4 * config.n_embd,
+        d_mlp=config.n_inner or 4 * config.n_embd,
         heads=config.n_head,
         key_value_heads=config.n_head,
-        head_size=config.n_embd // config.n_head,
+        d_head=config.n_embd // config.n_head,
         activation=config.activation_function,
         norm="layer",
         parallel=False,
@@ -192,10 +192,10 @@ def _gpt_neox(model: Any) -> Architecture:
         final_norm=body.final_layer_norm,
         unembedding=model.get_output_embeddings(),
         d_model=config.hidden_size,
-        width=config.intermediate_size,
+        d_mlp=config.intermediate_size,
         heads=config.num_attention_heads,
         key_value_heads=config.num_attention_heads,
-        head_size=config.hidden_size // config.num_attention_heads,
+        d_head=config.hidden_size // config.num_attention_heads,
         activation=config.hidden_act,
         norm="layer",
         parallel=bool(config.use_parallel_residual),
@@ -227,10 +227,10 @@ def _llama(model: Any) -> Architecture:
         final_norm=body.norm,
         unembedding=model.lm_head,
         d_model=config.hidden_size,
-        width=config.intermediate_size,
+        d_mlp=config.intermediate_size,
         heads=config.num_attention_heads,
         key_value_heads=config.num_key_value_heads,
-        head_size=size,
+        d_head=size,
         activation=config.hidden_act,
         norm="rms",
         parallel=False,

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 def triangle(right: torch.Tensor) -> torch.Tensor:
     """What stands in for ``right`` where only the norm of a product with it counts.
 
-    ``x @ right`` and ``x @ triangle(right)`` have the same norm, but the latter has head_size columns.
+    ``x @ right`` and ``x @ triangle(right)`` have the same norm, but the latter has d_head columns.
 
     Args:
-        right: ``[heads, head_size, d_model]``.
+        right: ``[heads, d_head, d_model]``.
 
     Returns:
-        ``[heads, head_size, head_size]``.
+        ``[heads, d_head, d_head]``.
     """
     import torch
 
@@ -32,7 +32,7 @@ def triangle(right: torch.Tensor) -> torch.Tensor:
 
 
 def factors(layer: Layer) -> dict[str, torch.Tensor]:
-    """For each kind ``[heads, d_model, head_size]``; a neuron's composition is the norm of its product."""
+    """For each kind ``[heads, d_model, d_head]``; a neuron's composition is the norm of its product."""
     pairs = {
         "k": (layer.w_k, layer.w_q.transpose(-1, -2)),
         "q": (layer.w_q, layer.w_k.transpose(-1, -2)),
@@ -97,8 +97,8 @@ class LargestComposition:
         import numpy as np
 
         self._whole = Composition(facts, device)
-        self._width = facts.width
-        count = facts.layers * facts.width
+        self._d_mlp = facts.d_mlp
+        count = facts.layers * facts.d_mlp
         self._best = {kind: np.full(count, np.nan, np.float32) for kind in self._whole.kinds}
         self._head = {kind: np.full((2, count), -1, np.int32) for kind in self._whole.kinds}
 
@@ -107,7 +107,7 @@ class LargestComposition:
         import numpy as np
 
         for kind, neurons, head_layer, values in self._whole.add(layer):
-            rows = slice(neurons * self._width, (neurons + 1) * self._width)
+            rows = slice(neurons * self._d_mlp, (neurons + 1) * self._d_mlp)
             head = values.argmax(1)
             largest = values[np.arange(len(values)), head]
             better = ~(largest <= self._best[kind][rows])  # also where there was none
@@ -129,7 +129,7 @@ def composition(reader: WeightReader, device: str = "cpu") -> dict[str, np.ndarr
     import numpy as np
 
     facts, whole = reader.facts, Composition(reader.facts, device)
-    shape = (facts.layers, facts.width, facts.layers, facts.heads)
+    shape = (facts.layers, facts.d_mlp, facts.layers, facts.heads)
     arrays = {kind: np.full(shape, np.nan, np.float32) for kind in whole.kinds}
     for raw in progress(reader.layers(), facts.layers, "layers of composition"):
         for kind, neurons, heads, values in whole.add(processed_layer(raw, facts)):

@@ -41,7 +41,7 @@ class CleanRun:
     residual: list[torch.Tensor]
     """Before each block and, last, before the final norm: ``[rows, context, d_model]``."""
     pre: dict[int, torch.Tensor]
-    """Pre-activations (gated MLPs: of the gate) of the layers asked for: ``[rows, context, width]``."""
+    """Pre-activations (gated MLPs: of the gate) of the layers asked for: ``[rows, context, d_mlp]``."""
     up: dict[int, torch.Tensor]
     """What activated gates are multiplied by; empty where MLPs are not gated."""
     post: dict[int, torch.Tensor]

@@ -26,7 +26,7 @@ class Heads:
     Attributes:
         count: number of query heads.
         weights: of the layer, preprocessed.
-        output: ``[heads, head_size, head_size]``; a value times it has the norm of what the head writes
+        output: ``[heads, d_head, d_head]``; a value times it has the norm of what the head writes
             into the residual stream, of which LayerNorm models do not see the mean.
         scaling: what products of queries and keys are multiplied by.
         layer_factor: the part of it that depends on the layer (GPT-2 with
@@ -38,7 +38,7 @@ class Heads:
         import torch
 
         self.facts, self.layer = forward.facts, layer
-        self.count, self.size = self.facts.heads, self.facts.head_size
+        self.count, self.size = self.facts.heads, self.facts.d_head
         self.weights = processed_layer(forward.reader.layer(layer), self.facts)
         # The triangle of a QR decomposition keeps norms and is small.
         self.output = torch.linalg.qr(self.weights.w_o.transpose(-1, -2)).R.transpose(-1, -2)
@@ -48,7 +48,7 @@ class Heads:
     def of(self, clean: CleanRun) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries, keys (both turned by their positions) and values without their constant part.
 
-        All ``[rows, context, heads, head_size]``.
+        All ``[rows, context, heads, d_head]``.
         """
         import torch
 
@@ -76,7 +76,7 @@ class Heads:
         return attend(scores, position, self.facts.windows[self.layer])
 
     def query(self, residual: torch.Tensor, head: int) -> torch.Tensor:
-        """Queries of one head ``[..., head_size]`` that read ``residual``, not turned."""
+        """Queries of one head ``[..., d_head]`` that read ``residual``, not turned."""
         return normalise(residual, self.facts) @ self.weights.w_q[head] + self.weights.b_q[head]
 
 
@@ -121,7 +121,7 @@ class HeadNorms:
 
 
 def bos_keys(forward: Forward, heads: list[Heads], bos: int) -> list[torch.Tensor]:
-    """Each layer's keys ``[heads, head_size]`` at position 0 of an input of BOS only."""
+    """Each layer's keys ``[heads, d_head]`` at position 0 of an input of BOS only."""
     import numpy as np
 
     clean = forward.run(np.array([[bos]]))
@@ -146,7 +146,7 @@ class Scores:
     Attributes:
         heads: heads of a layer.
         written: of each layer that has a later one, ``w_out`` of all neurons as norms see it, of unit norm:
-            ``[width, d_model]``; empty where heads have no score.
+            ``[d_mlp, d_model]``; empty where heads have no score.
         queries: of each layer, what a direction times it gives the scores of the heads: ``[d_model, heads]``.
     """
 

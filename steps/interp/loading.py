@@ -285,7 +285,7 @@ def read_config(path: Path, vocabulary: int, context: int) -> PreTrainedConfig:
     if config.max_position_embeddings < context:  # GPT-2's n_positions answers to this name, too
         raise UserError(
             f"{path}: the model takes {config.max_position_embeddings} tokens and rows have {context}; lower"
-            " language_models.rows.context"
+            " language_models.rows.n_ctx"
         )
     return config
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from steps.core.errors import UserError
 from steps.core.runner import progress
+from steps.core.statistics import exact
 from steps.interp.forward import Forward, row_batches
 from steps.interp.heads import Heads, Scores, turned
 
@@ -33,7 +34,7 @@ class Pair:
     source: Literal["named", "strongest"] = "strongest"
 
 
-def strongest_pairs(scores: Iterable[np.ndarray], width: int, count: int) -> list[Pair]:
+def strongest_pairs(scores: Iterable[np.ndarray], d_mlp: int, count: int) -> list[Pair]:
     """The pairs with the largest absolute scores, the largest first; of equal ones the earlier.
 
     ``scores`` are those of each layer of heads, see :meth:`Scores.of`.
@@ -45,31 +46,49 @@ def strongest_pairs(scores: Iterable[np.ndarray], width: int, count: int) -> lis
         flat = np.abs(values).reshape(-1)
         for place in np.argsort(-flat, kind="stable")[:count]:
             neuron, head = divmod(int(place), values.shape[1])
-            layer, number = divmod(neuron, width)
+            layer, number = divmod(neuron, d_mlp)
             best.append(Pair(layer, number, head_layer, head, float(values[neuron, head])))
     best.sort(key=lambda p: (-abs(p.score), p.head_layer, p.head, p.layer, p.neuron))
     return best[:count]
 
 
-def named_pairs(named: list[tuple[int, int, int, int]], forward: Forward, scores: Scores) -> list[Pair]:
-    """The pairs that settings name.
+def require_pairs(named: list[tuple[int, int, int, int]], layers: int, d_mlp: int, heads: int) -> None:
+    """Refuse named pairs that a model of these sizes does not have.
 
     Raises:
         UserError: there is no such neuron or head, or the head's layer is not a later one.
     """
-    parts, pairs = forward.facts, []
     for layer, neuron, head_layer, head in named:
-        if not (
-            0 <= layer < head_layer < parts.layers and 0 <= neuron < parts.width and 0 <= head < parts.heads
-        ):
+        if not (0 <= layer < head_layer < layers and 0 <= neuron < d_mlp and 0 <= head < heads):
             raise UserError(
                 f"neurons.attention.named: found {[layer, neuron, head_layer, head]}, expected a neuron of"
-                f" {parts.width} and a head of {parts.heads} of a later layer, of {parts.layers} layers"
+                f" {d_mlp} and a head of {heads} of a later layer, of {layers} layers; name others"
             )
+
+
+def named_pairs(named: list[tuple[int, int, int, int]], d_mlp: int, scores: Scores) -> list[Pair]:
+    """The pairs that settings name, which :func:`require_pairs` has checked; ``d_mlp`` is of a layer."""
+    pairs = []
+    for layer, neuron, head_layer, head in named:
         known = scores.of(head_layer)
-        score = float(known[layer * parts.width + neuron, head]) if len(known) else float("nan")
+        score = float(known[layer * d_mlp + neuron, head]) if len(known) else float("nan")
         pairs.append(Pair(layer, neuron, head_layer, head, score, "named"))
     return pairs
+
+
+def between(positions: tuple[float, float], context: int) -> tuple[int, int]:
+    """From where in a row, BOS left out, and up to where (exclusive) two shares of the context reach.
+
+    Raises:
+        UserError: no token lies between.
+    """
+    low, high = (round(exact(share) * context) for share in positions)
+    if max(1, low) >= high:
+        raise UserError(
+            f"neurons.attention.positions: found {list(positions)}, expected a range with a token in a"
+            f" context of {context} (BOS is none)"
+        )
+    return max(1, low), high
 
 
 def destinations(
@@ -78,13 +97,8 @@ def destinations(
     """Random destination tokens as indices into the rows' tokens, ascending; BOS is none."""
     import numpy as np
 
-    low, high = max(1, round(positions[0] * context)), round(positions[1] * context)
+    low, high = between(positions, context)
     inside = (np.arange(rows)[:, None] * context + np.arange(low, high)).reshape(-1)
-    if not len(inside):
-        raise UserError(
-            f"neurons.attention.positions: found {list(positions)}, expected a range with a token in a"
-            f" context of {context} (BOS is none)"
-        )
     chosen = np.random.default_rng(seed).permutation(inside)[:count]
     return np.sort(chosen)
 
@@ -106,7 +120,7 @@ def ablate(
         head: which of them.
         residual: ``[destinations, d_model]``, before the layer.
         position: of the destinations, ``int64 [destinations]``.
-        keys: ``[destinations, context, head_size]``, those of each destination's row.
+        keys: ``[destinations, context, d_head]``, those of each destination's row.
         values: the same shape, without their constant part.
         written: ``[neurons, destinations, d_model]``, what is taken out; one set for each neuron.
         turn: cosines and sines at the destinations ``[destinations, turned]``, or None.

@@ -40,7 +40,7 @@ class PreActivations:
         parts = architecture(model)
         self.model = model.base_model  # without the unembedding
         self.layers = parts.layers
-        self.width = parts.width
+        self.d_mlp = parts.d_mlp
         self.activation = parts.activation
         self.names = ("pre", "up") if parts.gated else ("pre",)
         self.dtype = dtype
@@ -71,7 +71,7 @@ class PreActivations:
             low, high = output.aminmax()
             here = torch.maximum(-low, high).float()
             self._largest[number, layer] = torch.maximum(self._largest[number, layer], here)
-            self._out[number][layer, self._at] = output.reshape(-1, self.width)
+            self._out[number][layer, self._at] = output.reshape(-1, self.d_mlp)
 
         return hook
 
@@ -83,7 +83,7 @@ class PreActivations:
         return hook
 
     def __call__(self, rows: np.ndarray, layers: int | None = None) -> list[torch.Tensor]:
-        """What is kept of ``rows`` (``int [rows, context]``): ``[layers, rows * context, width]`` each.
+        """What is kept of ``rows`` (``int [rows, context]``): ``[layers, rows * context, d_mlp]`` each.
 
         On the model's device. In the order of ``names``. Of the first ``layers`` (all by default), after
         which the model stops.
@@ -95,7 +95,7 @@ class PreActivations:
 
         context = rows.shape[1]
         self._wanted = self.layers if layers is None else layers
-        shape, dtype = (self._wanted, rows.size, self.width), getattr(torch, self.dtype)
+        shape, dtype = (self._wanted, rows.size, self.d_mlp), getattr(torch, self.dtype)
         self._out = [torch.empty(shape, dtype=dtype, device=self.device) for _ in self.names]
         self._largest.zero_()
         batch = max(1, self._batch_tokens // context)

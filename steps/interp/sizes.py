@@ -17,7 +17,7 @@ class ModelSize(Settings):
 
     name: str
     layers: int = Field(ge=1)
-    width: int = Field(ge=1, description="neurons per layer (d_mlp)")
+    d_mlp: int = Field(ge=1, description="neurons per layer")
     d_model: int = Field(ge=1)
     heads: int = Field(ge=1, description="per layer")
     vocabulary: int = Field(ge=1, description="rows of the embedding")
@@ -27,7 +27,7 @@ class ModelSize(Settings):
     @property
     def neurons(self) -> int:
         """Of all layers."""
-        return self.layers * self.width
+        return self.layers * self.d_mlp
 
     @property
     def vectors(self) -> int:
@@ -42,7 +42,7 @@ class ModelSize(Settings):
     @property
     def parameters(self) -> float:
         """Of all blocks; neither embeddings nor vectors."""
-        return self.layers * (4.0 * self.d_model**2 + self.vectors * self.d_model * self.width)
+        return self.layers * (4.0 * self.d_model**2 + self.vectors * self.d_model * self.d_mlp)
 
     def forward(self, context: int) -> float:
         """FLOPs per token of the blocks in rows of ``context``: attention in full, no unembedding."""
@@ -69,11 +69,11 @@ def model_size(name: str, config: Path) -> ModelSize:
     try:
         values = json.loads(config.read_text(encoding="utf-8"))
         hidden = values["n_embd"] if "n_embd" in values else values["hidden_size"]
-        width = values.get("n_inner") if "n_embd" in values else values["intermediate_size"]
+        d_mlp = values.get("n_inner") if "n_embd" in values else values["intermediate_size"]
         return ModelSize(
             name=name,
             layers=values["n_layer"] if "n_layer" in values else values["num_hidden_layers"],
-            width=width or 4 * hidden,
+            d_mlp=d_mlp or 4 * hidden,
             d_model=hidden,
             heads=values["n_head"] if "n_head" in values else values["num_attention_heads"],
             vocabulary=values["vocab_size"],

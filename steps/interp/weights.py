@@ -40,10 +40,10 @@ class ModelConfig:
     family: str
     layers: int
     d_model: int
-    width: int
+    d_mlp: int
     """Neurons per layer."""
     heads: int
-    head_size: int
+    d_head: int
     vocabulary: int
     activation: str
     """Name of the MLPs' activation function, as in transformers."""
@@ -66,7 +66,7 @@ class ModelConfig:
 
     def attention_scale(self, layer: int) -> float:
         """What the scores ``q @ k`` of a layer are multiplied by."""
-        scale = self.head_size**-0.5 if self.scale_attention else 1.0
+        scale = self.d_head**-0.5 if self.scale_attention else 1.0
         return scale / (layer + 1) if self.scale_attention_by_layer else scale
 
 
@@ -78,29 +78,29 @@ class Layer:
     """Of the norm before attention, ``[d_model]``."""
     attention_bias: torch.Tensor
     w_q: torch.Tensor
-    """``[heads, d_model, head_size]``"""
+    """``[heads, d_model, d_head]``"""
     b_q: torch.Tensor
-    """``[heads, head_size]``"""
+    """``[heads, d_head]``"""
     w_k: torch.Tensor
     b_k: torch.Tensor
     w_v: torch.Tensor
     b_v: torch.Tensor
     w_o: torch.Tensor
-    """``[heads, head_size, d_model]``"""
+    """``[heads, d_head, d_model]``"""
     b_o: torch.Tensor
     """``[d_model]``"""
     mlp_gain: torch.Tensor
     """Of the norm before the MLP, ``[d_model]``."""
     mlp_bias: torch.Tensor
     w_in: torch.Tensor
-    """``[d_model, width]``; in a gated MLP the gate's"""
+    """``[d_model, d_mlp]``; in a gated MLP the gate's"""
     b_in: torch.Tensor
-    """``[width]``"""
+    """``[d_mlp]``"""
     w_up: torch.Tensor | None
-    """``[d_model, width]``, only in gated MLPs"""
+    """``[d_model, d_mlp]``, only in gated MLPs"""
     b_up: torch.Tensor | None
     w_out: torch.Tensor
-    """``[width, d_model]``"""
+    """``[d_mlp, d_model]``"""
     b_out: torch.Tensor
     """``[d_model]``"""
 
@@ -187,21 +187,21 @@ class WeightReader:
             b_k=k[1],
             w_v=v[0],
             b_v=v[1],
-            w_o=heads_out.reshape(facts.heads, facts.head_size, facts.d_model),
+            w_o=heads_out.reshape(facts.heads, facts.d_head, facts.d_model),
             b_o=self._bias(block.heads_out, facts.d_model),
             mlp_gain=mlp_gain,
             mlp_bias=mlp_bias,
             w_in=self._matrix(block.pre),
-            b_in=self._bias(block.pre, facts.width),
+            b_in=self._bias(block.pre, facts.d_mlp),
             w_up=None if block.up is None else self._matrix(block.up),
-            b_up=None if block.up is None else self._bias(block.up, facts.width),
+            b_up=None if block.up is None else self._bias(block.up, facts.d_mlp),
             w_out=self._matrix(block.down),
             b_out=self._bias(block.down, facts.d_model),
         )
 
     def _heads_in(self, attention: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Weights ``[heads, d_model, head_size]`` and biases of queries, keys and values."""
-        heads, size, d_model = self.facts.heads, self.facts.head_size, self.facts.d_model
+        """Weights ``[heads, d_model, d_head]`` and biases of queries, keys and values."""
+        heads, size, d_model = self.facts.heads, self.facts.d_head, self.facts.d_model
         if self.facts.family == "gpt2":
             # All heads' queries, then all keys, then all values, each head by head.
             matrix = self._matrix(attention.c_attn).reshape(d_model, 3, heads, size)
@@ -258,9 +258,9 @@ def _facts(model: Any, parts: Architecture) -> ModelConfig:
         family=parts.family,
         layers=parts.layers,
         d_model=parts.d_model,
-        width=parts.width,
+        d_mlp=parts.d_mlp,
         heads=parts.heads,
-        head_size=parts.head_size,
+        d_head=parts.d_head,
         vocabulary=config.vocab_size,
         activation=parts.activation,
         norm=parts.norm,
@@ -478,7 +478,7 @@ def normalise(x: torch.Tensor, facts: ModelConfig) -> torch.Tensor:
 
 
 def rotary(x: torch.Tensor, facts: ModelConfig) -> torch.Tensor:
-    """Queries or keys ``[..., tokens, head_size]`` turned by their positions, where positions do so."""
+    """Queries or keys ``[..., tokens, d_head]`` turned by their positions, where positions do so."""
     import torch
 
     frequencies = facts.rotary_frequencies

@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("reprise")
 
 
-def main(tokenizer: Path, context: int, settings: Source, out: Output) -> None:
+def main(tokenizer: Path, n_ctx: int, settings: Source, out: Output) -> None:
     """Bring the model that ``settings`` names."""
     quiet()
     folder = apart(fetch_model(settings), out)
     shared = Folder(tokenizer, "tokenizer")
     check_tokenizer(folder, load_tokenizer(tokenizer))
-    config = read_config(folder / "config.json", shared.attributes["vocabulary"], context)
+    config = read_config(folder / "config.json", shared.attributes["vocabulary"], n_ctx)
     files = weight_files(folder)
     digests = {path.name: file_digest(path) for path in (folder / "config.json", *files)}
     model = build(config, read_weights(files), folder)

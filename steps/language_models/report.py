@@ -61,7 +61,7 @@ def metrics(
         "parameters": max(evaluation["parameters"] for evaluation in evaluations),
         "training_tokens": None if None in tokens else max(tokens),
         "vocabulary": rows["vocabulary"],
-        "context": rows["context"],
+        "context": rows["n_ctx"],
         "train_rows": rows["rows"]["train"],
         "held_out_rows": rows["rows"]["held_out"],
         "evaluated_tokens": ngrams["targets"],

@@ -3,7 +3,7 @@
 Reads the documents (parquet with ``source``, ``split``, ``text``) and the tokenizer's folder. The
 documents of each source are tokenised and concatenated, without anything between them unless the
 setting ``separator`` names a token (the paper's documents abut); the stream is cut into rows of
-``context`` - 1 tokens, BOS is put in front of each, and the ragged tail is dropped. The rows of all
+``n_ctx`` - 1 tokens, BOS is put in front of each, and the ragged tail is dropped. The rows of all
 sources are then shuffled with a seeded permutation.
 
 Writes a zarr store of kind ``rows``:
@@ -11,13 +11,13 @@ Writes a zarr store of kind ``rows``:
 ===================  =================  ==============================================
 array                shape, dtype       contents
 ===================  =================  ==============================================
-``train``            [rows, context]    token ids, int32, BOS first
-``held_out``         [rows, context]    the same of the held-out documents
+``train``            [rows, n_ctx]      token ids, int32, BOS first
+``held_out``         [rows, n_ctx]      the same of the held-out documents
 ``train_source``     [rows], uint16     index of the row's label in ``sources``
 ``held_out_source``  [rows], uint16     the same
 ===================  =================  ==============================================
 
-Attributes: ``sources`` (labels, sorted), ``context``, ``bos`` (id), ``vocabulary`` (size),
+Attributes: ``sources`` (labels, sorted), ``n_ctx``, ``bos`` (id), ``vocabulary`` (size),
 ``tokenizer`` (fingerprint of its folder). Memory: four bytes per token, and one batch of text.
 """
 
@@ -29,7 +29,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -65,7 +65,9 @@ MOST_SOURCES = 1 << 16
 class Settings(BaseSettings):
     """How text becomes rows."""
 
-    context: int = Field(64, ge=2, le=1 << 20, description="tokens per row, BOS included (paper: 512)")
+    renamed: ClassVar[dict[str, str]] = {"context": "n_ctx"}
+
+    n_ctx: int = Field(64, ge=2, le=1 << 20, description="tokens per row, BOS included (paper: 512)")
     separator: str | None = Field(
         None, min_length=1, description="token put between documents; null: none, documents abut (paper)"
     )
@@ -236,7 +238,7 @@ def main(corpus: Path, tokenizer: Path, settings: Settings, out: Output) -> None
         "code": code_digest("language_models.rows"),
     }
     parts = {
-        split: [cut(side.get(source, array.array("i")), settings.context) for source in sources]
+        split: [cut(side.get(source, array.array("i")), settings.n_ctx) for source in sources]
         for split, side in streams.items()
     }
     for split, side in parts.items():
@@ -244,19 +246,19 @@ def main(corpus: Path, tokenizer: Path, settings: Settings, out: Output) -> None
             tokens = sum(map(len, streams[split].values()))
             raise UserError(
                 f"{corpus}: its {split} documents hold {tokens} tokens of {len(streams[split])} sources,"
-                f" too few for one row of {settings.context} tokens of one source; add text, or lower"
-                " language_models.rows.context"
+                f" too few for one row of {settings.n_ctx} tokens of one source; add text, or lower"
+                " language_models.rows.n_ctx"
             )
     ledger = Ledger(out, "rows", made_from, ("numpy", "tokenizers", "zarr"))
     for split, side in parts.items():
         count = sum(map(len, side))
         generator = np.random.default_rng(derive(settings.seed, "language_models.rows", split))
         write_rows(ledger, split, side, bos, generator.permutation(count))
-        logger.info("%s: %d rows of %d tokens", split, count, settings.context)
+        logger.info("%s: %d rows of %d tokens", split, count, settings.n_ctx)
     ledger.finish(
         {
             "sources": sources,
-            "context": settings.context,
+            "n_ctx": settings.n_ctx,
             "bos": bos,
             "vocabulary": folder.attributes["vocabulary"],
             "tokenizer": folder.fingerprint,

@@ -2,8 +2,8 @@
 
 Reads packed rows (``int32 [rows, context]``, BOS first; arrays ``train`` and ``held_out``) and the
 tokenizer's ledger. The seed decides the initial weights and the order of the rows, a permutation of
-all rows for each epoch. Position t predicts token t + 1 of its row, so a row of ``context`` tokens has
-``context`` - 1 targets; the last position predicts nothing.
+all rows for each epoch. Position t predicts token t + 1 of its row, so a row of ``n_ctx`` tokens has
+``n_ctx`` - 1 targets; the last position predicts nothing.
 
 Writes a folder of kind ``language_model``: ``config.json`` and ``model.safetensors`` (float32),
 ``checkpoints/step-NNNNNN`` with the same two files after that many steps, and ``curve.json``: a list of
@@ -49,7 +49,7 @@ def main(rows: Path, tokenizer: Path, seed: int, settings: Settings, out: Output
     ledger = Ledger(out, "language_model", made_from, ("numpy", "safetensors", "torch", "transformers"))
     prepare(settings.threads)
     quiet()
-    config = configuration(settings, about["vocabulary"], about["context"], about["bos"])
+    config = configuration(settings, about["vocabulary"], about["n_ctx"], about["bos"])
     curve = train(read_array(packed, "train"), read_array(packed, "held_out"), config, seed, settings, ledger)
     ledger.finish(
         {

@@ -4,14 +4,14 @@ Reads the reference model and the tokens of its activations. A head that attends
 nothing, so a neuron of an earlier layer that turns its queries to the key of BOS turns it off.
 
 * Each head's output where it attends to one token only, at BOS against other tokens.
-* Heuristic score of all neurons and heads of later layers, ``w_out^T W_Q^T k_BOS / sqrt(head_size)``, with
+* Heuristic score of all neurons and heads of later layers, ``w_out^T W_Q^T k_BOS / sqrt(d_head)``, with
   ``w_out`` of unit norm and ``k_BOS`` the head's key at position 0 of an input of BOS only, bias included;
-  beside it what random directions of unit norm get. The layer's factor of GPT-2 with
+  with it what random directions of unit norm get. The layer's factor of GPT-2 with
   ``scale_attn_by_inverse_layer_idx`` is not in the score and stands in a column of its own. Heads with
   rotary positions have no score: their queries turn with the position.
 * Path ablation of the strongest pairs, and of named ones: at a destination token ``d``, the neuron's
   ``a(d) * w_out`` is taken out of the residual stream from which this head's query is computed (its norm
-  computed anew), while keys and values are those of the clean pass.
+  recomputed), while keys and values are those of the clean pass.
 
 ``heads`` (parquet, a row per head): ``model``, ``layer``, ``head``; ``bos_norm``, ``other_norm`` (mean over
 other tokens), ``norm_ratio`` (other over BOS); ``bos_attention`` (mean over destinations);
@@ -43,11 +43,19 @@ from pydantic import Field, model_validator
 from steps.core.digest import seed as derived_seed
 from steps.core.figures import save_figure
 from steps.core.runner import Output, run
-from steps.core.statistics import benjamini_hochberg
+from steps.core.statistics import adjusted_p_values, discovered
 from steps.core.stores import write_json, write_table
 from steps.interp.forward import ModelSettings, row_batches
 from steps.interp.heads import HeadNorms, Heads, Scores, all_scores, random_directions
-from steps.interp.path_ablation import Pair, destinations, named_pairs, path_ablation, strongest_pairs
+from steps.interp.path_ablation import (
+    Pair,
+    between,
+    destinations,
+    named_pairs,
+    path_ablation,
+    require_pairs,
+    strongest_pairs,
+)
 from steps.neurons.activations.store import Activations, first_rows, open_model
 from steps.neurons.figures.attention import correlation, draw
 
@@ -73,7 +81,7 @@ class Settings(ModelSettings):
     )
     destinations: int = Field(2000, ge=3, description="destination tokens drawn for path ablation")
     q: float = Field(0.05, gt=0, lt=1, description="false discovery rate of attention neurons")
-    random: int = Field(1000, ge=1, description="random directions beside the neurons")
+    random: int = Field(1000, ge=1, description="random directions to compare the neurons with")
     strongest: int = Field(20, ge=0, description="pairs with the largest absolute score that are ablated")
     named: list[tuple[int, int, int, int]] = Field(
         [], description="further pairs: neuron's layer and number, head's layer and number"
@@ -118,7 +126,7 @@ def pair_table(name: str, points: dict[Pair, np.ndarray], layers: list[Heads]) -
 
 
 def head_table(
-    name: str, norms: list[HeadNorms], scores: Scores, directions: torch.Tensor, width: int
+    name: str, norms: list[HeadNorms], scores: Scores, directions: torch.Tensor, d_mlp: int
 ) -> pd.DataFrame:
     """The table ``heads`` of the module's docstring; ``directions`` are the random ones."""
     import numpy as np
@@ -145,7 +153,7 @@ def head_table(
             if len(values):
                 for what, place in (("max", values[:, head].argmax()), ("min", values[:, head].argmin())):
                     record[f"score_{what}"] = float(values[place, head])
-                    record[f"score_{what}_layer"], record[f"score_{what}_neuron"] = divmod(int(place), width)
+                    record[f"score_{what}_layer"], record[f"score_{what}_neuron"] = divmod(int(place), d_mlp)
                 record |= {"random_max": drawn[:, head].max(), "random_min": drawn[:, head].min()}
             rotary = sums.heads.facts.rotary
             record["skipped"] = ROTARY if rotary else None if layer else "no earlier layer"
@@ -167,7 +175,7 @@ def neuron_table(
     import pandas as pd
     from scipy.special import betainc
 
-    count = facts.layers * facts.width
+    count = facts.layers * facts.d_mlp
     number, heads = np.arange(count), np.zeros(count, np.int64)
     cosine, score = np.zeros(count), np.full(count, np.nan)
     place = np.zeros((2, count), np.int64)
@@ -186,14 +194,13 @@ def neuron_table(
     dimensions = facts.d_model - (facts.norm == "layer")
     single = betainc((dimensions - 1) / 2, 0.5, np.clip((1 - cosine) * (1 + cosine), 0, 1))
     p = np.where(heads > 0, np.minimum(1, heads * single), np.nan)
-    adjusted = p.copy()
-    adjusted[heads > 0] = benjamini_hochberg(p[heads > 0])
+    adjusted = adjusted_p_values(p)
     known = heads > 0
     return pd.DataFrame(
         {
             "model": name,
-            "layer": (number // facts.width).astype("int32"),
-            "neuron": (number % facts.width).astype("int32"),
+            "layer": (number // facts.d_mlp).astype("int32"),
+            "neuron": (number % facts.d_mlp).astype("int32"),
             "head_layer": pd.Series(place[0]).where(known).astype("Int32"),
             "head": pd.Series(place[1]).where(known).astype("Int32"),
             "score": score,
@@ -201,7 +208,7 @@ def neuron_table(
             "cosine": np.where(known, cosine, np.nan),
             "p": p,
             "p_adjusted": adjusted,
-            "attention_neuron": pd.Series(adjusted <= q).where(known).astype("boolean"),
+            "attention_neuron": pd.Series(discovered(adjusted, q)).where(known).astype("boolean"),
         }
     )
 
@@ -223,7 +230,9 @@ def main(
     source = Activations(activations)
     forward = open_model(model, source, settings.device, settings.dtype)
     rows = first_rows(source, settings.rows)
-    parts, context = forward.facts, source.context
+    parts, context = forward.facts, source.n_ctx
+    require_pairs(settings.named, parts.layers, parts.d_mlp, parts.heads)
+    low, high = between(settings.positions, context)
     with torch.inference_mode():
         layers = [Heads(forward, layer) for layer in range(parts.layers)]
         scores = all_scores(forward, layers, int(rows[0, 0]))
@@ -238,20 +247,19 @@ def main(
             derived_seed(settings.seed, "neurons.attention", "destinations"),
         )
         norms = [HeadNorms(own) for own in layers]
-        low, high = max(1, round(settings.positions[0] * context)), round(settings.positions[1] * context)
         for batch in row_batches(rows, settings.batch_tokens):
             clean = forward.run(batch)
             for own, sums in zip(layers, norms, strict=True):
                 sums.add(*own.of(clean), low, high)
-        chosen = named_pairs(settings.named, forward, scores)
+        chosen = named_pairs(settings.named, parts.d_mlp, scores)
         known = {(p.layer, p.neuron, p.head_layer, p.head) for p in chosen}
         chosen += [
             p
-            for p in strongest_pairs(map(scores.of, range(parts.layers)), parts.width, settings.strongest)
+            for p in strongest_pairs(map(scores.of, range(parts.layers)), parts.d_mlp, settings.strongest)
             if (p.layer, p.neuron, p.head_layer, p.head) not in known
         ]
         points = path_ablation(forward, layers, chosen, rows, where, settings.batch_tokens)
-        by_head = head_table(source.name, norms, scores, directions, parts.width)
+        by_head = head_table(source.name, norms, scores, directions, parts.d_mlp)
         factors = [own.layer_factor for own in layers]
         by_neuron = neuron_table(source.name, parts, scores, factors, settings.q)
         by_pair = pair_table(source.name, points, layers)

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from steps.core.runner import Output, run
 from steps.core.settings import Settings as BaseSettings
-from steps.core.statistics import benjamini_hochberg, p_values
+from steps.core.statistics import adjusted_p_values, discovered, p_values
 from steps.core.stores import write_table
 from steps.neurons.correlations.pairs import Pair, load_pairs, require_one_reference
 
@@ -52,10 +52,11 @@ def excess_table(pairs: list[Pair], settings: Settings) -> pd.DataFrame:
     first = np.stack([pair.rotated_max[0] for pair in pairs])
     number = np.arange(largest.shape[1])
     mean = largest.mean(0)
-    adjusted = benjamini_hochberg(p_values(mean, null))
+    p = p_values(mean, null)
+    adjusted = adjusted_p_values(p)
     columns = {
-        "layer": (number // pairs[0].width[0]).astype("int32"),
-        "neuron": (number % pairs[0].width[0]).astype("int32"),
+        "layer": (number // pairs[0].d_mlp[0]).astype("int32"),
+        "neuron": (number % pairs[0].d_mlp[0]).astype("int32"),
         "max_corr": largest.max(0),
         "mean_corr": mean,
         "min_corr": largest.min(0),
@@ -66,16 +67,16 @@ def excess_table(pairs: list[Pair], settings: Settings) -> pd.DataFrame:
         "excess_corr": mean - first.mean(0),
         "excess_corr_draws": mean - null.mean(0),
         "universal": mean - first.mean(0) > settings.threshold,
-        "p_value": p_values(mean, null),
+        "p_value": p,
         "adjusted_p_value": adjusted,
-        "privileged_basis": adjusted <= settings.q,
+        "privileged_basis": discovered(adjusted, settings.q),
         "constant": pairs[0].row_constant.astype(bool),
     }
     for pair in pairs:
         index = pair.row_top_index[:, 0]
         columns[f"max_corr[{pair.b}]"] = pair.row_top_value[:, 0]
-        columns[f"layer[{pair.b}]"] = index // pair.width[1]
-        columns[f"neuron[{pair.b}]"] = index % pair.width[1]
+        columns[f"layer[{pair.b}]"] = index // pair.d_mlp[1]
+        columns[f"neuron[{pair.b}]"] = index % pair.d_mlp[1]
     return pd.DataFrame(columns)
 
 

@@ -2,7 +2,7 @@
 
 Reads the ledgers of the models, the reference first, which list the checkpoints that training kept, and
 the reference's activations, from which it takes the tokens, the mask and how values are rounded. Every
-model is run anew at every step that all of them kept, and at the last one; nothing of it is stored.
+model is run at every step that all of them kept, and at the last one; none of its activations are stored.
 
 Writes one parquet table, a row per step and neuron of the reference, and a figure of it, SVG with its
 data as JSON; where the figure speaks of universal neurons, they are those of ``universal_set`` after the
@@ -33,7 +33,7 @@ from pydantic import Field
 from steps.core.errors import UserError
 from steps.core.figures import save_figure
 from steps.core.runner import Output, run
-from steps.core.statistics import benjamini_hochberg, p_values
+from steps.core.statistics import adjusted_p_values, discovered, p_values
 from steps.core.stores import Folder, read_json, write_json, write_table
 from steps.interp.loading import weights_fingerprint
 from steps.interp.pre_activations import PreActivations
@@ -126,16 +126,16 @@ class InMemory(Activations):
         loaded = load(model, device=facts["device"], dtype=facts["compute_dtype"], checkpoint=checkpoint)
         computed = PreActivations.of(loaded, like.dtype, facts["batch_tokens"])
         self.name = model.parent.name
-        self.layers, self.width = computed.layers, computed.width
-        self.neurons = self.layers * self.width
-        self.context, self.block_tokens, self.dtype = like.context, like.block_tokens, like.dtype
+        self.layers, self.d_mlp = computed.layers, computed.d_mlp
+        self.neurons = self.layers * self.d_mlp
+        self.n_ctx, self.block_tokens, self.dtype = like.n_ctx, like.block_tokens, like.dtype
         self.activation = computed.activation
-        rows = -(-min(tokens, len(like.tokens)) // like.context)
-        self.tokens = like.tokens[: rows * like.context]
-        self.keep = like.keep[: rows * like.context]
+        rows = -(-min(tokens, len(like.tokens)) // like.n_ctx)
+        self.tokens = like.tokens[: rows * like.n_ctx]
+        self.keep = like.keep[: rows * like.n_ctx]
         self.blocks = -(-len(self.tokens) // self.block_tokens)
         self.gated = len(computed.names) > 1
-        self._kept = [part.cpu().numpy() for part in computed(self.tokens.reshape(rows, like.context))]
+        self._kept = [part.cpu().numpy() for part in computed(self.tokens.reshape(rows, like.n_ctx))]
 
     def pieces(self, layer: int, block: int, start: int = 0) -> Iterator[tuple[slice, Stored]]:
         """A block's tokens as one part, with what is kept of one layer's neurons there."""
@@ -150,7 +150,7 @@ class Summed(Moments):
         """Sum over all tokens of ``post``."""
         import numpy as np
 
-        within = WithinLayers(post.source.layers, post.source.width)
+        within = WithinLayers(post.source.layers, post.source.d_mlp)
         for k in range(post.source.blocks):
             within.add(post.block(k))
         within.finish()
@@ -161,7 +161,7 @@ class Summed(Moments):
         self.norm = np.sqrt(np.maximum(0.0, square - self.count * self.mean**2))
 
     def covariance(self, layer: int) -> np.ndarray:
-        """Centred sums of products ``[width, width]`` within a layer, float64."""
+        """Centred sums of products ``[d_mlp, d_mlp]`` within a layer, float64."""
         second: np.ndarray = self._second[layer]
         mean = self.mean[layer * len(second) : (layer + 1) * len(second)]
         return second - self.count * mean[:, None] * mean
@@ -204,12 +204,12 @@ def step_table(reference: Checkpoint, partners: Iterator[Checkpoint], settings: 
         )
     mean, draws = np.mean(largest, axis=0), np.mean(null, axis=0)
     p = p_values(mean, draws)
-    adjusted = benjamini_hochberg(p)
-    number, width = np.arange(len(mean)), reference.source.width
+    adjusted = adjusted_p_values(p)
+    number, d_mlp = np.arange(len(mean)), reference.source.d_mlp
     return pd.DataFrame(
         {
-            "layer": (number // width).astype("int32"),
-            "neuron": (number % width).astype("int32"),
+            "layer": (number // d_mlp).astype("int32"),
+            "neuron": (number % d_mlp).astype("int32"),
             "mean_corr": mean,
             "mean_baseline": draws[0],
             "mean_baseline_draws": draws.mean(0),
@@ -218,7 +218,7 @@ def step_table(reference: Checkpoint, partners: Iterator[Checkpoint], settings: 
             "universal": mean - draws[0] > settings.threshold,
             "p_value": p,
             "adjusted_p_value": adjusted,
-            "privileged_basis": adjusted <= settings.q,
+            "privileged_basis": discovered(adjusted, settings.q),
             "constant": reference.sums.norm == 0,
         }
     )

@@ -28,7 +28,7 @@ from steps.core.devices import Device
 from steps.core.digest import seed as derive_seed
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
-from steps.core.statistics import benjamini_hochberg, p_values
+from steps.core.statistics import adjusted_p_values, discovered, p_values
 from steps.core.stores import write_table
 from steps.neurons.activations.store import (
     Activations,
@@ -106,10 +106,11 @@ def mutual_best(pairs: list[Pair], q: float) -> list[Matches]:
         found.append((row, column, corr))
         p.append(p_values(corr, pair.rotated_max[:, row]))
     together = np.concatenate(p)
-    adjusted = np.split(benjamini_hochberg(together), np.cumsum([len(part) for part in p])[:-1])
-    passed = together[np.concatenate(adjusted) <= q]
+    adjusted = adjusted_p_values(together)
+    passed = together[discovered(adjusted, q)]
     matches = []
-    for pair, (row, column, corr), values in zip(pairs, found, adjusted, strict=True):
+    each = np.split(adjusted, np.cumsum([len(part) for part in p])[:-1])
+    for pair, (row, column, corr), values in zip(pairs, found, each, strict=True):
         draws = len(pair.rotated_max)
         threshold = np.full(pair.neurons[0], np.inf)
         if len(passed):
@@ -275,9 +276,10 @@ def find_clusters(
     matches = mutual_best(pairs, settings.q)
     rows = []
     for pair, match in zip(pairs, matches, strict=True):
-        for i, j, corr, p in zip(match.row, match.column, match.corr, match.adjusted, strict=True):
-            if p <= settings.q:
-                rows.append(((pair.a, int(i)), (pair.b, int(j)), float(corr), float(p)))
+        columns = (match.row, match.column, match.corr, match.adjusted)
+        edges_here = discovered(match.adjusted, settings.q)
+        for i, j, corr, p in zip(*(values[edges_here] for values in columns), strict=True):
+            rows.append(((pair.a, int(i)), (pair.b, int(j)), float(corr), float(p)))
     found = components([(a, b) for a, b, _, _ in rows])
     home = {neuron: number for number, cluster in enumerate(found) for neuron in cluster}
     corr_of: dict[int, list[float]] = {}
@@ -295,11 +297,11 @@ def find_clusters(
         }
         sums = BlockSums(sources, wanted, arithmetic(settings.precision), settings.device)
         stability = stabilities(clusters, pairs, matches, sums, settings).tolist()
-    width = {name: source.width for name, source in sources.items()}
+    d_mlp = {name: source.d_mlp for name, source in sources.items()}
     members = [
         (
             *(place, len(cluster), len({m for m, _ in cluster}), stability[place], mean[order[place]]),
-            *(model, number // width[model], number % width[model]),
+            *(model, number // d_mlp[model], number % d_mlp[model]),
         )
         for place, cluster in enumerate(clusters)
         for model, number in cluster
@@ -307,8 +309,8 @@ def find_clusters(
     names = ["cluster", "size", "models", "stability", "mean_corr", "model", "layer", "neuron"]
     edges = [
         (
-            *(a[0], a[1] // width[a[0]], a[1] % width[a[0]]),
-            *(b[0], b[1] // width[b[0]], b[1] % width[b[0]]),
+            *(a[0], a[1] // d_mlp[a[0]], a[1] % d_mlp[a[0]]),
+            *(b[0], b[1] // d_mlp[b[0]], b[1] % d_mlp[b[0]]),
             *(corr, p, rank[home[a]]),
         )
         for a, b, corr, p in rows

@@ -43,7 +43,7 @@ class Settings(BaseSettings):
 def main(model: Path, settings: Settings, out: Output) -> None:
     """Write the composition of ``model``."""
     reader = open_reader(model)
-    facts = {"model": model.parent.name, "layers": reader.facts.layers, "width": reader.facts.width}
+    facts = {"model": model.parent.name, "layers": reader.facts.layers, "d_mlp": reader.facts.d_mlp}
     facts["parallel"] = reader.facts.parallel
     write_tensors(out, composition(reader, settings.device), facts)
 

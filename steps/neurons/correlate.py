@@ -170,7 +170,7 @@ def main(
         "activations": [first.store.fingerprint, second.store.fingerprint],
         "rows": [rows.start, rows.stop],
         "neurons": [first.neurons, second.neurons],
-        "width": [first.width, second.width],
+        "d_mlp": [first.d_mlp, second.d_mlp],
         "tokens": count,
         "settings": settings.model_dump(mode="json"),
         "code": code_digest("neurons.correlate"),

@@ -11,7 +11,7 @@ array                      contents
 ``KIND.histogram``         ``int32 [neurons, 99]``, over the edges linspace(-1, 1, 100)
 ``KIND.moments``           ``float64 [4, neurons]``: mean, variance, skewness, kurtosis (Gaussian 3)
 ``KIND.top_value`` ...     ``float32 [neurons, kept]``, the largest, descending, and ``top_index``
-                           ``int32``: token id, or neuron ``layer * width + number``
+                           ``int32``: token id, or neuron ``layer * d_mlp + number``
 ``KIND.bottom_value`` ...  the same for the smallest, ascending
 =========================  ====================================================================
 """
@@ -119,17 +119,17 @@ def cosines(reader: WeightReader, settings: Settings) -> dict[str, np.ndarray]:
         vectors["out"].append(unit(layer.w_out))
         if layer.w_up is not None:
             vectors.setdefault("up", []).append(unit(layer.w_up.T).contiguous())
-    step = max(1, BLOCK_VALUES // max(facts.width, facts.vocabulary))
+    step = max(1, BLOCK_VALUES // max(facts.d_mlp, facts.vocabulary))
     parts: dict[str, list[np.ndarray]] = {}
     for layer_number in progress(range(facts.layers), facts.layers, "layers of cosines"):
-        for begin in range(0, facts.width, step):
+        for begin in range(0, facts.d_mlp, step):
             for name, layers in vectors.items():
                 rows = layers[layer_number][begin : begin + step].to(where)
                 found = {
                     f"{kind}_{name}": summarise(rows, [tokens], settings.tokens)
                     for kind, tokens in vocabulary.items()
                 }
-                own = layer_number * facts.width + begin
+                own = layer_number * facts.d_mlp + begin
                 for other, neurons in vectors.items():
                     found[f"{name}_{other}"] = summarise(rows, neurons, settings.neurons, own)
                 for kind, arrays in found.items():
@@ -144,7 +144,7 @@ def cosines(reader: WeightReader, settings: Settings) -> dict[str, np.ndarray]:
 def main(model: Path, settings: Settings, out: Output) -> None:
     """Write the summaries of ``model``."""
     reader = open_reader(model)
-    facts = {"model": model.parent.name, "layers": reader.facts.layers, "width": reader.facts.width}
+    facts = {"model": model.parent.name, "layers": reader.facts.layers, "d_mlp": reader.facts.d_mlp}
     write_tensors(out, cosines(reader, settings), facts)
 
 

@@ -6,7 +6,7 @@ Writes a zarr v3 store:
 =========  ==============================  ===========================================================
 array      shape, dtype                    contents
 =========  ==============================  ===========================================================
-``pre``    [layers, tokens, width], fp16   pre-activations, one zarr shard per layer and token block
+``pre``    [layers, tokens, d_mlp], fp16   pre-activations, one zarr shard per layer and token block
 ``up``     the same                        in gated MLPs: what the activated gate is multiplied by
 ``tokens`` [tokens], int32                 token ids
 ``keep``   [tokens], uint8                 0 where the token is excluded from correlations
@@ -57,7 +57,9 @@ CHUNK_BYTES = 2**20
 class Settings(BaseSettings):
     """How activations are made and kept."""
 
-    source: Literal["dump", "model"] = Field("dump", description="keep activations, or compute them anew")
+    source: Literal["dump", "model"] = Field(
+        "dump", description="keep activations, or recompute them in every job"
+    )
     split: Literal["train", "held_out"] = Field("held_out", description="which rows of the corpus")
     tokens: int = Field(
         100_000, ge=1, le=10**12, description="how many tokens, BOS included; whole rows are taken"
@@ -121,12 +123,12 @@ def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings
     for path, folder in ((rows, packed), (model, weights)):
         if folder.attributes.get("tokenizer") != wanted_tokenizer:
             raise UserError(f"{path}: of another tokenizer than {tokenizer}; delete it and build it again")
-    context = packed.attributes["context"]
+    context = packed.attributes["n_ctx"]
     available = read_array(packed, settings.split)
     wanted = -(-settings.tokens // context)
     if len(available) < wanted:
         logger.warning(
-            "%s: %d tokens asked for, %d there; all are taken", rows, settings.tokens, available.size
+            "%s: %d tokens requested, %d available; all are taken", rows, settings.tokens, available.size
         )
     chosen = available[:wanted]
     exclude = excluded_ids(tokenizer, packed.attributes["bos"], settings)
@@ -155,7 +157,7 @@ def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings
     if longest < context:
         raise UserError(
             f"{rows}: rows of {context} tokens, expected at most {longest}, which {model} can read;"
-            " lower language_models.rows.context"
+            " lower language_models.rows.n_ctx"
         )
     block_rows = min(max(1, settings.block_tokens // context), len(chosen))
     if settings.source == "dump":
@@ -171,8 +173,8 @@ def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings
             "model": name,
             "source": settings.source,
             "layers": source.layers,
-            "width": source.width,
-            "context": context,
+            "d_mlp": source.d_mlp,
+            "n_ctx": context,
             "block_tokens": block_rows * context,
             "dtype": settings.dtype,
             "compute_dtype": settings.compute_dtype,
@@ -196,7 +198,7 @@ def require_room(ledger: Ledger, source: PreActivations, tokens: int, block: int
     import numpy as np
 
     there = sum(name.startswith(("pre/c/", "up/c/")) for name in ledger.files)
-    values = (len(source.names) * source.layers * tokens - there * block) * source.width
+    values = (len(source.names) * source.layers * tokens - there * block) * source.d_mlp
     need = values * np.dtype(source.dtype).itemsize - ledger.outdated_bytes()
     require_space(ledger.folder, need, "lower neurons.dump.tokens or set neurons.dump.source to model")
 
@@ -210,16 +212,16 @@ def write_blocks(
     context = rows.shape[1]
     itemsize = np.dtype(source.dtype).itemsize
     block = block_rows * context
-    chunk = _largest_divisor(block, max(1, CHUNK_BYTES // (itemsize * source.width)))
+    chunk = _largest_divisor(block, max(1, CHUNK_BYTES // (itemsize * source.d_mlp)))
     arrays = [
         ArrayWriter(
             ledger,
             name,
-            (source.layers, rows.size, source.width),
-            (1, block, source.width),
+            (source.layers, rows.size, source.d_mlp),
+            (1, block, source.d_mlp),
             source.dtype,
             codec,
-            chunk=(1, chunk, source.width),
+            chunk=(1, chunk, source.d_mlp),
             dims=("layer", "token", "neuron"),
             description=CONTENTS[name],
         )

@@ -28,7 +28,7 @@ column                          meaning
 ==============================  =======================================================================
 
 ``tokens``: for every neuron the token ids of largest mean and of largest maximum (``model layer neuron by
-rank token text value count``). ``profiles`` (safetensors): ``MODEL.position_mean`` and ``_std`` [neurons,
+rank token_id text value count``). ``profiles`` (safetensors): ``MODEL.position_mean`` and ``_std`` [neurons,
 context], ``MODEL.bins_on`` [neurons, 257], pre-activations on tokens with the best feature, in the bins of
 ``neurons.histograms``.
 
@@ -139,7 +139,7 @@ def explain_neurons(
     table["position_candidate"] = kurtosis[chosen[0].start : chosen[-1].stop] < 2
     top = pd.concat(tokens, ignore_index=True)
     top.insert(0, "number", top.pop("neuron") + top.pop("start"))
-    top["text"] = [text.texts[token] for token in top["token"]]
+    top["text"] = [text.texts[token] for token in top["token_id"]]
     tables = [with_place(part, source) for part in (table, top)]
     arrays = {name: np.concatenate([part[name] for part in profiles]) for name in profiles[0]}
     return tables[0], tables[1], arrays
@@ -192,10 +192,10 @@ def read_parts(files: list[Path], source: Activations, settings: Settings) -> Ex
         arrays, facts = read_tensors(path, kind="explained")
         source.require_origin(path, facts["activations"])
         if facts["settings"] != deciding(settings):
-            raise UserError(f"{path}: was made with other settings than these; make the part anew")
+            raise UserError(f"{path}: was made with other settings; delete it and run snakemake again")
         for table, digest in zip(written, facts["tables"], strict=True):
             if file_digest(table) != digest:
-                raise UserError(f"{table}: is not the table that belongs to {path}; make the part anew")
+                raise UserError(f"{table}: does not belong to {path}; delete both and run snakemake again")
         start, stop = facts["neurons"]
         if start != end:
             raise UserError(

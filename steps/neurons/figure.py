@@ -37,7 +37,7 @@ class Settings(UniversalSettings):
     """Which neurons are shown as the universal ones, and what they are compared with."""
 
     beside: list[str] = Field(
-        [], description="neuron tables of other studies, whose models metric_densities draws beside ours"
+        [], description="neuron tables of other studies, whose models metric_densities draws with ours"
     )
 
 

@@ -60,7 +60,7 @@ def part_layers(layers: int, parts: int, part: int) -> range:
 
 
 def counted_blocks(source: Activations, tokens: int | None) -> int:
-    """How many blocks are counted where ``tokens`` are asked for."""
+    """How many blocks are counted for ``tokens`` tokens."""
     wanted = min(tokens or len(source.tokens), len(source.tokens))
     return -(-wanted // source.block_tokens)
 
@@ -71,7 +71,7 @@ def model_counts(
     """Counts ``uint32 [sources, neurons of layers, 257]`` over the first ``blocks`` blocks."""
     import numpy as np
 
-    counts = np.zeros((sources, len(layers) * source.width, BINS), np.uint32)
+    counts = np.zeros((sources, len(layers) * source.d_mlp, BINS), np.uint32)
     source.depth = layers.stop
     table = None
     if source.dtype == "float16":
@@ -80,7 +80,7 @@ def model_counts(
             table = bin_numbers(np.arange(2**16, dtype=np.uint16).view(np.float16))
     for k in progress(range(blocks), blocks, f"{source.name}: blocks counted"):
         for place, layer in enumerate(layers):
-            columns = slice(place * source.width, (place + 1) * source.width)
+            columns = slice(place * source.d_mlp, (place + 1) * source.d_mlp)
             for tokens, (pre, *_) in source.pieces(layer, k):
                 numbers = bin_numbers(pre) if table is None else table[pre.view(np.uint16)]
                 here = labels[tokens]
@@ -140,7 +140,7 @@ def main(activations: list[Path], rows: Path, parts: list[Path], settings: Setti
     each = len(parts) // len(sources)
     for number, source in enumerate(sources):
         shape = (len(names), source.neurons, BINS)
-        block = (1, source.width, BINS)
+        block = (1, source.d_mlp, BINS)
         array = ArrayWriter(
             ledger,
             f"counts/{source.name}/tokens",  # models of any size, each in a group of its own
@@ -162,7 +162,7 @@ def main(activations: list[Path], rows: Path, parts: list[Path], settings: Setti
         else:
             counts = model_counts(source, labels, len(names), blocks, range(source.layers))
         for label, layer, _ in places:
-            here = counts[label : label + 1, layer * source.width : (layer + 1) * source.width]
+            here = counts[label : label + 1, layer * source.d_mlp : (layer + 1) * source.d_mlp]
             array.write((label, layer, 0), here)
     ledger.finish(
         {"models": [source.name for source in sources], "sources": names, "tokens": spread.tolist()}

@@ -40,12 +40,12 @@ role             which                       interventions
 
 ``reversals`` (parquet): the tokens at which the largest fixed value moves entropy most against the mean;
 neurons in the order of ``interventions``, of each the largest change first:
-``model``, ``layer``, ``neuron``, ``role``, ``token`` (index into the tokens), ``row``, ``position``, ``id``,
-``next_id``, ``entropy``, ``entropy_change``.
+``model``, ``layer``, ``neuron``, ``role``, ``token_index`` (into the tokens), ``row``, ``position``,
+``token_id``, ``next_token_id``, ``entropy``, ``entropy_change``.
 
 ``suppression`` (parquet): a row for each class of the clearest suppression neurons by their weights
 (neurons.roles; where there is none, of the one that comes nearest): ``model``, ``layer``, ``neuron``,
-``vocab_kurt``, ``vocab_skew``, ``by_the_rule`` (whether it is one), ``class``, ``feature``, ``tokens`` (ids),
+``vocab_kurt``, ``vocab_skew``, ``by_the_rule`` (whether it is one), ``class``, ``feature``, ``token_ids``,
 ``inside`` and ``outside`` (how many next tokens are in the class or not), ``mean_inside``, ``mean_outside``
 (activation before them), ``difference``, ``welch_t``. The class ``feature`` are the tokens of the neuron's
 best vocabulary feature, where it lowers their logits; ``lowered`` the tokens whose logits it lowers most.
@@ -146,6 +146,20 @@ class Settings(UniversalSettings, ModelSettings):
         return named
 
 
+def require_neurons(named: list[tuple[int, int]], layers: int, d_mlp: int) -> None:
+    """Refuse named neurons that a model of these sizes does not have.
+
+    Raises:
+        UserError: one does not exist.
+    """
+    for layer, neuron in named:
+        if not (0 <= layer < layers and 0 <= neuron < d_mlp):
+            raise UserError(
+                f"neurons.intervene.named: found {[layer, neuron]}, expected one of {layers} layers"
+                f" of {d_mlp} neurons; name another"
+            )
+
+
 def choose(
     table: pd.DataFrame, forward: Forward, settings: Settings, name: str
 ) -> list[tuple[int, str, int | None]]:
@@ -156,21 +170,12 @@ def choose(
         forward: the model.
         settings: what is wanted.
         name: the model's name.
-
-    Raises:
-        UserError: a named neuron does not exist.
     """
     import numpy as np
     import torch
 
     facts = forward.facts
-    for layer, neuron in settings.named:
-        if not (0 <= layer < facts.layers and 0 <= neuron < facts.width):
-            raise UserError(
-                f"neurons.intervene.named: found {[layer, neuron]}, expected one of {facts.layers} layers"
-                f" of {facts.width} neurons"
-            )
-    named = np.array([layer * facts.width + neuron for layer, neuron in settings.named], int)
+    named = np.array([layer * facts.d_mlp + neuron for layer, neuron in settings.named], int)
     first, ranked = (named, True) if len(named) else entropy_candidates(table, settings.candidates)
     role = "named" if len(named) else "entropy" if ranked else "nearest"
     picked: list[tuple[int, str, int | None]] = [(int(number), role, None) for number in first]
@@ -280,11 +285,11 @@ def reversal_table(
                     "layer": np.int32(each.layer),
                     "neuron": np.int32(each.neuron),
                     "role": role,
-                    "token": token,
+                    "token_index": token,
                     "row": (token // rows.shape[1]).astype("int32"),
                     "position": (token % rows.shape[1]).astype("int32"),
-                    "id": rows.reshape(-1)[token],
-                    "next_id": rows.reshape(-1)[token + 1],
+                    "token_id": rows.reshape(-1)[token],
+                    "next_token_id": rows.reshape(-1)[token + 1],
                     "entropy": result.entropy[order],
                     "entropy_change": change[order],
                 }
@@ -361,7 +366,7 @@ def suppression_table(
             "by_the_rule": pd.Series([by_the_rule] * len(looked), dtype="bool"),
             "class": pd.Series([kind for _, kind, _, _ in classes], dtype="str"),
             "feature": pd.Series([feature for *_, feature, _ in classes], dtype="str"),
-            "tokens": pd.Series([list(each.tokens) for each in looked], dtype="object"),
+            "token_ids": pd.Series([list(each.tokens) for each in looked], dtype="object"),
             "inside": count[:, 0].astype("int64"),
             "outside": count[:, 1].astype("int64"),
             "mean_inside": mean[:, 0],
@@ -396,6 +401,7 @@ def main(
 
     source = Activations(activations)
     forward = open_model(model, source, settings.device, settings.dtype)
+    require_neurons(settings.named, forward.facts.layers, forward.facts.d_mlp)
     Folder(model, "language_model").require_made_with(Folder(tokenizer, "tokenizer"))
     table = read_tables(neurons, roles, source)
     rows = first_rows(source, settings.rows)
@@ -409,7 +415,7 @@ def main(
             for number, role, pair in picked
             for each in interventions_on(
                 role,
-                *divmod(number, source.width),
+                *divmod(number, source.d_mlp),
                 float(table["post_mean"].iloc[number]),
                 settings,
             )
@@ -424,7 +430,7 @@ def main(
         embedding = processed_ends(forward.reader.ends(), forward.facts).w_e
         features = vocabulary_features(load_tokenizer(tokenizer), embedding)
         by_class, counts = suppression_table(source.name, table, forward, rows, excluded, features, settings)
-        swept = [divmod(number, source.width) for number, role, _ in picked if role in (*WHOLE, "control")]
+        swept = [divmod(number, source.d_mlp) for number, role, _ in picked if role in (*WHOLE, "control")]
         cosines = vocabulary_cosines(forward, swept)
     whole = intervention_table(source.name, done, result)
     against = reversal_table(source.name, done, result, rows, settings.reversals)

@@ -49,8 +49,8 @@ def main(model: Path, roles: Path, tokenizer: Path, settings: Settings, out: Out
         raise UserError(f"{roles}: holds no neuron of {model.parent.name!r}; build it again with snakemake")
     reader = open_reader(model)
     Folder(model, "language_model").require_made_with(Folder(tokenizer, "tokenizer"))
-    number, width = np.arange(reader.facts.layers * reader.facts.width), reader.facts.width
-    places = pd.DataFrame({"layer": number // width, "neuron": number % width})
+    number, d_mlp = np.arange(reader.facts.layers * reader.facts.d_mlp), reader.facts.d_mlp
+    places = pd.DataFrame({"layer": number // d_mlp, "neuron": number % d_mlp})
     require_rows(roles, own[["layer", "neuron"]], places, model)
     ends = processed_ends(reader.ends(), reader.facts)
     features = vocabulary_features(load_tokenizer(tokenizer), ends.w_e)

@@ -2,20 +2,20 @@
 
 Reads activations. Writes one safetensors file per token range (docs/neurons.md):
 
-===============  ========================  =======================================================
-array            shape, dtype              sums over the range
-===============  ========================  =======================================================
-``count``        [2], int64                kept tokens, all tokens
-``pilot``        [neurons], float64        shift of post-activations (the same in every range)
-``total``        [neurons], float64        shifted post-activations of kept tokens
-``square``       [neurons], float64        their squares
-``second``       [layers, width, width]    products of shifted post-activations within a layer
-``pre_pilot``    [neurons], float64        shift of pre-activations (the same in every range)
-``pre_powers``   [4, neurons], float64     powers 1 to 4 of shifted pre-activations, all tokens
-``positive``     [neurons], int64          tokens with a pre-activation above 0, of all tokens
-``top_value``    [neurons, examples]       largest post-activations of kept tokens, float32
-``top_token``    [neurons, examples]       where they are (index into the tokens), int64
-===============  ========================  =======================================================
+===================  =======================  =======================================================
+array                shape, dtype             sums over the range
+===================  =======================  =======================================================
+``count``            [2], int64               kept tokens, all tokens
+``pilot``            [neurons], float64       shift of post-activations (the same in every range)
+``total``            [neurons], float64       shifted post-activations of kept tokens
+``square``           [neurons], float64       their squares
+``second``           [layers, d_mlp, d_mlp]   products of shifted post-activations within a layer
+``pre_pilot``        [neurons], float64       shift of pre-activations (the same in every range)
+``pre_powers``       [4, neurons], float64    powers 1 to 4 of shifted pre-activations, all tokens
+``positive``         [neurons], int64         tokens with a pre-activation above 0, of all tokens
+``top_value``        [neurons, examples]      largest post-activations of kept tokens, float32
+``top_token_index``  [neurons, examples]      where they are (index into the tokens), int64
+===================  =======================  =======================================================
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main(activations: Path, ranges: int, index: int, settings: Settings, out: Ou
     source = Activations(activations)
     blocks = range_blocks(source.blocks, ranges, index)
     post = PostActivations(source, settings.precision, device=settings.device)
-    within = WithinLayers(source.layers, source.width, post.device)
+    within = WithinLayers(source.layers, source.d_mlp, post.device)
     kind = SingleNeurons if post.device.type == "cpu" else SingleNeuronsOnDevice
     single = kind(source, settings.examples, post.device)
     for k in progress(blocks, len(blocks), f"{source.name}: blocks summed"):

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 READ = {
     "neurons": [*KEYS, "cluster", *SET_COLUMNS],
     "edges": [*(f"{key}_{side}" for side in "ab" for key in KEYS), "corr"],
-    "logits": [*KEYS, "side", "rank", "token", "value"],
+    "logits": [*KEYS, "side", "rank", "token_id", "value"],
     "families": [*KEYS, "family", "evidence"],
 }
 """Columns that each table must have."""
@@ -116,12 +116,12 @@ def strengths(source: Activations, number: np.ndarray, token: np.ndarray, around
     import numpy as np
 
     places = token[:, None] + np.arange(-around, around + 1)
-    inside = places // source.context == token[:, None] // source.context
+    inside = places // source.n_ctx == token[:, None] // source.n_ctx
     names = ("pre", "up") if source.gated else ("pre",)
     kept = [np.zeros(places.shape, np.float32) for _ in names]
-    layer = number // source.width
+    layer = number // source.d_mlp
     # Of a store a block is read at once; what a model computes is no more than the rows that are shown.
-    step = source.block_tokens if source.stored_here else source.context
+    step = source.block_tokens if source.stored_here else source.n_ctx
     part = token // step
     for k in progress(np.unique(part), len(np.unique(part)), f"{source.name}: places of examples"):
         whole = slice(int(k) * step, min((int(k) + 1) * step, len(source.tokens)))
@@ -130,7 +130,7 @@ def strengths(source: Activations, number: np.ndarray, token: np.ndarray, around
             stored = source.excerpt(int(this), whole)
             at = np.clip(places[here] - whole.start, 0, len(stored[0]) - 1)
             for values, found in zip(kept, stored, strict=True):
-                values[here] = found[at, number[here, None] % source.width]
+                values[here] = found[at, number[here, None] % source.d_mlp]
     post = np.where(inside, post_activations(source.activation, *kept), 0)
     largest = np.maximum(post.max(1, keepdims=True), 1e-12)
     return np.where(inside, np.rint(LEVELS * (post / largest).clip(0, 1)), -1).astype(int)
@@ -149,9 +149,9 @@ def example_lists(
     )
     for name, part in kept.groupby("model", sort=False):
         source = sources[str(name)]
-        number = (part["layer"] * source.width + part["neuron"]).to_numpy(np.int64)
-        token = part["token"].to_numpy(np.int64)
-        around = min(settings.context, source.context)  # what lies beyond the row takes memory only
+        number = (part["layer"] * source.d_mlp + part["neuron"]).to_numpy(np.int64)
+        token = part["token_index"].to_numpy(np.int64)
+        around = min(settings.context, source.n_ctx)  # what lies beyond the row takes memory only
         levels = strengths(source, number, token, around)
         for place, value, where, digits in zip(part["place"], part["value"], token, levels, strict=True):
             inside = np.flatnonzero(digits >= 0)
@@ -162,7 +162,7 @@ def example_lists(
     return found
 
 
-def histogram_lists(histograms: Histograms, rows: pd.DataFrame, width: dict[str, int]) -> list[list[Any]]:
+def histogram_lists(histograms: Histograms, rows: pd.DataFrame, d_mlp: dict[str, int]) -> list[list[Any]]:
     """For each of ``rows`` ``[number of the first bar, counts]``.
 
     A bar holds two bins, so that one bar still ends at 0; the bin below all edges is bar 0.
@@ -172,7 +172,7 @@ def histogram_lists(histograms: Histograms, rows: pd.DataFrame, width: dict[str,
     found: list[list[Any]] = [[] for _ in range(len(rows))]
     for name, part in rows.groupby("model", sort=False):
         counts = histograms.counts(str(name))
-        number = (part["layer"] * width[str(name)] + part["neuron"]).to_numpy(np.int64)
+        number = (part["layer"] * d_mlp[str(name)] + part["neuron"]).to_numpy(np.int64)
         whole = counts[:, number].sum(0, dtype=np.int64)
         bars = np.concatenate([whole[:, :1], whole[:, 1:].reshape(len(whole), -1, 2).sum(2)], axis=1)
         for place, bar in zip(part.index, bars, strict=True):
@@ -251,7 +251,7 @@ def content(
         "values": columns,
         "percentiles": ranks,
         "by_source": by_source,
-        "histograms": histogram_lists(histograms, rows, {n: s.width for n, s in sources.items()}),
+        "histograms": histogram_lists(histograms, rows, {n: s.d_mlp for n, s in sources.items()}),
         "examples": lists,
         "partners": partner_lists(rows, edges, models),
     }
@@ -265,7 +265,7 @@ def logit_lists(effects: pd.DataFrame, rows: pd.DataFrame) -> list[list[list[lis
     places = rows[KEYS].assign(place=np.arange(len(rows)))
     kept = effects.merge(places, on=KEYS).sort_values(["place", "side", "rank"])
     for place, side, token, value in zip(
-        kept["place"], kept["side"], kept["token"], kept["value"], strict=True
+        kept["place"], kept["side"], kept["token_id"], kept["value"], strict=True
     ):
         found[place][int(side == "suppressed")].append([int(token), _short(value)])
     return found

@@ -17,7 +17,7 @@ up, scheduling and whatever else is no product are left out, and so are language
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -35,10 +35,12 @@ logger = logging.getLogger("reprise")
 class Settings(BaseSettings):
     """How large models are whose configuration is not here, and on what hardware the study is to run."""
 
+    renamed: ClassVar[dict[str, str]] = {"width": "d_mlp"}
+
     layers: int = Field(
         2, ge=1, le=10**6, description="MLP layers of listed models whose config.json is not here"
     )
-    width: int = Field(256, ge=1, le=10**9, description="neurons per layer of the same")
+    d_mlp: int = Field(256, ge=1, le=10**9, description="neurons per layer of the same")
     vocabulary: int = Field(512, ge=1, le=10**9, description="rows of the embedding of the same")
     hardware: Literal["cpu_core", "v100", "a100", "h100"] = Field(
         "cpu_core", description="whose peak and memory the planner takes"
@@ -111,7 +113,7 @@ def plan(study: Study, settings: Settings) -> dict[str, Any]:
     return {
         "study": study.model_dump(mode="json"),
         "hardware": {"name": settings.hardware, "what": hardware.what, "memory_gb": memory}
-        | settings.model_dump(mode="json", exclude={"layers", "width", "memory_gb", "hardware"}),
+        | settings.model_dump(mode="json", exclude={"layers", "d_mlp", "memory_gb", "hardware"}),
         "rules": rules,
         "total": total,
     }
@@ -126,7 +128,7 @@ def table(planned: dict[str, Any]) -> str:
     for model in study["models"]:
         gated = ", gated" if model["gated"] else ""
         lines.append(
-            f"  {model['name']}: {model['layers']} layers of {model['width']:,} neurons{gated}"
+            f"  {model['name']}: {model['layers']} layers of {model['d_mlp']:,} neurons{gated}"
             f" ({model['read_from']})"
         )
     lines.append(f"hardware {hardware['name']}: {hardware['what']}")

@@ -1,4 +1,4 @@
-"""Classify the neurons of a table that somebody published, without their models.
+"""Classify the neurons of a published table, without their models.
 
     python -m steps.neurons.published --table neuron_stats.csv --out classified.parquet
 
@@ -100,7 +100,7 @@ def read_table(path: Path) -> pd.DataFrame:
     known = [name for name in ("model", "layer", "neuron", *NUMBERS) if name in names]
     double = next((name for name in known if names.count(name) > 1), None)
     if double is not None:
-        raise UserError(f"{path}: has the column {double!r} twice (case aside); leave one of them")
+        raise UserError(f"{path}: has the column {double!r} twice (ignoring case); leave one of them")
     lacking = [name for name in ("layer", "neuron") if name not in names]
     if lacking:
         raise UserError(

@@ -76,7 +76,7 @@ def metrics(excess: pd.DataFrame, clusters: pd.DataFrame, pairs: list[Pair], mod
 
     same = np.concatenate(
         [
-            (np.arange(pair.neurons[0]) // pair.width[0] == pair.row_top_index[:, 0] // pair.width[1])[
+            (np.arange(pair.neurons[0]) // pair.d_mlp[0] == pair.row_top_index[:, 0] // pair.d_mlp[1])[
                 pair.matched
             ]
             for pair in pairs
@@ -108,8 +108,8 @@ def snippet(
     source: Activations, layer: int, neuron: int, token: int, around: int, texts: dict[int, str]
 ) -> list[list[Any]]:
     """Tokens around ``token`` in its row, each with the neuron's post-activation there over the largest."""
-    row = token // source.context * source.context
-    span = slice(max(row, token - around), min(row + source.context, token + around + 1))
+    row = token // source.n_ctx * source.n_ctx
+    span = slice(max(row, token - around), min(row + source.n_ctx, token + around + 1))
     post = post_activations(source.activation, *source.excerpt(layer, span))[:, neuron]
     strength = (post / max(float(post.max()), 1e-12)).clip(0, 1)
     return [
@@ -149,7 +149,7 @@ def cluster_table(
                     texts,
                 )
             }
-            for token in chosen["token"]
+            for token in chosen["token_index"]
         ]
         cells += [None] * (settings.snippets - len(cells))
         named = [f"{m.model} L{m.layer}.{m.neuron}" for m in members.drop_duplicates("model").itertuples()]
@@ -158,7 +158,7 @@ def cluster_table(
         rows.append([names, float(first["mean_corr"]), float(first["stability"]), *cells])
     return {
         "title": "Clusters and what they fire on",
-        "caption": "Clusters that span most models and come back most often under resampling. The snippets"
+        "caption": "Clusters that span most models and recur most often under resampling. The snippets"
         " are those on which the first member fires most; the shade is its post-activation there.",
         "columns": [
             "members",
@@ -177,8 +177,8 @@ def model_table(models: dict[str, Path]) -> dict[str, Any]:
     rows = []
     for name, ledger in models.items():
         found = config(ledger)
-        width = getattr(found, "intermediate_size", None) or getattr(found, "n_inner", None)
-        width = width or 4 * found.hidden_size
+        d_mlp = getattr(found, "intermediate_size", None) or getattr(found, "n_inner", None)
+        d_mlp = d_mlp or 4 * found.hidden_size
         positions = "learned" if found.model_type == "gpt2" else "rotary"
         rotary = getattr(found, "rotary_pct", None) or (getattr(found, "rope_parameters", None) or {}).get(
             "partial_rotary_factor"
@@ -188,7 +188,7 @@ def model_table(models: dict[str, Path]) -> dict[str, Any]:
         rows.append(
             [
                 *(name, found.model_type, found.num_hidden_layers, found.num_attention_heads),
-                *(found.hidden_size, width, found.num_hidden_layers * width, found.vocab_size),
+                *(found.hidden_size, d_mlp, found.num_hidden_layers * d_mlp, found.vocab_size),
                 found.max_position_embeddings,
                 getattr(found, "hidden_act", None) or found.activation_function,
                 positions,
@@ -201,7 +201,7 @@ def model_table(models: dict[str, Path]) -> dict[str, Any]:
         "caption": "The models that are compared, the reference first, as their configurations say.",
         "columns": [
             *("model", "family", "layers", "heads", "d_model", "d_mlp", "neurons", "vocabulary"),
-            *("context", "activation", "positions", "tied embeddings", "precision"),
+            *("n_ctx", "activation", "positions", "tied embeddings", "precision"),
         ],
         "rows": rows,
     }
@@ -438,7 +438,7 @@ def main(
         "study": study,
         "title": "Universal neurons",
         "summary": f"Which of the {counted(numbers['neurons_per_model'], 'neuron')} of the model {pairs[0].a}"
-        f" come back in {counted(len(pairs), 'other model')} that saw the same"
+        f" recur in {counted(len(pairs), 'other model')} that saw the same"
         f" {counted(numbers['tokens'], 'token')}. After Gurnee et al., arXiv 2401.12181. The threshold of"
         " 0.5 is the paper's; the calibrated test, clusters and their stability are ours.",
         "cards": headline_cards(

@@ -34,11 +34,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from steps.core.errors import UserError
 from steps.core.figures import save_figure
 from steps.core.runner import Output, run
+from steps.core.statistics import discovered
 from steps.core.stores import read_table, require_rows, write_json, write_table
 from steps.neurons.figures.roles import LABELS, PERCENTILES, draw_depth, draw_roles
 from steps.neurons.selection.rules import (
@@ -95,6 +96,16 @@ class Settings(UniversalSettings):
         0.25, gt=0, le=1, description="share of the layers that count as the last ones"
     )
 
+    @model_validator(mode="after")
+    def _query_has_what_it_needs(self) -> Settings:
+        if not self.activations and "kurt" in entropy_columns(ENTROPY[self.entropy_query]):
+            possible = [name for name, query in ENTROPY.items() if "kurt" not in entropy_columns(query)]
+            raise ValueError(
+                f"activations: true, since entropy_query: {self.entropy_query} needs the activation kurtosis,"
+                f" which weights alone do not give; or entropy_query: {' or '.join(possible)}"
+            )
+        return self
+
 
 def role_table(weights: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """The table of the module's docstring; ``weights`` has ``kurt`` where activations are known.
@@ -118,7 +129,7 @@ def role_table(weights: pd.DataFrame, settings: Settings) -> pd.DataFrame:
             table[f"entropy_rank[{name}]"] = entropy_ranks(weights, limits)
     table["entropy_rank"] = table[f"entropy_rank[{query}]"]
     table["null_space_p"], table["entropy_p_adjusted"] = entropy_test(weights, ENTROPY[query])
-    table["entropy"] = table["entropy_p_adjusted"] <= settings.q
+    table["entropy"] = discovered(table["entropy_p_adjusted"], settings.q)
     if "w_out_min_cos" in weights:
         candidate = table.filter(like="entropy_rank").notna().any(axis=1) | table["entropy"]
         for new, old in (("layer", "layer"), ("neuron", "neuron"), ("cos", "cos")):

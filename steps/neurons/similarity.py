@@ -71,7 +71,7 @@ EXACT = 2**24
 
 
 ROWS = 512
-"""Neurons of the reference whose similarities are formed at once, which bounds the memory beside the sums."""
+"""Neurons of the reference whose similarities are formed at once: this bounds the memory besides the sums."""
 
 
 class Settings(BaseSettings):
@@ -106,7 +106,7 @@ class BlockReader:
         self.shift = self.pilot.to(getattr(torch, settings.arithmetic))
         self.threshold = settings.threshold
         limit = settings.tokens or len(source.tokens)
-        self.tokens = min(len(source.tokens), -(-limit // source.context) * source.context)
+        self.tokens = min(len(source.tokens), -(-limit // source.n_ctx) * source.n_ctx)
         self.blocks = -(-self.tokens // source.block_tokens)
         self.kept = int(source.keep[: self.tokens].sum())
 
@@ -228,7 +228,7 @@ def permutation(seed: int, model: str, count: int) -> torch.Tensor:
 class Gaussian:
     """Post-activations of independent normal pre-activations like those of one layer, token after token.
 
-    ``mean`` and ``deviation`` are ``[parts, width]``: of the pre-activation and, in gated MLPs, of what the
+    ``mean`` and ``deviation`` are ``[parts, d_mlp]``: of the pre-activation and, in gated MLPs, of what the
     activated gate is multiplied by.
     """
 
@@ -242,7 +242,7 @@ class Gaussian:
         self._stored = source.dtype
         self._dtype = np.dtype(settings.arithmetic)
         first = [part[0].astype(np.float64) for part in source.stored(layer, slice(0, 1))]
-        total, square = np.zeros((2, len(first), source.width))
+        total, square = np.zeros((2, len(first), source.d_mlp))
         for k in range(reader.blocks):
             tokens = reader.tokens_of(k)
             for number, part in enumerate(source.stored(layer, tokens)):
@@ -271,10 +271,10 @@ def layer_sums(
     """Sums of the reference with one layer of ``partner`` (``real``) and with the nulls of that layer."""
     import torch
 
-    width = partner.width
-    reader = BlockReader(partner, settings, slice(layer * width, (layer + 1) * width))
+    d_mlp = partner.d_mlp
+    reader = BlockReader(partner, settings, slice(layer * d_mlp, (layer + 1) * d_mlp))
     pilot, dtype, where = reader.pilot, reader.shift.dtype, reader.shift.device
-    values = torch.empty((reader.kept, width), dtype=dtype, device=where)
+    values = torch.empty((reader.kept, d_mlp), dtype=dtype, device=where)
     end = 0
     for k in range(reader.blocks):
         block = reader.block(k)
@@ -282,7 +282,7 @@ def layer_sums(
         values[begin:end] = block
     order = permutation(settings.seed, partner.name, reader.kept).to(where)
     turn = torch.from_numpy(
-        rotation(settings.seed, partner.name, layer, 0, width, settings.arithmetic)
+        rotation(settings.seed, partner.name, layer, 0, d_mlp, settings.arithmetic)
     ).double()
     turn /= turn.norm(dim=1, keepdim=True)
     turned_pilot = (turn @ pilot.cpu()).to(where)
@@ -319,7 +319,7 @@ class LargestSimilarity:
     """The largest similarity of each neuron of the reference with any of one partner, by measure."""
 
     partner: str
-    width: int
+    d_mlp: int
     value: dict[str, np.ndarray]
     index: dict[str, np.ndarray]
     null: dict[tuple[str, str], np.ndarray]
@@ -348,19 +348,19 @@ def largest_similarities(
                     here = best[measure, name][part]
                     if name == "real":
                         better = value > here  # the first of equal ones stays
-                        index[measure][part][better] = layer * partner.width + place[better]
+                        index[measure][part][better] = layer * partner.d_mlp + place[better]
                     torch.maximum(here, value, out=here)
     return LargestSimilarity(
         partner.name,
-        partner.width,
+        partner.d_mlp,
         {measure: best[measure, "real"].numpy() for measure in MEASURES},
         {measure: index[measure].numpy() for measure in MEASURES},
         {(measure, null): best[measure, null].numpy() for measure in MEASURES for null in NULLS},
     )
 
 
-def similarity_table(width: int, partners: list[LargestSimilarity]) -> pd.DataFrame:
-    """The table of the reference, whose layers have ``width`` neurons.
+def similarity_table(d_mlp: int, partners: list[LargestSimilarity]) -> pd.DataFrame:
+    """The table of the reference, whose layers have ``d_mlp`` neurons.
 
     Columns: ``layer``, ``neuron``; per measure M: ``M``, the mean over partners of the largest similarity
     with any of their neurons; per null N ``M_N``, the same with the null, and ``M_excess_N``, the
@@ -370,7 +370,7 @@ def similarity_table(width: int, partners: list[LargestSimilarity]) -> pd.DataFr
     import pandas as pd
 
     number = np.arange(len(partners[0].value["pearson"]))
-    columns = {"layer": (number // width).astype("int32"), "neuron": (number % width).astype("int32")}
+    columns = {"layer": (number // d_mlp).astype("int32"), "neuron": (number % d_mlp).astype("int32")}
     for measure in MEASURES:
         mean = np.mean([each.value[measure] for each in partners], axis=0)
         columns[measure] = mean
@@ -379,8 +379,8 @@ def similarity_table(width: int, partners: list[LargestSimilarity]) -> pd.DataFr
         columns |= {f"{measure}_excess_{null}": mean - value for null, value in nulls.items()}
         for each in partners:
             columns[f"{measure}[{each.partner}]"] = each.value[measure]
-            columns[f"{measure}_layer[{each.partner}]"] = (each.index[measure] // each.width).astype("int32")
-            columns[f"{measure}_neuron[{each.partner}]"] = (each.index[measure] % each.width).astype("int32")
+            columns[f"{measure}_layer[{each.partner}]"] = (each.index[measure] // each.d_mlp).astype("int32")
+            columns[f"{measure}_neuron[{each.partner}]"] = (each.index[measure] % each.d_mlp).astype("int32")
     return pd.DataFrame(columns)
 
 
@@ -408,7 +408,7 @@ def compare(sources: list[Activations], settings: Settings) -> pd.DataFrame:
         own.add(reference.values(reference.block(k)))
     own.finish()
     largest = [largest_similarities(reference, own, partner, settings) for partner in partners]
-    return similarity_table(first.width, largest)
+    return similarity_table(first.d_mlp, largest)
 
 
 def main(activations: list[Path], settings: Settings, out: Output, figure: Output, data: Output) -> None:

@@ -29,7 +29,7 @@ further columns                those of the further tables, which are joined by 
                                there; ties share their mean rank, and missing values have none
 =============================  ==================================================================
 
-``examples``: ``model``, ``layer``, ``neuron``, ``rank``, ``token`` (index into the tokens), ``row``,
+``examples``: ``model``, ``layer``, ``neuron``, ``rank``, ``token_index`` (into the tokens), ``row``,
 ``position``, ``value`` (post-activation), the largest of each neuron over kept tokens.
 """
 
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def model_table(name: str, width: int, moments: Moments) -> pd.DataFrame:
+def model_table(name: str, d_mlp: int, moments: Moments) -> pd.DataFrame:
     """The columns that need one model only."""
     import numpy as np
     import pandas as pd
@@ -72,8 +72,8 @@ def model_table(name: str, width: int, moments: Moments) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "model": name,
-            "layer": (number // width).astype("int32"),
-            "neuron": (number % width).astype("int32"),
+            "layer": (number // d_mlp).astype("int32"),
+            "neuron": (number % d_mlp).astype("int32"),
             **power_moments(arrays["pre_powers"], everything, arrays["pre_pilot"]),
             "activation_frequency": arrays["positive"] / everything,
             "post_mean": moments.mean + arrays["pilot"],
@@ -103,26 +103,26 @@ def percentiles(table: pd.DataFrame, metrics: Iterable[str]) -> pd.DataFrame:
     return pd.DataFrame({f"percentile[{name}]": 100 * ranks[name].astype(float) for name in ranks})
 
 
-def model_examples(name: str, width: int, context: int, moments: Moments) -> pd.DataFrame:
+def model_examples(name: str, d_mlp: int, context: int, moments: Moments) -> pd.DataFrame:
     """The top examples of one model's neurons."""
     import numpy as np
     import pandas as pd
 
-    value, token = moments.arrays["top_value"], moments.arrays["top_token"]
+    value, token = moments.arrays["top_value"], moments.arrays["top_token_index"]
     number, rank = (axis.reshape(-1) for axis in np.indices(value.shape))
     table = pd.DataFrame(
         {
             "model": name,
-            "layer": (number // width).astype("int32"),
-            "neuron": (number % width).astype("int32"),
+            "layer": (number // d_mlp).astype("int32"),
+            "neuron": (number % d_mlp).astype("int32"),
             "rank": rank.astype("int32"),
-            "token": token.reshape(-1),
+            "token_index": token.reshape(-1),
             "row": (token // context).reshape(-1).astype("int32"),
             "position": (token % context).reshape(-1).astype("int32"),
             "value": value.reshape(-1),
         }
     )
-    return table[table["token"] >= 0].reset_index(drop=True)
+    return table[table["token_index"] >= 0].reset_index(drop=True)
 
 
 def reference_columns(pairs: list[Pair]) -> pd.DataFrame:
@@ -146,11 +146,11 @@ def partner_view(pairs: list[Pair]) -> pd.DataFrame:
         number, best = np.arange(pair.neurons[1]), pair.column_top_index[:, 0]
         columns = {
             "model": pair.b,
-            "layer": (number // pair.width[1]).astype("int32"),
-            "neuron": (number % pair.width[1]).astype("int32"),
+            "layer": (number // pair.d_mlp[1]).astype("int32"),
+            "neuron": (number % pair.d_mlp[1]).astype("int32"),
             f"max_corr[{pair.a}]": pair.column_top_value[:, 0],
-            f"layer[{pair.a}]": best // pair.width[0],
-            f"neuron[{pair.a}]": best % pair.width[0],
+            f"layer[{pair.a}]": best // pair.d_mlp[0],
+            f"neuron[{pair.a}]": best % pair.d_mlp[0],
         }
         for name, values in power_moments(pair.column_powers, pair.neurons[0]).items():
             columns[f"corr_{name}[{pair.a}]"] = values
@@ -186,9 +186,9 @@ def main(
     tables, tops = [], []
     for place, source in enumerate(sources.values()):
         own = Moments(moments[place * ranges : (place + 1) * ranges], source)
-        columns = [model_table(source.name, source.width, own), histogram_table(counted, source.name)]
+        columns = [model_table(source.name, source.d_mlp, own), histogram_table(counted, source.name)]
         tables.append(pd.concat(columns, axis=1))
-        tops.append(model_examples(source.name, source.width, source.context, own))
+        tops.append(model_examples(source.name, source.d_mlp, source.n_ctx, own))
     table = pd.concat(tables, ignore_index=True)
     everything = neuron_keys(sources)
     members = read_members(clusters, sources)[[*KEYS, "cluster", "stability"]]

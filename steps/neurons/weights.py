@@ -32,8 +32,8 @@ column                               definition
 ===================================  ================================================================
 
 ``logit_effects``: the tokens that each neuron promotes and suppresses most by w_out @ W_U (the scale of the
-final norm ignored): ``model layer neuron side`` (``promoted`` or ``suppressed``) ``rank token text value``.
-A model is called by its folder's name.
+final norm ignored): ``model layer neuron side`` (``promoted`` or ``suppressed``) ``rank token_id text
+value``. A model is called by its folder's name.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from steps.core.devices import Device, torch_device
 from steps.core.errors import UserError
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
+from steps.core.statistics import row_moments
 from steps.core.stores import Folder, write_table
 from steps.interp.composition import LargestComposition
 from steps.interp.loading import load_tokenizer
@@ -84,23 +85,6 @@ class Settings(BaseSettings):
     composition: bool = Field(True, description="how every neuron composes with every head of its model")
     device: Device = Field("cpu", description="where products are computed")
     threads: int = Field(1, ge=1, description="arithmetic threads")
-
-
-def row_moments(values: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Population mean, variance, skewness and non-excess kurtosis of each row; NaN where it is constant."""
-    mean = values.mean(1)
-    centred = values - mean[:, None]
-    square = centred.square()
-    var = square.mean(1)
-    constant = var == 0
-    skew = (square * centred).mean(1) / var.pow(1.5)
-    kurt = square.square_().mean(1) / var.square()
-    return {
-        "mean": mean,
-        "var": var,
-        "skew": skew.masked_fill(constant, float("nan")),
-        "kurt": kurt.masked_fill(constant, float("nan")),
-    }
 
 
 def explained(values: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -231,17 +215,17 @@ def nearest(units: list[torch.Tensor], device: str, smallest: bool = False) -> t
     Each pair of layers is multiplied once, in blocks of rows.
 
     Args:
-        units: unit vectors of each layer, ``[width, d_model]``.
+        units: unit vectors of each layer, ``[d_mlp, d_model]``.
         device: where products are computed.
         smallest: the smallest cosine instead.
 
     Returns:
-        cosines and numbers ``[layers * width]``; NaN and -1 where there is no other neuron.
+        cosines and numbers ``[layers * d_mlp]``; NaN and -1 where there is no other neuron.
     """
     import torch
 
     where, sign = torch_device(device), -1.0 if smallest else 1.0
-    width, total = len(units[0]), sum(map(len, units))
+    d_mlp, total = len(units[0]), sum(map(len, units))
     best = torch.full((total,), -torch.inf, device=where)
     number = torch.full((total,), -1, device=where)
 
@@ -250,35 +234,35 @@ def nearest(units: list[torch.Tensor], device: str, smallest: bool = False) -> t
         best[place] = torch.where(better, values, best[place])
         number[place] = torch.where(better, indices, number[place])
 
-    step = max(1, BLOCK_VALUES // width)
+    step = max(1, BLOCK_VALUES // d_mlp)
     for first, rows in enumerate(progress(units, len(units), "layers of cosines")):
         rows = sign * rows.to(where)
         for second in range(first, len(units)):
             columns = units[second].to(where)
-            for start in range(0, width, step):
+            for start in range(0, d_mlp, step):
                 part = rows[start : start + step]
                 cosines = part @ columns.T
                 if first == second:
                     cosines.diagonal(start).fill_(-torch.inf)
                 values, indices = cosines.max(1)
-                begin = first * width + start
-                take(slice(begin, begin + len(part)), values, second * width + indices)
+                begin = first * d_mlp + start
+                take(slice(begin, begin + len(part)), values, second * d_mlp + indices)
                 if first != second:
                     values, indices = cosines.max(0)
-                    take(slice(second * width, (second + 1) * width), values, begin + indices)
+                    take(slice(second * d_mlp, (second + 1) * d_mlp), values, begin + indices)
     best[number < 0] = torch.nan
     return (sign * best).cpu().numpy(), number.cpu().numpy()
 
 
 def redundancy_columns(units: dict[str, list[torch.Tensor]], settings: Settings) -> dict[str, np.ndarray]:
     """Cosines with the most similar other neuron, of each of ``units``; of w_out the most opposite."""
-    width = len(units["w_in"][0])
+    d_mlp = len(units["w_in"][0])
     columns: dict[str, np.ndarray] = {}
     for name, key, smallest in (*((name, "max", False) for name in units), ("w_out", "min", True)):
         cosine, number = nearest(units[name], settings.device, smallest)
         columns[f"{name}_{key}_cos"] = cosine
-        columns[f"{name}_{key}_layer"] = number // width
-        columns[f"{name}_{key}_neuron"] = number % width
+        columns[f"{name}_{key}_layer"] = number // d_mlp
+        columns[f"{name}_{key}_neuron"] = number % d_mlp
     return columns
 
 
@@ -303,7 +287,7 @@ def model_tables(
         layer = processed_layer(raw, facts)
         columns, sides = vocabulary.measure(layer.w_out)
         best = columns.pop("best")
-        keys = {"model": name, "layer": np.int32(number), "neuron": np.arange(facts.width, dtype=np.int32)}
+        keys = {"model": name, "layer": np.int32(number), "neuron": np.arange(facts.d_mlp, dtype=np.int32)}
         sizes = {"d_model": np.int32(facts.d_model), "layers": np.int32(facts.layers)}
         part = pd.DataFrame({**keys, **sizes, **own_columns(layer), **columns})
         part["null_space_chance"], part["null_space_k"] = vocabulary.chance, np.int32(vocabulary.k)
@@ -347,7 +331,7 @@ def effect_table(
             "neuron": neuron,
             "side": side,
             "rank": rank,
-            "token": flat.astype(np.int32),
+            "token_id": flat.astype(np.int32),
             "text": [texts[token] for token in flat],
             "value": values.reshape(-1),
         }

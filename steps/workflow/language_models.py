@@ -98,8 +98,8 @@ def model_size(config: Config, name: str) -> sizes.ModelSize:
         return sizes.ModelSize(
             name=name,
             layers=chapter.train.layers,
-            width=4 * chapter.train.width,
-            d_model=chapter.train.width,
+            d_mlp=4 * chapter.train.d_model,
+            d_model=chapter.train.d_model,
             heads=chapter.train.heads,
             vocabulary=chapter.tokenizer.vocabulary,
             read_from="language_models.train",
@@ -108,11 +108,11 @@ def model_size(config: Config, name: str) -> sizes.ModelSize:
     found = sizes.local_configuration(source.path, source.hub, source.revision)
     if found is not None:
         return sizes.model_size(name, found)
-    d_model = -(-planned.width // 4)
+    d_model = -(-planned.d_mlp // 4)
     return sizes.ModelSize(
         name=name,
         layers=planned.layers,
-        width=planned.width,
+        d_mlp=planned.d_mlp,
         d_model=d_model,
         heads=-(-d_model // 64),
         vocabulary=planned.vocabulary,
@@ -152,9 +152,13 @@ def resources(config: Config, step: str) -> dict[str, Any]:
     Both grow with each attempt; minutes assume 20 GFLOP/s per thread. Of listed models the largest counts.
     """
     chapter = config.language_models
-    train, context = chapter.train, chapter.rows.context
-    parameters = 12 * train.layers * train.width**2 + (chapter.tokenizer.vocabulary + context) * train.width
-    batch = train.batch_rows * context * (40 * train.layers * train.width + 3 * chapter.tokenizer.vocabulary)
+    train, context = chapter.train, chapter.rows.n_ctx
+    parameters = (
+        12 * train.layers * train.d_model**2 + (chapter.tokenizer.vocabulary + context) * train.d_model
+    )
+    batch = (
+        train.batch_rows * context * (40 * train.layers * train.d_model + 3 * chapter.tokenizer.vocabulary)
+    )
     listed_sizes = [model_size(config, name) for name in chapter.names()] if chapter.models else []
     listed = max((size.parameters + size.embeddings for size in listed_sizes), default=0.0)
     megabytes, work, threads, device = {
@@ -172,7 +176,7 @@ def resources(config: Config, step: str) -> dict[str, Any]:
             2.0
             * (listed if chapter.models else parameters)
             * chapter.evaluate.rows
-            * context
+            * n_ctx
             * len(chapter.names()),
             chapter.evaluate.threads,
             chapter.evaluate.device,

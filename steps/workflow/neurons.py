@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import pydantic
 
 from steps.core.errors import UserError
+from steps.core.statistics import fewest_draws
 from steps.corpus.sources.document import shown
-from steps.interp import sizes
+from steps.interp import path_ablation, sizes
 from steps.neurons import attention as neurons_attention
 from steps.neurons import baseline as neurons_baseline
 from steps.neurons import checkpoints as neurons_checkpoints
@@ -36,6 +37,7 @@ from steps.neurons import roles as neurons_roles
 from steps.neurons import similarity as neurons_similarity
 from steps.neurons import weights as neurons_weights
 from steps.neurons.activations.store import Precision
+from steps.neurons.correlations.products import range_blocks, tile_rows
 from steps.neurons.costs.rules import FORMULAS
 from steps.neurons.costs.study import Job, Study
 from steps.neurons.explanations import text as explained_text
@@ -144,11 +146,27 @@ class Neurons(Section, UniversalSettings):
     )
     report: neurons_report.Settings = pydantic.Field(neurons_report.Settings(), description="the report")
 
+    @pydantic.model_validator(mode="after")
+    def _draws_can_pass(self) -> Neurons:
+        for name, draws, judge in (
+            ("correlate", self.correlate.draws, self.baseline),
+            ("correlate", self.correlate.draws, self.clusters),
+            ("checkpoints", self.checkpoints.draws, self.checkpoints),
+        ):
+            q = judge.q if "q" in judge.model_fields_set else self.q  # which it inherits
+            if draws < (fewest := fewest_draws(q)):
+                raise UserError(
+                    f"neurons.{name}.draws: found {draws}, expected at least {fewest}: no p-value is below"
+                    f" 1 / (draws + 1), so none could be at most the false discovery rate {q:g}; raise draws"
+                    " or neurons.q"
+                )
+        return self
+
     def pathvars(self) -> dict[str, str]:
         return {"neurons": f"results/neurons/{self.study}", "neurons_study": self.study}
 
     def user_files(self, config: Config) -> dict[str, list[str]]:
-        require_parts(config)
+        require_sizes(config)
         return user_files(self)
 
     def agree(self, config: Config) -> None:
@@ -227,17 +245,43 @@ def parts_of_models(config: Config, *files: str) -> list[str]:
     ]
 
 
-def require_parts(config: Config) -> None:
-    """Check that ``neurons.parts`` are there; where a model's size is not known yet, its jobs find out.
+def require_sizes(config: Config) -> None:
+    """Check that there are the parts, tiles, ranges, positions, neurons and heads that settings name.
+
+    Where a model's size is not known yet, its jobs find out, each before it does anything else.
 
     Raises:
-        UserError: a model has fewer, or a ``config.json`` says no sizes.
+        UserError: one does not, or a ``config.json`` says no sizes.
     """
-    parts, at_once = config.neurons.parts, config.neurons.explain.neurons_at_once
-    for model in [model_size(config, name) for name in compared_models(config)]:
-        if parts > 1 and model.read_from != "neurons.plan":
-            neurons_histograms.part_layers(model.layers, parts, 0)
-            neurons_explain.slices(model.neurons, at_once, parts, 0)
+    neurons, context = config.neurons, config.language_models.rows.n_ctx
+    rows = -(-neurons.dump.tokens // context)  # the corpus may have fewer
+    range_blocks(-(-rows // max(1, neurons.dump.block_tokens // context)), neurons.ranges, 0)
+    path_ablation.between(neurons.attention.positions, context)
+    for place, model in enumerate(model_size(config, name) for name in compared_models(config)):
+        if model.read_from == "neurons.plan":
+            continue
+        tile_rows(model.neurons, neurons.tiles, 0)
+        if neurons.parts > 1:
+            neurons_histograms.part_layers(model.layers, neurons.parts, 0)
+            neurons_explain.slices(model.neurons, neurons.explain.neurons_at_once, neurons.parts, 0)
+        if place == 0:
+            neurons_intervene.require_neurons(neurons.intervene.named, model.layers, model.d_mlp)
+            path_ablation.require_pairs(neurons.attention.named, model.layers, model.d_mlp, model.heads)
+
+
+def checkpointed_models(config: Config) -> list[str]:
+    """Every model, the reference first, where checkpoints of them are kept.
+
+    Raises:
+        UserError: none are.
+    """
+    if config.language_models.models or not config.language_models.train.checkpoints:
+        raise UserError(
+            "neurons.checkpoints: found no checkpoints of the models, expected models that are trained here"
+            " (language_models.seeds, no language_models.models) with language_models.train.checkpoints"
+            " above 0"
+        )
+    return model_ledgers(config)
 
 
 def local_configurations(config: Config) -> list[str]:
@@ -255,7 +299,7 @@ def study(config: Config) -> Study:
         section=config.neurons.model_dump(mode="json"),
         models=[model_size(config, name) for name in names],
         pairs=[(names.index(a), names.index(b)) for a, b in compared_pairs(config)],
-        context=chapter.rows.context,
+        n_ctx=chapter.rows.n_ctx,
         checkpoints=trained + 1 if trained else 0,
     )
 

@@ -216,7 +216,7 @@ def test_the_parts_are_where_they_are_said_to_be(shape: str) -> None:
         logits = model(IDS).logits
     assert torch.equal(seen[parts.unembedding][1], logits)
     assert seen[parts.embedding][1].shape == (3, 16, parts.d_model)
-    assert (parts.layers, parts.width, parts.d_model) == (3, 24, 16)
+    assert (parts.layers, parts.d_mlp, parts.d_model) == (3, 24, 16)
     activation = {"gelu_new": "gelu", "silu": "silu", "gelu": "gelu"}[parts.activation]
     extra = {"approximate": "tanh"} if parts.activation == "gelu_new" else {}
     act = getattr(torch.nn.functional, activation)
@@ -229,8 +229,8 @@ def test_the_parts_are_where_they_are_said_to_be(shape: str) -> None:
         if parts.gated:
             value = value * seen[block.up][1]
         torch.testing.assert_close(seen[block.down][0], value)
-        assert seen[block.down][0].shape == (3, 16, parts.width)
-        assert seen[block.heads_out][0].shape == (3, 16, parts.heads * parts.head_size)
+        assert seen[block.down][0].shape == (3, 16, parts.d_mlp)
+        assert seen[block.heads_out][0].shape == (3, 16, parts.heads * parts.d_head)
     assert torch.equal(seen[parts.final_norm][0], seen[parts.blocks[-1].module][1])
 
 

@@ -89,7 +89,7 @@ class Prepared:
         ]
         self.corpus = write_corpus(folder / "documents.parquet", documents)
         self.tokenizer = make_tokenizer(folder / "tokenizer", self.corpus, vocabulary=300)
-        self.rows = make_rows(folder / "rows", self.corpus, self.tokenizer, context=16)
+        self.rows = make_rows(folder / "rows", self.corpus, self.tokenizer, n_ctx=16)
 
 
 @pytest.fixture(scope="session")

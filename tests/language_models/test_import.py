@@ -326,7 +326,7 @@ def change(folder: Path, edit: Any) -> None:
         (quantised, "quantised"),
         (of_fewer_tokens, "the model knows 100 tokens and the tokenizer 284"),
         (of_many_more_tokens, "the model knows 1309 tokens and the tokenizer 284"),
-        (of_fewer_positions, "the model takes 8 tokens and rows have 16; lower language_models.rows.context"),
+        (of_fewer_positions, "the model takes 8 tokens and rows have 16; lower language_models.rows.n_ctx"),
         (truncated, "model.safetensors: cannot be read as weights"),
         (with_a_weight_missing, "1 weights are missing, such as 'transformer.h.1.mlp.c_fc.weight'"),
         (with_a_weight_of_another_shape, "do not fit together"),
@@ -500,7 +500,7 @@ def test_what_the_hub_once_gave_is_found_again(
 
 def test_the_step_says_it_in_one_line(prepared: Prepared, tmp_path: Path) -> None:
     message = run_step(
-        *("import", "--tokenizer", prepared.tokenizer, "--context", "16"),
+        *("import", "--tokenizer", prepared.tokenizer, "--n-ctx", "16"),
         *(
             "--settings",
             json.dumps({"path": str(tmp_path / "nowhere")}),

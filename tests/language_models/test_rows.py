@@ -49,18 +49,18 @@ def texts(ledger: Path, tokenizer: Path, split: str) -> list[tuple[str, str]]:
 
 
 def test_documents_of_a_source_abut_and_the_tail_is_dropped(tmp_path: Path, planted: Any) -> None:
-    ledger = make_rows(tmp_path, *planted, context=4)
+    ledger = make_rows(tmp_path, *planted, n_ctx=4)
     train = texts(ledger, planted[1], "train")
     assert sorted(train) == [("code", "uvw"), ("code", "xyz"), ("prose", "abc"), ("prose", "def")]
     assert sorted(texts(ledger, planted[1], "held_out")) == [("prose", "ABC"), ("prose", "DEF")]
     about = Folder(ledger, "rows").attributes
     assert about["sources"] == ["code", "prose", "tiny"]
-    assert (about["context"], about["bos"], about["vocabulary"]) == (4, 0, 258)
+    assert (about["n_ctx"], about["bos"], about["vocabulary"]) == (4, 0, 258)
     assert about["tokenizer"] == Folder(planted[1], "tokenizer").fingerprint
 
 
 def test_a_separator_stands_between_documents_only(tmp_path: Path, planted: Any) -> None:
-    ledger = make_rows(tmp_path, *planted, context=4, separator="<|bos|>")
+    ledger = make_rows(tmp_path, *planted, n_ctx=4, separator="<|bos|>")
     train = dict.fromkeys(texts(ledger, planted[1], "train"))
     assert ("prose", "<|bos|>de") in train
     assert ("prose", "abc") in train
@@ -69,21 +69,21 @@ def test_a_separator_stands_between_documents_only(tmp_path: Path, planted: Any)
 
 def test_a_separator_must_be_a_token(tmp_path: Path, planted: Any) -> None:
     with pytest.raises(UserError, match=r"rows\.separator: 'two words' is not a token"):
-        make_rows(tmp_path, *planted, context=4, separator="two words")
+        make_rows(tmp_path, *planted, n_ctx=4, separator="two words")
 
 
 def test_text_that_spells_a_special_token_stays_text(tmp_path: Path, planted: Any) -> None:
     corpus = write_corpus(
         tmp_path / "d.parquet", [("a", "train", "<|bos|>" * 3), ("a", "held_out", "<|bos|>")]
     )
-    ledger = make_rows(tmp_path / "rows", corpus, planted[1], context=8)
+    ledger = make_rows(tmp_path / "rows", corpus, planted[1], n_ctx=8)
     assert texts(ledger, planted[1], "train") == [("a", "<|bos|>")] * 3
     assert (read_array(Folder(ledger, "rows"), "train")[:, 1:] != 0).all()
 
 
 def test_the_shuffle_is_a_permutation_that_the_seed_decides(prepared: Prepared, tmp_path: Path) -> None:
     ledgers = [
-        make_rows(tmp_path / name, prepared.corpus, prepared.tokenizer, context=16, seed=seed)
+        make_rows(tmp_path / name, prepared.corpus, prepared.tokenizer, n_ctx=16, seed=seed)
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     ]
     a, b, c = (texts(ledger, prepared.tokenizer, "train") for ledger in ledgers)
@@ -111,7 +111,7 @@ def test_blocks_and_batches_change_nothing(
 ) -> None:
     monkeypatch.setattr(rows, "BLOCK", 16 * 7)
     monkeypatch.setattr(rows, "BATCH", 3000)
-    ledger = make_rows(tmp_path, prepared.corpus, prepared.tokenizer, context=16)
+    ledger = make_rows(tmp_path, prepared.corpus, prepared.tokenizer, n_ctx=16)
     cut, whole = Folder(ledger, "rows"), Folder(prepared.rows, "rows")
     assert len(cut.files) > len(whole.files)
     for name in ("train", "held_out", "train_source", "held_out_source"):
@@ -154,8 +154,8 @@ def test_a_corpus_too_small_for_one_row_is_refused_with_counts(
 ) -> None:
     other = next(name for name in documents.SPLITS if name != split)
     corpus = write_corpus(tmp_path / "d.parquet", [("a", split, "xyz"), ("a", other, "xyz" * 9)])
-    with pytest.raises(UserError, match=rf"its {split} documents hold 3 tokens of 1 sources.*context"):
-        make_rows(tmp_path / "rows", corpus, planted[1], context=8)
+    with pytest.raises(UserError, match=rf"its {split} documents hold 3 tokens of 1 sources.*n_ctx"):
+        make_rows(tmp_path / "rows", corpus, planted[1], n_ctx=8)
     assert not (tmp_path / "rows").exists()
 
 
@@ -163,7 +163,7 @@ def test_the_step_says_it_in_one_line(tmp_path: Path, planted: Any) -> None:
     out = tmp_path / "rows/ledger.json"
     message = run_step(
         *("rows", "--corpus", planted[0], "--tokenizer", planted[1]),
-        *("--settings", '{"context": 512}', "--out", out),
+        *("--settings", '{"n_ctx": 512}', "--out", out),
         expect=2,
     )
     assert message.count("\n") == 1

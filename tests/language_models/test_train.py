@@ -26,7 +26,7 @@ from tests.language_models.conftest import Prepared, run_step, small_model, step
 from tests.warm.start import environment
 
 SMALL = {
-    "width": 16,
+    "d_model": 16,
     "tokens": 6000,
     "batch_rows": 4,
     "checkpoints": 3,
@@ -166,7 +166,7 @@ def test_it_learns_what_is_there_to_learn(tmp_path: Path) -> None:
     start = np.arange(400)[:, None]
     rows = ((start + np.arange(16)) % 7 + 1).astype(np.int32)
     rows[:, 0] = 0
-    settings = Settings(width=16, tokens=36_000, batch_rows=16, rate=1e-2, checkpoints=0)
+    settings = Settings(d_model=16, tokens=36_000, batch_rows=16, rate=1e-2, checkpoints=0)
     config = loop.configuration(settings, 8, 16, 0)
     ledger = Ledger(tmp_path / "ledger.json", "language_model", {})
     curve = loop.train(rows[:300], rows[300:], config, 1, settings, ledger)
@@ -216,7 +216,7 @@ def test_rows_of_another_tokenizer_are_refused(prepared: Prepared, tmp_path: Pat
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"width": 30, "heads": 4}, "multiple of heads"),
+        ({"d_model": 30, "heads": 4}, "multiple of heads"),
         ({"rate": "fast"}, "rate: found 'fast'"),
         ({"learning_rate": 1}, "unknown key"),
         ({"device": "cpu", "dtype": "float8"}, "dtype"),

@@ -41,7 +41,7 @@ def write_activations(
     ``up``, of the same shape, makes it a gated MLP; ``model`` is the fingerprint of the weights.
     """
     count, neurons = pre.shape
-    width = neurons // layers
+    d_mlp = neurons // layers
     dtype = pre.dtype.name
     keep = np.ones(count, bool) if keep is None else keep
     tokens = np.arange(count, dtype=np.int32) % 50 if tokens is None else tokens.astype(np.int32)
@@ -57,19 +57,19 @@ def write_activations(
     for kind, values in {"pre": pre, "up": up}.items():
         if values is None:
             continue
-        shape, block = (layers, count, width), (1, block_tokens, width)
+        shape, block = (layers, count, d_mlp), (1, block_tokens, d_mlp)
         array = ArrayWriter(ledger, kind, shape, block, dtype, codec, dims=("layer", "token", "neuron"))
         for layer in range(layers):
             for k in range(-(-count // block_tokens)):
-                part = values[k * block_tokens : (k + 1) * block_tokens, layer * width : (layer + 1) * width]
+                part = values[k * block_tokens : (k + 1) * block_tokens, layer * d_mlp : (layer + 1) * d_mlp]
                 array.write((layer, k, 0), part[None])
     ledger.finish(
         {
             "model": name,
             "source": "dump",
             "layers": layers,
-            "width": width,
-            "context": context,
+            "d_mlp": d_mlp,
+            "n_ctx": context,
             "block_tokens": block_tokens,
             "dtype": dtype,
             "compute_dtype": "float32",
@@ -90,7 +90,7 @@ def write_labelled_rows(folder: Path, tokens: np.ndarray, context: int, labels: 
     ledger = Ledger(folder / "ledger.json", "rows", {"tokens": tokens.tolist(), "labels": labels.tolist()})
     write_array(ledger, "held_out", tokens.reshape(-1, context).astype(np.int32), ("row", "position"))
     write_array(ledger, "held_out_source", labels.astype(np.uint16), ("row",))
-    ledger.finish({"context": context, "bos": 0, "vocabulary": 50, "sources": ["code", "names", "prose"]})
+    ledger.finish({"n_ctx": context, "bos": 0, "vocabulary": 50, "sources": ["code", "names", "prose"]})
     return folder / "ledger.json"
 
 
@@ -228,7 +228,7 @@ def write_rows(folder: Path, rows: int = 20, seed: int = 0) -> Path:
     ledger = Ledger(folder / "ledger.json", "rows", {"rows": rows, "seed": seed})
     write_array(ledger, "held_out", tokens, ("row", "position"))
     write_array(ledger, "train", tokens[::-1].copy(), ("row", "position"))
-    facts = {"context": CONTEXT, "bos": 0, "vocabulary": VOCABULARY, "sources": ["planted"]}
+    facts = {"n_ctx": CONTEXT, "bos": 0, "vocabulary": VOCABULARY, "sources": ["planted"]}
     ledger.finish({**facts, "tokenizer": TOKENIZER})
     return folder / "ledger.json"
 

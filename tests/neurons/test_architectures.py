@@ -51,7 +51,7 @@ def write_labelled(folder: Path, rows: np.ndarray) -> Path:
     write_array(ledger, "held_out", rows, ("row", "position"))
     labels = np.arange(len(rows)).astype(np.uint16) % 2
     write_array(ledger, "held_out_source", labels, ("row",))
-    facts = {"context": CONTEXT, "bos": 0, "vocabulary": VOCABULARY, "sources": ["code", "prose"]}
+    facts = {"n_ctx": CONTEXT, "bos": 0, "vocabulary": VOCABULARY, "sources": ["code", "prose"]}
     ledger.finish({**facts, "tokenizer": TOKENIZER})
     return folder / "ledger.json"
 
@@ -106,7 +106,7 @@ def test_activations_are_what_the_mlps_compute(text: Path, tmp_path: Path, shape
     for dtype, atol in (("float32", 1e-4), ("float16", 2e-2)):
         kind: dict[str, Any] = {"source": source, "dtype": dtype, "exclude_bos": False, "exclude_tokens": []}
         made = Activations(write_dump(tmp_path / dtype, text, ledger, "a", **kind))
-        assert (made.layers, made.width, made.gated) == (3, 24, SHAPES[shape][0] in ("llama", "qwen2"))
+        assert (made.layers, made.d_mlp, made.gated) == (3, 24, SHAPES[shape][0] in ("llama", "qwen2"))
         values = PostActivations(made, "float32")
         found = np.concatenate([values.block(k).numpy() + values.pilot for k in range(made.blocks)])
         np.testing.assert_allclose(found, post, rtol=5e-3 if dtype == "float16" else 1e-4, atol=atol)

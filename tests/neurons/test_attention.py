@@ -138,7 +138,7 @@ def test_path_ablation_changes_one_query_of_the_model(shape: str, config: dict[s
         points = path_ablation(forward, layers, [pair, other], rows, where, 2 * CONTEXT)[pair]
         clean = forward.run(rows, {0})
         block, parts = forward.parts.blocks[2], forward.parts
-        size = parts.head_size
+        size = parts.d_head
         inside: list[torch.Tensor] = []
         block.heads_out.register_forward_pre_hook(lambda module, inputs: inside.append(inputs[0]))
 
@@ -237,7 +237,7 @@ def test_a_planted_neuron_that_steers_a_head_is_found_and_its_decoy_is_not(seed:
     with torch.inference_mode():
         heads = [Heads(forward, layer) for layer in range(2)]
         scores = all_scores(forward, heads, 0)
-        first = strongest_pairs(map(scores.of, range(2)), forward.facts.width, 1)[0]
+        first = strongest_pairs(map(scores.of, range(2)), forward.facts.d_mlp, 1)[0]
         assert (first.layer, first.neuron, first.head_layer, first.head) == (0, 7, 1, 2)
         assert np.sign(first.score) == sign
         beside = scores.beside(1, random_directions(forward, 500, seed))
@@ -279,7 +279,7 @@ def random_units(rng: np.random.Generator, count: int) -> np.ndarray:
 def test_planted_attention_neurons_are_found_and_random_directions_at_most_at_the_rate() -> None:
     """Among heads whose queries differ a lot in size: large scores alone would name the largest head's."""
     facts = Forward(tiny_model("gpt2")).facts
-    facts = dataclasses.replace(facts, layers=4, width=200, d_model=32, heads=6)
+    facts = dataclasses.replace(facts, layers=4, d_mlp=200, d_model=32, heads=6)
     false, found, nulls, large = 0, 0, [], 0
     for seed in range(20):
         rng = np.random.default_rng(seed)
@@ -411,7 +411,7 @@ def test_the_tables_show_a_planted_neuron_and_a_head_that_writes_nothing_at_bos(
     with torch.inference_mode():
         heads = [Heads(forward, layer) for layer in range(2)]
         scores = all_scores(forward, heads, 0)
-        planted = strongest_pairs(map(scores.of, range(2)), forward.facts.width, 1)[0]
+        planted = strongest_pairs(map(scores.of, range(2)), forward.facts.d_mlp, 1)[0]
         where = destinations(len(rows), 24, (0.5, 1.0), 400, 0)
         points = path_ablation(forward, heads, [planted, decoy], rows, where, 480)
         pairs = pair_table("a", points, heads)
@@ -421,7 +421,7 @@ def test_the_tables_show_a_planted_neuron_and_a_head_that_writes_nothing_at_bos(
         # The direction that the planted head is turned by most, either way, among others.
         best = scores.queries[1][:, 2] / scores.queries[1][:, 2].norm()
         drawn = torch.cat([random_directions(forward, 9, 0), best[None], -best[None]])
-        table = head_table("a", norms, scores, drawn, forward.facts.width)
+        table = head_table("a", norms, scores, drawn, forward.facts.d_mlp)
     for record, pair in zip(pairs.to_dict("records"), (planted, decoy), strict=True):
         corr = np.corrcoef(points[pair])
         found = [record[name] for name in ("activation_bos", "bos_norm", "activation_norm")]

@@ -10,13 +10,9 @@ import pandas as pd
 import pytest
 import scipy.stats
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from steps.core.errors import UserError
 from steps.core.runner import Output
-from steps.core.statistics import benjamini_hochberg, p_values
 from steps.core.tensors import read_tensors
 from steps.neurons import baseline
 from steps.neurons.activations.store import Activations
@@ -131,17 +127,6 @@ def test_rotations_are_normal_and_depend_on_what_they_rotate() -> None:
         assert abs(np.corrcoef(turn.reshape(-1), other.reshape(-1))[0, 1]) < 0.025
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(hnp.arrays(float, st.integers(1, 40), elements=st.sampled_from([k / 20 for k in range(1, 21)])))
-def test_adjusted_p_values_are_those_of_scipy(p: np.ndarray) -> None:
-    np.testing.assert_allclose(benjamini_hochberg(p), scipy.stats.false_discovery_control(p), rtol=1e-12)
-
-
-def test_p_values_count_draws_at_least_as_large() -> None:
-    null = np.array([[0.1, 0.5], [0.2, 0.5], [0.3, 0.5]])
-    assert p_values(np.array([0.2, 0.6]), null).tolist() == [3 / 4, 1 / 4]
-
-
 def test_excess_table(planted: Planted, tmp_path: Path) -> None:
     """Every column from two pairs, worked out by hand."""
     pre = np.random.default_rng(5).standard_normal((400, 20)).astype("float32")
@@ -194,6 +179,22 @@ def test_excess_table(planted: Planted, tmp_path: Path) -> None:
     assert again.read_bytes() == out.read_bytes()
 
 
+def test_neurons_above_every_rotation_pass_at_the_border(planted: Planted, tmp_path: Path) -> None:
+    """With 19 draws the smallest p-value is 0.05: the rate itself, for any number of neurons."""
+    (pair,) = load_pairs(correlate_pair(tmp_path, planted.a, planted.b, draws=19))
+    several = np.arange(3072) % len(pair.row_constant)
+    many = dataclasses.replace(
+        pair,
+        row_top_value=pair.row_top_value[several],
+        row_top_index=pair.row_top_index[several],
+        row_constant=pair.row_constant[several],
+        rotated_max=np.full((19, 3072), -1.0),
+    )
+    table = excess_table([many], Settings(q=0.05))
+    assert (table["p_value"] == 0.05).all()
+    assert table["privileged_basis"].all()
+
+
 def test_files_of_two_references_are_refused(planted: Planted, tmp_path: Path) -> None:
     files = [
         *correlate_pair(tmp_path / "ab", planted.a, planted.b),
@@ -209,49 +210,49 @@ WIDTH, TOKENS = 24, 1500
 class Within:
     """What :func:`rotated_maxima` needs of ``Moments``, from activations in memory."""
 
-    def __init__(self, post: np.ndarray, width: int) -> None:
-        self._centred, self._width = post - post.mean(0), width
+    def __init__(self, post: np.ndarray, d_mlp: int) -> None:
+        self._centred, self._d_mlp = post - post.mean(0), d_mlp
         self.norm = np.linalg.norm(self._centred, axis=0)
 
     def covariance(self, layer: int) -> np.ndarray:
-        part = self._centred[:, layer * self._width : (layer + 1) * self._width]
+        part = self._centred[:, layer * self._d_mlp : (layer + 1) * self._d_mlp]
         product: np.ndarray = part.T @ part
         return product
 
 
-def study(seed: int, strength: np.ndarray | None, width: int = WIDTH) -> list[np.ndarray]:
-    """Three models ``[tokens, 3 * width]``: a layer of shared neurons, then two without privileged basis.
+def study(seed: int, strength: np.ndarray | None, d_mlp: int = WIDTH) -> list[np.ndarray]:
+    """Three models ``[tokens, 3 * d_mlp]``: a layer of shared neurons, then two without privileged basis.
 
     Shared neuron ``i`` of a partner correlates with the reference's with ``strength[i]``. The other layers
     (the first too, where there is no ``strength``) are in every model a rotation of its own of one latent:
     their neurons have matches, but only because in rotations of one space some always are.
     """
     rng = np.random.default_rng(seed)
-    shared, *latent = rng.standard_normal((4, TOKENS, width))
+    shared, *latent = rng.standard_normal((4, TOKENS, d_mlp))
     models = []
     for model in range(3):
-        layers = [z @ scipy.stats.ortho_group.rvs(width, random_state=rng) for z in latent]
+        layers = [z @ scipy.stats.ortho_group.rvs(d_mlp, random_state=rng) for z in latent]
         if strength is not None:
-            own = strength if model else np.ones(width)
+            own = strength if model else np.ones(d_mlp)
             layers[0] = own * shared + np.sqrt(1 - own**2) * rng.standard_normal(shared.shape)
         models.append(np.hstack(layers))
     return models
 
 
-def judged(models: list[np.ndarray], draws: int, width: int = WIDTH) -> pd.DataFrame:
+def judged(models: list[np.ndarray], draws: int, d_mlp: int = WIDTH) -> pd.DataFrame:
     """The table of the first model, by the functions of the steps but without their files."""
     pairs = []
     for number, partner in enumerate(models[1:]):
         rho = pearson(models[0], partner)
-        name, own = f"partner-{number}", Within(partner, width)
+        name, own = f"partner-{number}", Within(partner, d_mlp)
         null = rotated_maxima(torch.from_numpy(rho.copy()), own, 3, name, draws, 0, "float64")  # type: ignore[arg-type]
-        varies = np.zeros(3 * width, "uint8")
+        varies = np.zeros(3 * d_mlp, "uint8")
         pairs.append(
             Pair(
                 a="reference",
                 b=name,
-                neurons=(3 * width, 3 * width),
-                width=(width, width),
+                neurons=(3 * d_mlp, 3 * d_mlp),
+                d_mlp=(d_mlp, d_mlp),
                 tokens=TOKENS,
                 **summarise(torch.from_numpy(rho), 0, 1),
                 row_constant=varies,
@@ -318,7 +319,7 @@ def test_models_without_privileged_basis_yield_next_to_nothing() -> None:
 
 def test_universal_are_those_above_the_threshold_whatever_the_rest() -> None:
     """Baselines are about 0.3 here: 0.95 exceeds them by more than 0.5, 0.55 does not, though it is real."""
-    table = judged(study(0, np.repeat([0.95, 0.55], 36), width=72), 99, width=72)
+    table = judged(study(0, np.repeat([0.95, 0.55], 36), d_mlp=72), 99, d_mlp=72)
     assert table["universal"].tolist() == [True] * 36 + [False] * 180
     assert table["privileged_basis"][:72].all()
     assert (table["universal"] == (table["excess_corr"] > 0.5)).all()

@@ -175,6 +175,38 @@ def test_stability_is_that_of_tokens_resampled_one_by_one(uneven: tuple[list[Pai
     assert stability.min() < 0.7 < stability.max()
 
 
+def test_families_of_models_of_three_shapes(tmp_path: Path) -> None:
+    """Of 2 x 24, 3 x 24 and 2 x 16 neurons, each pair compared: families are found where they are."""
+    shapes = {"a": (2, 24), "b": (3, 24), "c": (2, 16)}
+    rng = np.random.default_rng(8)
+    families = rng.standard_normal((5, 1280))
+    planted: list[set[tuple[str, int, int]]] = [set() for _ in families]
+    ledgers = []
+    for name, (layers, d_mlp) in shapes.items():
+        pre = rng.standard_normal((1280, layers * d_mlp))
+        for family, own, number in zip(
+            families, planted, rng.choice(pre.shape[1], len(families), replace=False), strict=True
+        ):
+            pre[:, number] += 3 * family
+            own.add((name, *map(int, divmod(number, d_mlp))))
+        ledgers.append(write_activations(tmp_path / name, pre.astype("float16"), name=name, layers=layers))
+    files = []
+    for a, b in itertools.combinations(ledgers, 2):
+        files += correlate_pair(tmp_path / f"{a.parent.name}{b.parent.name}", a, b, draws=199)
+    settings = clusters.Settings(bootstraps=10)
+    table, edges = clusters.find_clusters(load_pairs(files), open_all(ledgers), settings)
+    found = [
+        {(row.model, row.layer, row.neuron) for row in part.itertuples()}
+        for _, part in table[table["size"] == 3].groupby("cluster")
+    ]
+    assert all(family in found for family in planted)
+    for side in "ab":
+        for row in edges.itertuples():
+            layers, d_mlp = shapes[getattr(row, f"model_{side}")]
+            assert getattr(row, f"layer_{side}") < layers
+            assert getattr(row, f"neuron_{side}") < d_mlp
+
+
 def test_best_jaccard() -> None:
     a, b, c, d = (("m", number) for number in range(4))
     assert clusters.best_jaccard([[a, b], [c, d], [a, b, c]], [[a, b], [c], [d]]).tolist() == pytest.approx(

@@ -22,7 +22,7 @@ def by_definition(model: Any) -> dict[str, np.ndarray]:
     weights = interp_weights.processed(interp_weights.read(model, torch.float64))
     facts = weights.facts
     found = {
-        kind: np.full((facts.layers * facts.width, facts.layers, facts.heads), np.nan) for kind in "kqvo"
+        kind: np.full((facts.layers * facts.d_mlp, facts.layers, facts.heads), np.nan) for kind in "kqvo"
     }
     for a, neurons in enumerate(weights.layers):
         for b, layer in enumerate(weights.layers):
@@ -35,7 +35,7 @@ def by_definition(model: Any) -> dict[str, np.ndarray]:
                         continue
                     vectors = neurons.w_in.T if kind == "o" else neurons.w_out
                     value = (vectors @ product).norm(dim=1) / vectors.norm(dim=1) / product.norm()
-                    rows = slice(a * facts.width, (a + 1) * facts.width)
+                    rows = slice(a * facts.d_mlp, (a + 1) * facts.d_mlp)
                     found[kind][rows, b, head] = value.numpy()
     return found
 
@@ -120,4 +120,4 @@ def test_the_step_writes_all_kinds(tmp_path: Path) -> None:
     arrays, facts = read_tensors(out)
     assert sorted(arrays) == ["k", "o", "q", "v"]
     assert all(values.shape == (72, 3, 2) and values.dtype == np.float32 for values in arrays.values())
-    assert facts == {"model": "x", "layers": 3, "width": 24, "parallel": True, "versions": versions()}
+    assert facts == {"model": "x", "layers": 3, "d_mlp": 24, "parallel": True, "versions": versions()}

@@ -105,7 +105,7 @@ def test_summaries_equal_corrcoef_of_the_stored_values(
         (pair,) = load_pairs(correlate_pair(tmp_path, *ledgers, precision=precision))
         assert_summarises(pair, rho, 50, atol)
         assert pair.tokens == keep.sum()
-        assert (pair.neurons, pair.width) == ((64, 90), (64, 45))
+        assert (pair.neurons, pair.d_mlp) == ((64, 90), (64, 45))
         np.testing.assert_array_equal(pair.row_constant.nonzero()[0], [CONSTANT_A])
         np.testing.assert_array_equal(pair.column_constant.nonzero()[0], [CONSTANT_B])
         assert not pair.row_top_value[CONSTANT_A].any()

@@ -76,7 +76,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def by_hand(model: Path, rows: np.ndarray) -> np.ndarray:
-    """Pre-activations ``[layers, tokens, width]`` of a GPT-2, written out in float64."""
+    """Pre-activations ``[layers, tokens, d_mlp]`` of a GPT-2, written out in float64."""
     from safetensors.numpy import load_file
 
     facts = json.loads((model / "config.json").read_text())
@@ -139,9 +139,9 @@ def test_pre_activations_are_those_of_the_model(made: Path, tmp_path: Path, chan
         ledger = write_dump(tmp_path / "made", folder, "c", dtype=dtype, compute_dtype=compute)
         source = Activations(ledger)
         assert source.layers == changes.get("n_layer", 2)
-        assert source.width == changes.get("n_inner", 64)
+        assert source.d_mlp == changes.get("n_inner", 64)
         assert source.activation == changes.get("activation_function", "gelu_new")
-        assert (source.context, source.block_tokens, source.blocks) == (CONTEXT, BLOCK_ROWS * CONTEXT, BLOCKS)
+        assert (source.n_ctx, source.block_tokens, source.blocks) == (CONTEXT, BLOCK_ROWS * CONTEXT, BLOCKS)
         np.testing.assert_allclose(stored_pre(ledger), wide, rtol=rtol, atol=atol)
         np.testing.assert_array_equal(source.tokens, rows.reshape(-1))
     assert np.abs(expected).max() > 1
@@ -196,7 +196,7 @@ def test_whole_rows_of_the_chosen_split_are_taken(
     with caplog.at_level(logging.WARNING):
         source = Activations(write_dump(made, tmp_path / "all", tokens=1000, source="model"))
     assert len(source.tokens) == ROWS * CONTEXT
-    assert "1000 tokens asked for, 240 there; all are taken" in caplog.text
+    assert "1000 tokens requested, 240 available; all are taken" in caplog.text
 
 
 def test_two_dumps_are_the_same_bytes(made: Path, tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_a_dump_without_activations_loads_no_model(
     expected = Activations(write_dump(made, tmp_path / "dump"))
     monkeypatch.setattr("steps.interp.loading.load", lambda *_, **__: pytest.fail("loaded"))
     found = Activations(write_dump(made, tmp_path / "model", source="model", device="cuda:99"))
-    for name in ("layers", "width", "activation", "gated", "weights"):
+    for name in ("layers", "d_mlp", "activation", "gated", "weights"):
         assert found.store.attributes[name] == expected.store.attributes[name]
 
 

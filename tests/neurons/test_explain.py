@@ -121,7 +121,7 @@ def write_inputs(
     rows = Ledger(folder / "rows" / "ledger.json", "rows", {})
     write_array(rows, "held_out", tokens.astype(np.int32), ("row", "position"))
     write_array(rows, "held_out_source", sources.astype(np.uint16), ("row",))
-    facts = {"context": CONTEXT, "bos": 0, "vocabulary": len(TEXTS), "sources": ["code", "names", "prose"]}
+    facts = {"n_ctx": CONTEXT, "bos": 0, "vocabulary": len(TEXTS), "sources": ["code", "names", "prose"]}
     rows.finish({**facts, "tokenizer": words.fingerprint})
     keep = tokens.reshape(-1) != 0  # explanations count all tokens all the same
     ledger = write_activations(
@@ -282,7 +282,7 @@ def test_profiles_and_top_tokens(studies: list[tuple[Inputs, pd.DataFrame]]) -> 
             values = {t: function(v[flat == t, number]) for t in np.unique(flat) if (flat == t).sum() >= 5}
             order = sorted(values, key=lambda t: -values[t])[:3]
             mine = rows[rows["by"] == by]
-            assert mine["token"].tolist() == order
+            assert mine["token_id"].tolist() == order
             np.testing.assert_allclose(mine["value"], [values[t] for t in order], atol=1e-4)
             assert mine["text"].tolist() == [TEXTS[t] for t in order]
             assert mine["count"].tolist() == [(flat == t).sum() for t in order]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -68,13 +69,33 @@ def test_summary_shows_the_numbers_of_the_table(planted: Study, tmp_path: Path) 
 
 def test_layer_matches_count_varying_neurons_only(planted: Study) -> None:
     pairs = load_pairs(planted.reference)
-    shares = correlations.layer_matches(pairs)
+    shares = correlations.layer_matches(pairs)[2]
     expected = np.zeros((2, 2))
     for pair in pairs:
         for i in range(96):
             if i != 5:
                 expected[i // 48, pair.row_top_index[i, 0] // 48] += 1 / (47 if i < 48 else 48)
     np.testing.assert_allclose(shares, expected / len(pairs))
+
+
+def test_partners_of_another_depth_have_a_map_of_their_own(planted: Study, tmp_path: Path) -> None:
+    """A partner of 3 layers of 32 neurons beside one of 2 layers of 48: neither is the other's shape."""
+    b, c = load_pairs(planted.reference)
+    deeper = dataclasses.replace(c, d_mlp=(48, 32))
+    shares = correlations.layer_matches([deeper, b])
+    assert [share.shape for share in shares.values()] == [(2, 2), (2, 3)]
+    np.testing.assert_array_equal(shares[2], correlations.layer_matches([b])[2])
+    best = np.delete(deeper.row_top_index[:, 0], 5) // 32
+    expected = [np.bincount(best[:47], minlength=3) / 47, np.bincount(best[47:], minlength=3) / 48]
+    np.testing.assert_allclose(shares[3], expected)
+    excess = pd.read_parquet(planted.folder / "excess.parquet")
+    drawn, data = correlations.correlation_summary(excess, pd.DataFrame(), [deeper, b])
+    titles = [axes.get_title() for axes in drawn.axes]
+    assert [title for title in titles if "best match" in title] == [
+        "Where the best match lies in 2 layers (%)",
+        "Where the best match lies in 3 layers (%)",
+    ]
+    np.testing.assert_allclose(data["layer_match_percent[3]"], 100 * np.array(expected))
 
 
 def test_no_cluster_draws_a_figure_that_says_so(planted: Study, tmp_path: Path) -> None:

@@ -447,10 +447,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = pd.DataFrame(
         {
             "model": "a",
-            "layer": number // source.width,
-            "neuron": number % source.width,
+            "layer": number // source.d_mlp,
+            "neuron": number % source.d_mlp,
             "activation_frequency": rng.random(len(number)),
-            "post_mean": model_table("a", source.width, moments)["post_mean"],
+            "post_mean": model_table("a", source.d_mlp, moments)["post_mean"],
             "universal": pd.array([False] * len(number), "boolean"),
             "privileged_basis": pd.array(universal, "boolean"),
             "excess_corr": rng.random(len(number)),
@@ -518,8 +518,8 @@ def test_the_step_writes_the_same_bytes_twice_and_tables_that_agree(made: Path, 
     tokenizer = load_tokenizer(made / "tokenizer" / "ledger.json")
     features = token_features(vocabulary_texts(tokenizer, VOCABULARY), read_word_lists())
     tokens = np.flatnonzero(features.matrix[:, features.names.index("contains_digit")])
-    assert suppression["tokens"][0].tolist() == tokens.tolist()
-    assert [len(ids) for ids in suppression["tokens"][1:]] == [20, 20]
+    assert suppression["token_ids"][0].tolist() == tokens.tolist()
+    assert [len(ids) for ids in suppression["token_ids"][1:]] == [20, 20]
     drawn = json.loads(first["suppression.json"].read_text())["neurons"]
     assert [(one["layer"], one["class"]) for one in drawn] == [(0, "feature"), (0, "lowered"), (1, "lowered")]
     for one, (_, row) in zip(drawn, suppression.iterrows(), strict=True):
@@ -610,11 +610,11 @@ def test_reversals_are_the_tokens_that_a_search_over_all_finds(
                     "layer": key[0],
                     "neuron": key[1],
                     "role": row["role"],
-                    "token": at * CONTEXT + position,
+                    "token_index": at * CONTEXT + position,
                     "row": at,
                     "position": position,
-                    "id": rows[at, position],
-                    "next_id": rows[at, position + 1],
+                    "token_id": rows[at, position],
+                    "next_token_id": rows[at, position + 1],
                     "entropy": before[place],
                     "entropy_change": change[place],
                 }
@@ -632,7 +632,7 @@ def test_welch_is_that_of_scipy(exact: tuple[dict[str, Path], Any, np.ndarray]) 
     suppression = pd.read_parquet(files["suppression.parquet"])
     for row in suppression.to_dict("records"):
         values = post[row["layer"]][..., row["neuron"]].numpy()
-        member = np.isin(following, row["tokens"])
+        member = np.isin(following, row["token_ids"])
         inside, outside = values[valid & member], values[valid & ~member]
         assert (row["inside"], row["outside"]) == (len(inside), len(outside))
         assert row["mean_inside"] == pytest.approx(inside.mean(), abs=1e-12)

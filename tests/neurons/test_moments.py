@@ -91,7 +91,7 @@ def test_top_examples_are_exact(tmp_path: Path, dtype: str, activation: str, mea
     whole = Moments(write_moments(tmp_path, ledger, precision="float32"), Activations(ledger)).arrays
     value, token = expected_examples(ledger, activation, 20)
     np.testing.assert_array_equal(whole["top_value"], value)
-    np.testing.assert_array_equal(whole["top_token"], token)
+    np.testing.assert_array_equal(whole["top_token_index"], token)
     assert whole["top_value"].dtype == np.float32
 
 
@@ -102,9 +102,9 @@ def test_examples_beyond_the_kept_tokens_are_missing(tmp_path: Path) -> None:
     ledger = write_activations(tmp_path / "a", pre, keep=keep, block_tokens=16)
     for ranges in (1, 4):
         arrays = Moments(write_moments(tmp_path / str(ranges), ledger, ranges), Activations(ledger)).arrays
-        assert arrays["top_token"].shape == (4, 20)
-        np.testing.assert_array_equal(np.sort(arrays["top_token"][:, :2]), [[3, 50]] * 4)
-        assert (arrays["top_token"][:, 2:] == -1).all()
+        assert arrays["top_token_index"].shape == (4, 20)
+        np.testing.assert_array_equal(np.sort(arrays["top_token_index"][:, :2]), [[3, 50]] * 4)
+        assert (arrays["top_token_index"][:, 2:] == -1).all()
         assert np.isneginf(arrays["top_value"][:, 2:]).all()
 
 

@@ -197,9 +197,9 @@ def test_examples_show_their_tokens_with_the_strongest_in_place(planted: Study, 
     assert len(data["examples"][0]) == 2
     for (value, strongest, ids, digits), row in zip(data["examples"][0], mine.itertuples(), strict=True):
         assert value == pytest.approx(row.value, rel=1e-3)
-        assert ids[strongest] == source.tokens[row.token]
+        assert ids[strongest] == source.tokens[row.token_index]
         assert digits[strongest] == "9"
-        first = row.token - strongest
+        first = row.token_index - strongest
         assert ids == source.tokens[first : first + len(ids)].tolist()
         assert first // 16 == (first + len(ids) - 1) // 16 == row.row
 
@@ -207,7 +207,7 @@ def test_examples_show_their_tokens_with_the_strongest_in_place(planted: Study, 
 @pytest.mark.parametrize("context", [10**8, 10**21])
 def test_no_more_is_shown_than_a_row_holds(planted: Study, tmp_path: Path, context: int) -> None:
     (tmp_path / "all").mkdir()
-    row = Activations(planted.activations[0]).context
+    row = Activations(planted.activations[0]).n_ctx
     whole = held(build(planted, tmp_path / "all", context=row, examples=2, neurons=20))
     assert {len(ids) for each in whole["examples"] for *_, ids, _ in each} == {row}
     assert held(build(planted, tmp_path, context=context, examples=2, neurons=20)) == whole
@@ -252,12 +252,12 @@ def test_logit_effects_and_families(planted: Study, tmp_path: Path) -> None:
     others = others[~(others[list(key)] == pd.Series(key)).all(axis=1)]
     logits = pd.DataFrame(
         [
-            {**key, "side": side, "rank": rank, "token": 10 * rank + len(side), "value": 1.5 - rank}
+            {**key, "side": side, "rank": rank, "token_id": 10 * rank + len(side), "value": 1.5 - rank}
             for rank in (1, 0)
             for side in ("promoted", "suppressed")
         ]
     )
-    logits = pd.concat([logits, others.assign(side="promoted", rank=0, token=1, value=0.5)])
+    logits = pd.concat([logits, others.assign(side="promoted", rank=0, token_id=1, value=0.5)])
     families = pd.DataFrame([{**key, "family": "unigram", "evidence": HOSTILE}])
     families = pd.concat([families, others.assign(family=None, evidence=None)])
     data = held(build(planted, tmp_path, logits=logits, families=families))
@@ -389,7 +389,7 @@ def test_twice_the_same_bytes(planted: Study, tmp_path: Path) -> None:
     assert build(planted, tmp_path) == build(planted, tmp_path / "again")
 
 
-SIDES = {"logits": {"side": "promoted", "rank": 0, "token": 1, "value": 0.5}}
+SIDES = {"logits": {"side": "promoted", "rank": 0, "token_id": 1, "value": 0.5}}
 SIDES["families"] = {"family": "unigram", "evidence": "e"}
 
 
@@ -442,7 +442,7 @@ def test_activations_histograms_and_tokens_of_another_study_are_refused(
     folder = tmp_path / "study"
     folder.mkdir()
     shutil.copy(planted.folder / "neurons.parquet", folder)
-    examples.assign(token=examples["token"] + 3200).to_parquet(folder / "examples.parquet")
+    examples.assign(token_index=examples["token_index"] + 3200).to_parquet(folder / "examples.parquet")
     with pytest.raises(UserError, match=r"examples.parquet: names token \d+, expected one of the 6400"):
         build(dataclasses.replace(planted, folder=folder), tmp_path)
 

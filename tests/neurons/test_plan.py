@@ -42,9 +42,9 @@ from tests.neurons.planted import (
     write_tokenizer,
 )
 
-SMALL = {"layers": 12, "width": 3072, "d_model": 768, "heads": 12, "vocabulary": 50257}
-MEDIUM = {"layers": 24, "width": 4096, "d_model": 1024, "heads": 16, "vocabulary": 50257}
-TINY = {"layers": 2, "width": 64, "d_model": 16, "heads": 2, "vocabulary": VOCABULARY}
+SMALL = {"layers": 12, "d_mlp": 3072, "d_model": 768, "heads": 12, "vocabulary": 50257}
+MEDIUM = {"layers": 24, "d_mlp": 4096, "d_model": 1024, "heads": 16, "vocabulary": 50257}
+TINY = {"layers": 2, "d_mlp": 64, "d_model": 16, "heads": 2, "vocabulary": VOCABULARY}
 """Of :func:`write_model`."""
 
 
@@ -70,7 +70,7 @@ def study(
         section=config.neurons.model_dump(mode="json"),
         models=[{"name": f"m{k}", **shape} for k in range(compared)],
         pairs=[(0, k) for k in range(1, compared)],
-        context=context,
+        n_ctx=context,
         checkpoints=checkpoints,
     )
 
@@ -191,7 +191,7 @@ def test_flops_are_those_that_torch_counts(counted: tuple[Study, dict[str, float
 def test_flops_of_comparing_all_neurons_are_those_that_torch_counts(tmp_path: Path) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    tokenizer, shape = write_tokenizer(tmp_path / "tokenizer"), TINY | {"d_model": 64, "width": 256}
+    tokenizer, shape = write_tokenizer(tmp_path / "tokenizer"), TINY | {"d_model": 64, "d_mlp": 256}
     model = write_model(tmp_path / "model", n_embd=64)
     taken, planned_flops = [], []
     for redundancy in (True, False):
@@ -226,7 +226,7 @@ def test_clusters_hold_their_sums_and_bootstraps(tmp_path: Path) -> None:
         array.nbytes for kind in (sums.total, sums.square, sums.product) for array in kind.values()
     )
     assert kept.nbytes < peak
-    shape = {"layers": layers, "width": width, "d_model": 10, "heads": 1, "vocabulary": 50}
+    shape = {"layers": layers, "d_mlp": width, "d_model": 10, "heads": 1, "vocabulary": 50}
     dumped = {"tokens": tokens, "block_tokens": 8}
     (job,) = jobs(
         study(shape, dump=dumped, correlate={"top": 1, "draws": 1}, clusters={"bootstraps": bootstraps}),
@@ -289,7 +289,7 @@ def test_bytes_are_those_of_a_small_run(tmp_path: Path, dtype: str) -> None:
         ledgers.append(tmp_path / name / "ledger.json")
         dump.main(model, tokenizer, packed, name, settings, Output(ledgers[-1]))
     of = study(
-        TINY | {"layers": layers, "width": width},
+        TINY | {"layers": layers, "d_mlp": width},
         tiles=2,
         ranges=2,
         dump={"tokens": rows * CONTEXT, "block_tokens": 100 * CONTEXT, "dtype": dtype},
@@ -334,7 +334,7 @@ def test_explaining_holds_its_sums(tmp_path: Path) -> None:
     def held(count: int) -> tuple[int, float]:
         sums = first_pass_library.first_pass(first_pass_library.SplitReader(split, slice(0, count)), found)
         arrays = [*sums.tables, sums.held_table, sums.maxima]
-        shape = {"layers": 1, "width": width, "d_model": 12, "heads": 1, "vocabulary": vocabulary}
+        shape = {"layers": 1, "d_mlp": width, "d_model": 12, "heads": 1, "vocabulary": vocabulary}
         dumped = {"tokens": tokens, "block_tokens": 64}
         of = study(shape, context=16, dump=dumped, explain={"neurons_at_once": count})
         return sum(array.nbytes for array in arrays), jobs(of, "explain")[0].held
@@ -392,7 +392,7 @@ def test_similarity_holds_a_layer_and_its_sums(tmp_path: Path) -> None:
     reference = similarity.BlockReader(Activations(ledgers[0]), settings)
     sums = similarity.layer_sums(reference, Activations(ledgers[1]), 0, settings).values()
     measured = sum(each.product.nbytes + each.both.nbytes for each in sums)
-    shape = {"layers": layers, "width": width, "d_model": 10, "heads": 1, "vocabulary": 50}
+    shape = {"layers": layers, "d_mlp": width, "d_model": 10, "heads": 1, "vocabulary": 50}
 
     def asked(tokens_compared: int, block_tokens: int = 64) -> float:
         dumped = {"tokens": tokens, "block_tokens": block_tokens}

@@ -197,9 +197,9 @@ def test_clusters_are_listed_by_span_then_stability(planted: Study, written: tup
         mine = members[(members["model"] == "a") & (members["layer"] == 0) & (members["neuron"] == first)]
         assert correlation == mine["mean_corr"].item()
         top = examples[(examples["model"] == "a") & (examples["layer"] == 0) & (examples["neuron"] == first)]
-        for cell, token in zip(cells, top["token"], strict=False):
+        for cell, token in zip(cells, top["token_index"], strict=False):
             strengths = [value for _, value in cell["snippet"]]
-            place = min(token % source.context, 3)
+            place = min(token % source.n_ctx, 3)
             assert strengths[place] == max(strengths) == 1
             number = source.tokens[token]
             expected = {0: "<bos>", 1: "\n"}.get(number, f"w{number}" if number < 48 else "")
@@ -275,7 +275,7 @@ def test_inputs_of_another_study_are_refused(planted: Study, tmp_path: Path) -> 
     neurons = pd.read_parquet(planted.folder / "neurons.parquet")
     fewer, wide = tmp_path / "fewer.parquet", tmp_path / "wide.parquet"
     neurons.iloc[:-1].assign(role=None, role_width_free=None, entropy=False, entropy_rank=None).assign(
-        family=None, variance_reduction_held_out=0.0, rank=0, token=0, value=0.0
+        family=None, variance_reduction_held_out=0.0, rank=0, token_index=0, value=0.0
     ).to_parquet(fewer)
     members = pd.read_parquet(planted.folder / "clusters.parquet")
     members.assign(neuron=members["neuron"] + 48).to_parquet(wide)
@@ -339,7 +339,7 @@ def test_hyperparameters_of_every_family(tmp_path: Path) -> None:
         "d_mlp": 24,
         "neurons": 72,
         "vocabulary": 300,
-        "context": 16,
+        "n_ctx": 16,
         "activation": "gelu_new",
         "positions": "learned",
         "tied embeddings": "no",

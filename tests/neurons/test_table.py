@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from steps.core import statistics
 from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.core.stores import Ledger
@@ -166,9 +165,9 @@ def test_examples_are_the_largest_kept_post_activations(planted: Study) -> None:
             & (examples["neuron"] == number % 48)
         ]
         order = kept[np.lexsort((kept, -pre[kept, number]))][:20]
-        np.testing.assert_array_equal(rows["token"], order)
+        np.testing.assert_array_equal(rows["token_index"], order)
         np.testing.assert_allclose(rows["value"], pre[order, number], rtol=1e-6)
-        np.testing.assert_array_equal(rows["row"] * source.context + rows["position"], rows["token"])
+        np.testing.assert_array_equal(rows["row"] * source.n_ctx + rows["position"], rows["token_index"])
 
 
 def test_the_authors_columns_and_the_frequency_by_source(planted: Study) -> None:
@@ -244,17 +243,3 @@ def test_partner_columns_are_moments_of_the_row_of_correlations(planted: Study) 
         expected = (centred**power).mean(1)[varies] / rho[varies].std(1) ** power
         np.testing.assert_allclose(reference[f"corr_{name}[c]"][varies], expected, atol=1e-4)
         assert reference[f"corr_{name}[c]"][~varies].isna().all()
-
-
-@pytest.mark.parametrize("shift", [0.0, 100.0])
-def test_power_moments_of_a_known_sample(shift: float) -> None:
-    values = np.random.default_rng(1).gamma(2.0, size=1000)
-    shifted = values - shift
-    powers = np.stack([(shifted**k).sum() for k in range(1, 5)])[:, None]
-    found = statistics.power_moments(powers, 1000, shift)
-    centred = values - values.mean()
-    assert found["mean"][0] == pytest.approx(values.mean())
-    assert found["var"][0] == pytest.approx(values.var(), rel=1e-6)
-    assert found["skew"][0] == pytest.approx(
-        (centred**3).mean() / values.std() ** 3, rel=1e-2 if shift else 1e-9
-    )

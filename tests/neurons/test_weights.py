@@ -80,11 +80,11 @@ def test_columns_are_what_numpy_says(shape: str, monkeypatch: pytest.MonkeyPatch
         ("suppressed", np.argsort(effect, axis=1)),
     ):
         rows = effects[effects["side"] == side]
-        np.testing.assert_array_equal(rows["token"].to_numpy().reshape(-1, 4), order[:, :4])
+        np.testing.assert_array_equal(rows["token_id"].to_numpy().reshape(-1, 4), order[:, :4])
         np.testing.assert_allclose(
             rows["value"].to_numpy().reshape(-1, 4), np.take_along_axis(effect, order[:, :4], 1), rtol=1e-4
         )
-        assert (rows["text"] == "t" + rows["token"].astype(str)).all()
+        assert (rows["text"] == "t" + rows["token_id"].astype(str)).all()
 
     read = {"w_in": w_in} if shape != "llama" else {"w_in": w_in, "w_up": w_up}
     assert ("w_up_max_cos" in table) == ("o_up_composition" in table) == (shape == "llama")

@@ -145,7 +145,7 @@ PAPER = {
     "neurons.intervene.controls": 20,
     "neurons.intervene.exclude_bos": True,
     "neurons.plan.hardware": "v100",
-    "language_models.rows.context": 512,
+    "language_models.rows.n_ctx": 512,
     "language_models.rows.separator": None,
     "corpus.documents.source": "hub",
     "corpus.documents.minimum_characters": 50,
@@ -208,7 +208,7 @@ def test_presets_hold_the_papers_settings(study: str) -> None:
     neurons = config.neurons
     assert neurons.study == study
     assert OWN[study] == {
-        "plan": (neurons.plan.layers, neurons.plan.width, neurons.plan.vocabulary),
+        "plan": (neurons.plan.layers, neurons.plan.d_mlp, neurons.plan.vocabulary),
         "tiles": neurons.tiles,
         "at_once": neurons.explain.neurons_at_once,
         "entropy_query": neurons.roles.entropy_query,
@@ -218,10 +218,10 @@ def test_presets_hold_the_papers_settings(study: str) -> None:
         "excluded": neurons.intervene.exclude_tokens,
         "block_tokens": neurons.dump.block_tokens,
     }
-    layers, width, _ = OWN[study]["plan"]
+    layers, d_mlp, _ = OWN[study]["plan"]
     for layer, neuron, *head in [*neurons.intervene.named, *neurons.attention.named]:
         assert layer < layers
-        assert neuron < width
+        assert neuron < d_mlp
         assert not head or layer < head[0] < layers
 
 
@@ -267,7 +267,7 @@ def test_larger_models_from_weights_alone() -> None:
             r"seeds.0: found 9+, expected: .* less than 9223372036854775808",
         ),
         ("neurons.plan.layers", 10**400, "neurons.plan.layers: found 1000.*, expected: "),
-        ("neurons.plan.width", 10**400, "neurons.plan.width: found 1000.*, expected: "),
+        ("neurons.plan.d_mlp", 10**400, "neurons.plan.d_mlp: found 1000.*, expected: "),
         ("neurons.plan.vocabulary", 10**400, "neurons.plan.vocabulary: found 1000.*, expected: "),
         ("neurons.plan.devices", 10**400, "neurons.plan.devices: found 1000.*, expected: "),
         (
@@ -291,6 +291,9 @@ def test_larger_models_from_weights_alone() -> None:
             "gpu",
             "^configuration: neurons.dump.device: found 'gpu', expected: cpu, cuda,",
         ),
+        ("language_models.train.width", 64, "language_models.train.width: renamed, now d_model"),
+        ("language_models.rows.context", 64, "language_models.rows.context: renamed, now n_ctx"),
+        ("neurons.plan.width", 3072, "neurons.plan.width: renamed, now d_mlp"),
         ("language_models.train.checkpoints", 10**9, "language_models.train.checkpoints: found 1000000000"),
     ],
 )
@@ -442,17 +445,93 @@ def test_more_parts_than_a_model_has_are_refused_before_anything_runs(
     at_once: int | None, parts: int, most: str | None
 ) -> None:
     values = default()
-    values["language_models"]["train"] |= {"layers": 2, "width": 16, "heads": 2}
+    values["language_models"]["train"] |= {"layers": 2, "d_model": 16, "heads": 2}
     values["neurons"]["parts"] = parts
     values["neurons"]["explain"]["neurons_at_once"] = at_once
     config = configuration.configure(values)
     if most is None:
-        neurons.require_parts(config)
+        neurons.require_sizes(config)
     else:
         with pytest.raises(UserError, match=f"neurons.parts: found {parts}, expected at most {most}"):
-            neurons.require_parts(config)
+            neurons.require_sizes(config)
     values["language_models"]["models"] = [{"name": "a", "path": "a"}, {"name": "b", "path": "b"}]
-    neurons.require_parts(configuration.configure(values))  # their size is not known yet
+    neurons.require_sizes(configuration.configure(values))  # their size is not known yet
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"intervene": {"named": [[1, 64]]}},
+            "intervene.named: found .1, 64., expected one of 2 layers of 64",
+        ),
+        ({"intervene": {"named": [[2, 0]]}}, "intervene.named: found .2, 0."),
+        ({"intervene": {"named": [[0, -1]]}}, "intervene.named: found .0, -1."),
+        ({"attention": {"named": [[0, 3, 1, 2]]}}, "attention.named: found .0, 3, 1, 2., .* a head of 2"),
+        ({"attention": {"named": [[0, 64, 1, 0]]}}, "attention.named: .* expected a neuron of 64"),
+        ({"attention": {"named": [[1, 3, 1, 0]]}}, "attention.named: .* of a later layer"),
+        (
+            {"attention": {"positions": [0.5, 0.51]}},
+            "attention.positions: found .0.5, 0.51., .* context of 32",
+        ),
+        ({"tiles": 129}, "neurons.tiles: found 129, expected at most 128"),
+        ({"ranges": 4, "dump": {"tokens": 700, "block_tokens": 256}}, "neurons.ranges: found 4, .* most 3"),
+    ],
+)
+def test_what_models_and_rows_do_not_have_is_refused_before_anything_runs(
+    changes: dict[str, Any], message: str
+) -> None:
+    values = default()
+    values["language_models"]["train"] |= {"layers": 2, "d_model": 16, "heads": 2}
+    values["language_models"]["rows"]["n_ctx"] = 32
+    merge(values["neurons"], {"intervene": {"named": [[1, 63]]}, "attention": {"named": [[0, 63, 1, 1]]}})
+    neurons.require_sizes(configuration.configure(values))
+    merge(values["neurons"], changes)
+    config = configuration.configure(values)
+    with pytest.raises(UserError, match=message):
+        neurons.require_sizes(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"correlate": {"draws": 9}},
+            "neurons.correlate.draws: found 9, expected at least 19: .* 0.05; raise",
+        ),
+        ({"correlate": {"draws": 18}}, "neurons.correlate.draws: found 18"),
+        ({"correlate": {"draws": 50}, "clusters": {"q": 0.01}}, "correlate.draws: found 50, .* least 99"),
+        ({"checkpoints": {"draws": 18}}, "neurons.checkpoints.draws: found 18, expected at least 19"),
+        ({"q": 0.009}, "neurons.checkpoints.draws: found 99, expected at least 111"),
+        (
+            {"roles": {"activations": False}},
+            "neurons.roles: .*activations: true, .* or entropy_query: pythia$",
+        ),
+    ],
+)
+def test_settings_that_cannot_work_together(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        configuration.configure({"neurons": changes})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"correlate": {"draws": 19}},
+        {"q": 0.1, "correlate": {"draws": 9}},  # steps inherit the rate
+        {"q": 0.1, "correlate": {"draws": 19}, "clusters": {"q": 0.05}},
+        {"roles": {"activations": False, "entropy_query": "pythia"}},
+    ],
+)
+def test_settings_on_the_border_work_together(changes: dict[str, Any]) -> None:
+    configuration.configure({"neurons": changes})
+
+
+@pytest.mark.parametrize("changes", [{"train": {"checkpoints": 0}}, {"models": [{"name": "a", "path": "a"}]}])
+def test_checkpoints_that_nobody_keeps_are_not_asked_for(changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="neurons.checkpoints: found no checkpoints.*trained here"):
+        neurons.checkpointed_models(configuration.configure({"language_models": changes}))
+    assert len(neurons.checkpointed_models(configuration.Config())) == 5
 
 
 def test_every_table_and_figure_that_is_kept_is_asked_for(tmp_path: Path) -> None:

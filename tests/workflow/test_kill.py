@@ -50,7 +50,7 @@ def test_killed_while_freezing(tmp_path: Path) -> None:
 def test_killed_while_importing(tmp_path: Path) -> None:
     config = ROOT / "config/own_models.yaml"
     for folder in ("a", "b"):
-        save_models(tmp_path / folder / "models", ("first", "second"), context=64)
+        save_models(tmp_path / folder / "models", dict.fromkeys(("first", "second"), (2, 64)), context=64)
         write_texts(tmp_path / folder / "texts")
     target = ("--", "data/models/own_models/first/ledger.json")
     snakemake(tmp_path / "a", "--cores", "1", *target, config=config)

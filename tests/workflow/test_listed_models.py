@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -44,19 +45,24 @@ def byte_tokenizer() -> Any:
     )
 
 
-def save_models(folder: Path, names: Sequence[str], context: int) -> Path:
+SHAPES = {"a": (2, 64), "b": (3, 64), "c": (2, 48)}
+"""Layers and neurons of each layer: a study's models need not have one shape."""
+
+
+def save_models(folder: Path, shapes: Mapping[str, tuple[int, int]], context: int) -> Path:
     """Tiny GPT-2 models with random weights and one byte-level tokenizer, saved by ``save_pretrained``."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
     whole = byte_tokenizer()
-    for seed, name in enumerate(names):
+    for seed, (name, (layers, neurons)) in enumerate(shapes.items()):
         torch.manual_seed(seed)
         config = GPT2Config(
             vocab_size=257,
             n_positions=context,
             n_embd=16,
-            n_layer=2,
+            n_layer=layers,
+            n_inner=neurons,
             n_head=2,
             scale_attn_by_inverse_layer_idx=True,
             bos_token_id=0,
@@ -84,19 +90,19 @@ def write_dataset(folder: Path) -> None:
 def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace in which ``config/paper.yaml`` ran, with stand-ins for the hub and few tokens."""
     directory = tmp_path_factory.mktemp("paper")
-    save_models(directory / "models", "ab", context=512)
+    save_models(directory / "models", SHAPES, context=512)
     write_dataset(directory / "dataset")
     stand_in = {
         "threads": 1,
         "corpus": {"documents": {"held_out": 0.9, "hub": {"dataset": str(directory / "dataset")}}},
         "language_models": {
-            "models": [{"name": name, "path": str(directory / "models" / name)} for name in "ab"],
+            "models": [{"name": name, "path": str(directory / "models" / name)} for name in SHAPES],
             "evaluate": {"rows": 4},
         },
         "neurons": {
             "ranges": 2,
             "parts": 2,
-            "plan": {"width": 64, "layers": 2},
+            "plan": {"d_mlp": 64, "layers": 2},
             "dump": {"tokens": 8_192, "block_tokens": 1024},
             "correlate": {"draws": 19},
             "clusters": {"bootstraps": 5},
@@ -116,11 +122,11 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_papers_path_ends_in_its_study(paper: Path) -> None:
     metrics = json.loads((paper / "results/neurons/paper_small/metrics.json").read_text())
     assert metrics["neurons_per_model"] == 128
-    assert metrics["models"] == 2
+    assert metrics["models"] == 3
     assert 7_000 < metrics["tokens"] < 8_192
     assert metrics["draws"] == 19
     table = pd.read_parquet(paper / "results/neurons/paper_small/neurons.parquet")
-    assert table["model"].unique().tolist() == ["a", "b"]
+    assert table["model"].unique().tolist() == ["a", "b", "c"]
     assert (paper / "results/report/index.html").exists()
 
 
@@ -131,16 +137,36 @@ def test_no_activations_and_no_products_are_kept(paper: Path) -> None:
 
 def test_parts_of_models_are_put_together_and_not_kept(paper: Path) -> None:
     table = pd.read_parquet(paper / "results/neurons/paper_small/explanations.parquet")
-    assert table.groupby(["model", "layer"]).size().tolist() == [64] * 4
+    assert table.groupby(["model", "layer"]).size().tolist() == [64] * 2 + [64] * 3 + [48] * 2
     assert {"p_adjusted", "family", "evidence"} <= set(table)
     logs = sorted((paper / "logs/neurons").glob("*_part/paper_small/*/part-?.log"))
-    assert len(logs) == 2 * 2 * 2
+    assert len(logs) == 2 * 3 * 2
     assert not list((paper / "results/neurons/paper_small/parts").rglob("*.*"))
 
 
-def test_both_tiles_of_the_pair_are_there(paper: Path) -> None:
+def test_partners_are_compared_as_they_are(paper: Path) -> None:
+    """Every best match is a neuron of the partner's own layers, all of which are shown and reached."""
+    results = paper / "results/neurons/paper_small"
+    table = pd.read_parquet(results / "excess.parquet")
+    data = json.loads((results / "figures/correlation_summary.json").read_text())
+    for name in "bc":
+        layers, neurons = SHAPES[name]
+        assert set(table[f"layer[{name}]"]) == set(range(layers))
+        assert table[f"neuron[{name}]"].between(0, neurons - 1).all()
+        of_layer = table.groupby("layer")[f"layer[{name}]"].value_counts(normalize=True).unstack(fill_value=0)
+        np.testing.assert_allclose(data[f"layer_match_percent[{layers}]"], 100 * of_layer)
+    edges = pd.read_parquet(results / "edges.parquet")
+    assert edges[["layer_b", "neuron_b"]].ge(0).all(axis=None)
+    depth = pd.read_parquet(results / "depth.parquet")
+    assert depth.groupby("model")["depth"].max().eq(1).all()
+    assert depth.groupby("model").size().to_dict() == {name: layers for name, (layers, _) in SHAPES.items()}
+
+
+def test_both_tiles_of_each_pair_are_there(paper: Path) -> None:
     files = (paper / "results/neurons/paper_small/correlations").rglob("*.safetensors")
-    assert sorted(f"{f.parent.parent.name}{f.parent.name}{f.stem}" for f in files) == ["abtile-0", "abtile-1"]
+    assert sorted(f"{f.parent.parent.name}{f.parent.name}{f.stem}" for f in files) == [
+        f"a{partner}tile-{tile}" for partner in "bc" for tile in (0, 1)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +235,7 @@ def test_the_steps_of_the_pythia_study_on_stand_ins(tmp_path: Path, shape: str) 
     out = tmp_path / "evaluations.json"
     tokenizer_step.main(chapter.shared_tokenizer(), Output(shared))
     rows_step.main(corpus, shared, chapter.rows, Output(packed))
-    import_step.main(shared, chapter.rows.context, chapter.source("a"), Output(model))
+    import_step.main(shared, chapter.rows.n_ctx, chapter.source("a"), Output(model))
     evaluate_step.main([model], packed, chapter.evaluate, Output(out))
     attributes = json.loads(shared.read_text())["attributes"]
     assert (attributes["bos"], attributes["vocabulary"]) == (0, 257)

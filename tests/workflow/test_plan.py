@@ -101,10 +101,10 @@ def test_figures_that_the_docs_quote_are_those_of_the_plan() -> None:
 
 def test_sizes_of_trained_and_of_unknown_models() -> None:
     trained = neurons.study(configured(TINY)).models[0]
-    assert (trained.layers, trained.width, trained.d_model) == (2, 64, 16)
+    assert (trained.layers, trained.d_mlp, trained.d_model) == (2, 64, 16)
     assert (trained.heads, trained.vocabulary) == (2, 300)
     listed = neurons.study(configured(ROOT / "config" / "paper.yaml")).models[0]
-    assert (listed.layers, listed.width, listed.d_model) == (12, 3072, 768)
+    assert (listed.layers, listed.d_mlp, listed.d_model) == (12, 3072, 768)
     assert (listed.heads, listed.vocabulary) == (12, 50257)
 
 
@@ -116,7 +116,7 @@ def test_sizes_of_local_models_are_read(tmp_path: Path, monkeypatch: pytest.Monk
         (tmp_path / "models" / name / "config.json").write_text(json.dumps(shape))
     monkeypatch.chdir(tmp_path)
     config = configured(ROOT / "config" / "own_models.yaml")
-    assert [(m.layers, m.width) for m in neurons.study(config).models] == [(3, 80)] * 2
+    assert [(m.layers, m.d_mlp) for m in neurons.study(config).models] == [(3, 80)] * 2
     assert neurons.local_configurations(config) == [f"models/{n}/config.json" for n in ("first", "second")]
 
     def asked() -> list[int]:
@@ -283,7 +283,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[f
     for width in WIDTHS:
         folder = tmp_path_factory.mktemp(f"width-{width}")
         a, b = (made.activations(folder / f"{seed}", 2, width, TOKENS, seed, BLOCK) for seed in (1, 2))
-        of = {"width": width // 4}
+        of = {"d_model": width // 4}
         merged = default()
         merge(merged, yaml.safe_load(TINY.read_text()))
         merge(merged, {"language_models": {"train": of}, "neurons": {"dump": {"tokens": TOKENS}}})

@@ -76,8 +76,8 @@ def next_token_loss(hidden: torch.Tensor, unembedding: torch.Tensor, targets: to
     """Mean cross-entropy in nats; its gradients are computed along with it.
 
     Args:
-        hidden: ``[tokens, width]``, after the last LayerNorm.
-        unembedding: ``[vocabulary, width]``.
+        hidden: ``[tokens, d_model]``, after the last LayerNorm.
+        unembedding: ``[vocabulary, d_model]``.
         targets: ids ``[tokens]``.
     """
     result: torch.Tensor = _Loss.apply(hidden, unembedding, targets)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -47,11 +47,13 @@ MOST_POINTS = 1000
 class Settings(BaseSettings):
     """The model and how it is trained."""
 
+    renamed: ClassVar[dict[str, str]] = {"width": "d_model"}
+
     layers: int = Field(2, ge=1, le=1024, description="transformer blocks")
-    width: int = Field(
-        64, ge=1, le=1 << 20, description="of the residual stream; MLPs are four times as wide"
+    d_model: int = Field(
+        64, ge=1, le=1 << 20, description="width of the residual stream; MLPs are four times as wide"
     )
-    heads: int = Field(2, ge=1, le=1 << 20, description="attention heads per block; divides the width")
+    heads: int = Field(2, ge=1, le=1 << 20, description="attention heads per block; divides d_model")
     activation: Literal["gelu_new", "gelu_pytorch_tanh", "gelu", "relu"] = Field(
         "gelu_pytorch_tanh", description="of the MLPs; gelu_pytorch_tanh is GPT-2's gelu_new in one kernel"
     )
@@ -88,9 +90,9 @@ class Settings(BaseSettings):
     )
 
     @model_validator(mode="after")
-    def _heads_divide_the_width(self) -> Settings:
-        if self.width % self.heads:
-            raise ValueError(f"width ({self.width}) to be a multiple of heads ({self.heads})")
+    def _heads_divide_d_model(self) -> Settings:
+        if self.d_model % self.heads:
+            raise ValueError(f"d_model ({self.d_model}) to be a multiple of heads ({self.heads})")
         return self
 
 
@@ -101,7 +103,7 @@ def configuration(settings: Settings, vocabulary: int, context: int, bos: int) -
     config = GPT2Config(
         vocab_size=vocabulary,
         n_positions=context,
-        n_embd=settings.width,
+        n_embd=settings.d_model,
         n_layer=settings.layers,
         n_head=settings.heads,
         activation_function=settings.activation,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steps.core.errors import UserError
+from steps.core.statistics import weighted_moments
 from steps.core.stores import ArrayReader, Folder, read_array
 from steps.neurons.activations.store import Activations
 
@@ -61,20 +62,8 @@ def binned_moments(counts: np.ndarray) -> dict[str, np.ndarray]:
     step = edges[1] - edges[0]
     centres = np.concatenate([[edges[0] - step / 2], edges[:-1] + step / 2, [edges[-1] + step / 2]])
     share = counts / counts.sum(1, keepdims=True)
-    mean = share @ centres
-    centred = centres - mean[:, None]
-    var, third, fourth = ((share * centred**power).sum(1) for power in (2, 3, 4))
-    varies = (counts > 0).sum(1) > 1
-    with np.errstate(divide="ignore", invalid="ignore"):
-        skew = np.where(varies, third / var**1.5, np.nan)
-        kurt = np.where(varies, fourth / var**2, np.nan)
-    return {
-        "hist_mean": mean,
-        "hist_var": np.where(varies, var, 0),
-        "hist_skew": skew,
-        "hist_kurt": kurt,
-        "hist_sparsity": share[:, ZERO:].sum(1),
-    }
+    moments = {f"hist_{name}": values for name, values in weighted_moments(centres, share).items()}
+    return {**moments, "hist_sparsity": share[:, ZERO:].sum(1)}
 
 
 class Histograms:
@@ -105,9 +94,9 @@ def block_sources(source: Activations, rows: Folder) -> np.ndarray:
     import numpy as np
 
     split = source.store.made_from["settings"]["split"]
-    count = len(source.tokens) // source.context
+    count = len(source.tokens) // source.n_ctx
     labels = read_array(rows, f"{split}_source")[:count]
     reader = ArrayReader(rows, split)
     if not np.array_equal(reader.read(slice(0, count)).reshape(-1), source.tokens):
         raise UserError(f"{source.store.path}: not made from {rows.path} as it is now; build it again")
-    return np.repeat(labels, source.context)
+    return np.repeat(labels, source.n_ctx)

@@ -46,7 +46,7 @@ def open_model(ledger: Path, source: Activations, device: str, dtype: str) -> Fo
 
 def first_rows(source: Activations, rows: int) -> np.ndarray:
     """The first ``rows`` rows of tokens ``[rows, context]`` that activations were made from."""
-    whole = source.tokens.reshape(-1, source.context)
+    whole = source.tokens.reshape(-1, source.n_ctx)
     return whole[:rows]
 
 
@@ -80,7 +80,7 @@ PILOT_PLACES = 8
 
 
 Stored = tuple["np.ndarray", ...]
-"""Pre-activations ``[tokens, width]``; in gated MLPs also what the activated gate is multiplied by."""
+"""Pre-activations ``[tokens, d_mlp]``; in gated MLPs also what the activated gate is multiplied by."""
 
 
 LANES = 64
@@ -109,11 +109,11 @@ class Activations:
     Attributes:
         name: the model's name in the study.
         layers: number of MLP layers.
-        width: neurons per layer (d_mlp).
-        neurons: ``layers * width``; neuron ``n`` is number ``n % width`` of layer ``n // width``.
-        context: tokens per row, the first being BOS.
-        tokens: ``int32 [rows * context]``, the token ids.
-        keep: ``bool [rows * context]``, false where the token is excluded from correlations.
+        d_mlp: neurons per layer.
+        neurons: ``layers * d_mlp``; neuron ``n`` is number ``n % d_mlp`` of layer ``n // d_mlp``.
+        n_ctx: tokens per row, the first being BOS.
+        tokens: ``int32 [rows * n_ctx]``, the token ids.
+        keep: ``bool [rows * n_ctx]``, false where the token is excluded from correlations.
         blocks: number of blocks; block ``k`` is ``block_slice(k)`` of the tokens.
         gated: whether a neuron's value is ``act(pre) * up`` instead of ``act(pre)``.
         depth: how many layers a model computes of a block, where one does: all, until a reader that needs
@@ -130,9 +130,9 @@ class Activations:
         facts = self.store.attributes
         self.name: str = facts["model"]
         self.layers: int = facts["layers"]
-        self.width: int = facts["width"]
-        self.neurons = self.layers * self.width
-        self.context: int = facts["context"]
+        self.d_mlp: int = facts["d_mlp"]
+        self.neurons = self.layers * self.d_mlp
+        self.n_ctx: int = facts["n_ctx"]
         self.block_tokens: int = facts["block_tokens"]
         self.dtype: str = facts["dtype"]
         self.activation: str = facts["activation"]
@@ -189,7 +189,7 @@ class Activations:
         return tuple(np.concatenate(values) for values in zip(*parts, strict=True))
 
     def pre(self, layer: int, tokens: slice) -> np.ndarray:
-        """Stored pre-activations ``[tokens, width]`` of one layer, within one block."""
+        """Stored pre-activations ``[tokens, d_mlp]`` of one layer, within one block."""
         return self.stored(layer, tokens)[0]
 
     @property
@@ -206,9 +206,9 @@ class Activations:
         """
         if self.stored_here:
             return self.stored(layer, tokens)
-        start = tokens.start // self.context * self.context
+        start = tokens.start // self.n_ctx * self.n_ctx
         if self._row is None or self._row[0] != start:
-            self._row = (start, self._network()(self.tokens[None, start : start + self.context]))
+            self._row = (start, self._network()(self.tokens[None, start : start + self.n_ctx]))
         return tuple(
             values[layer, tokens.start - start : tokens.stop - start].cpu().numpy() for values in self._row[1]
         )
@@ -252,11 +252,11 @@ class Activations:
     def _compute(self, block: int, layer: int) -> list[torch.Tensor]:
         """What is kept of the first ``depth`` layers, up to ``layer`` at least, in a block.
 
-        ``[layers, tokens, width]`` each, on the model's device.
+        ``[layers, tokens, d_mlp]`` each, on the model's device.
         """
         if self._computed is not None and self._computed[0] == block and layer < len(self._computed[1][0]):
             return self._computed[1]
-        rows = self.tokens[self.block_slice(block)].reshape(-1, self.context)
+        rows = self.tokens[self.block_slice(block)].reshape(-1, self.n_ctx)
         self._computed = None  # its memory serves the next block
         self._computed = (block, self._network()(rows, max(self.depth, layer + 1)))
         return self._computed[1]
@@ -305,7 +305,7 @@ on an accelerator."""
 class PostActivations:
     """Post-activations of kept tokens minus their pilot value, block by block.
 
-    The shift keeps sums of products exact where a neuron's mean is large beside its spread. It is the
+    The shift keeps sums of products exact where a neuron's mean is large compared with its spread. It is the
     median over ``PILOT_TOKENS`` kept tokens from all over the set, whatever part a job works on. A median,
     because one stretch unlike the rest would move a mean away by many times a rare neuron's spread, and
     because it is itself one of the values: their differences then keep the few digits of float16, while
@@ -323,7 +323,7 @@ class PostActivations:
     ) -> None:
         """Prepare reading ``neurons`` (all by default) of ``source``, as ``precision``, on ``device``.
 
-        ``pilot`` are their pilot values (float64), where somebody has read them before.
+        ``pilot`` are their pilot values (float64), where they were read before.
 
         Raises:
             UserError: this machine has no such device.
@@ -371,11 +371,11 @@ class PostActivations:
 
     def _layers(self) -> Iterator[tuple[int, slice, slice]]:
         """Each layer with the neurons of it that are read, and the columns of the result they fill."""
-        width = self.source.width
-        for layer in range(self.neurons.start // width, (self.neurons.stop - 1) // width + 1):
-            start = max(self.neurons.start, layer * width)
-            stop = min(self.neurons.stop, (layer + 1) * width)
-            inside = slice(start - layer * width, stop - layer * width)
+        d_mlp = self.source.d_mlp
+        for layer in range(self.neurons.start // d_mlp, (self.neurons.stop - 1) // d_mlp + 1):
+            start = max(self.neurons.start, layer * d_mlp)
+            stop = min(self.neurons.stop, (layer + 1) * d_mlp)
+            inside = slice(start - layer * d_mlp, stop - layer * d_mlp)
             yield layer, inside, slice(start - self.neurons.start, stop - self.neurons.start)
 
     def activate(self, pre: np.ndarray, up: np.ndarray | None = None) -> np.ndarray:

@@ -39,17 +39,17 @@ def require_one_precision(found: dict[Precision, Path]) -> Precision:
 
 
 class WithinLayers:
-    """Sums ``total [neurons]`` and ``second [layers, width, width]`` of shifted post-activations."""
+    """Sums ``total [neurons]`` and ``second [layers, d_mlp, d_mlp]`` of shifted post-activations."""
 
-    def __init__(self, layers: int, width: int, device: str | torch.device = "cpu") -> None:
+    def __init__(self, layers: int, d_mlp: int, device: str | torch.device = "cpu") -> None:
         import torch
 
         self.count = 0
-        self.total = torch.zeros(layers * width, dtype=torch.float64, device=device)
-        self.second = torch.zeros((layers, width, width), dtype=torch.float64, device=device)
+        self.total = torch.zeros(layers * d_mlp, dtype=torch.float64, device=device)
+        self.second = torch.zeros((layers, d_mlp, d_mlp), dtype=torch.float64, device=device)
 
     def add(self, values: torch.Tensor) -> None:
-        """Add a block ``[tokens, layers * width]``."""
+        """Add a block ``[tokens, layers * d_mlp]``."""
         import torch
 
         self.count += len(values)
@@ -57,9 +57,9 @@ class WithinLayers:
             self.total += values.sum(0, dtype=torch.float64)
         else:  # numpy's sum takes a tenth of the time of torch's
             self.total += torch.from_numpy(values.numpy().sum(0, dtype="float64"))
-        width = self.second.shape[1]
+        d_mlp = self.second.shape[1]
         for layer, second in enumerate(self.second):
-            part = values[:, layer * width : (layer + 1) * width]
+            part = values[:, layer * d_mlp : (layer + 1) * d_mlp]
             add_products(second, part, part)
 
     def finish(self) -> None:
@@ -105,18 +105,19 @@ class Moments:
             for name in ("count", "total", "square", "pre_powers", "positive"):
                 self.arrays[name] = self.arrays[name] + part[name]
             value, token = (
-                np.concatenate([self.arrays[name], part[name]], axis=1) for name in ("top_value", "top_token")
+                np.concatenate([self.arrays[name], part[name]], axis=1)
+                for name in ("top_value", "top_token_index")
             )
             order = np.lexsort((token, -value), axis=1)[:, : self.arrays["top_value"].shape[1]]
             self.arrays["top_value"] = np.take_along_axis(value, order, 1)
-            self.arrays["top_token"] = np.take_along_axis(token, order, 1)
+            self.arrays["top_token_index"] = np.take_along_axis(token, order, 1)
         self.count = int(self.arrays["count"][0])
         self.mean: np.ndarray = self.arrays["total"] / self.count
         centred = self.arrays["square"] - self.count * self.mean**2
         self.norm: np.ndarray = np.sqrt(np.maximum(0.0, centred))
 
     def covariance(self, layer: int) -> np.ndarray:
-        """Centred sums of products ``[width, width]`` within a layer, float64."""
+        """Centred sums of products ``[d_mlp, d_mlp]`` within a layer, float64."""
         import torch
 
         total: torch.Tensor | None = None
@@ -147,7 +148,7 @@ class SingleNeurons:
         missing = _ranking(torch.tensor([-torch.inf]), torch.tensor([0xFFFFFFFF]))
         self._top: Any = missing.repeat(source.neurons, examples).numpy()  # in no order
         longest = -(-source.most_kept // RUN_TOKENS) * RUN_TOKENS
-        self._values = torch.empty((longest if torch.device(device).type == "cpu" else 0, source.width))
+        self._values = torch.empty((longest if torch.device(device).type == "cpu" else 0, source.d_mlp))
 
     def begin(self, block: int) -> None:
         """Begin a block, whose parts are then added."""
@@ -213,14 +214,14 @@ class SingleNeurons:
         powers[3] += square.sum(0)
 
     def top(self) -> dict[str, np.ndarray]:
-        """The arrays ``top_value`` and ``top_token``; missing examples are -inf at -1."""
+        """The arrays ``top_value`` and ``top_token_index``; missing examples are -inf at -1."""
         import numpy as np
 
         keys = np.sort(self._top, axis=1)[:, ::-1]
         high = keys >> 32
         value = np.where(high < 0, high ^ 0x7FFFFFFF, high).astype(np.int32).view(np.float32)
         token = np.where(value == -np.inf, -1, 0xFFFFFFFF - (keys & 0xFFFFFFFF))
-        return {"top_value": value, "top_token": token}
+        return {"top_value": value, "top_token_index": token}
 
 
 class SingleNeuronsOnDevice(SingleNeurons):

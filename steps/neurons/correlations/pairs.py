@@ -37,7 +37,7 @@ class Pair:
     a: str
     b: str
     neurons: tuple[int, int]
-    width: tuple[int, int]
+    d_mlp: tuple[int, int]
     tokens: int
     row_top_value: np.ndarray
     row_top_index: np.ndarray
@@ -155,7 +155,7 @@ def _merge(tiles: list[_Tile]) -> Pair:
         a=facts["a"],
         b=facts["b"],
         neurons=(facts["neurons"][0], facts["neurons"][1]),
-        width=(facts["width"][0], facts["width"][1]),
+        d_mlp=(facts["d_mlp"][0], facts["d_mlp"][1]),
         tokens=facts["tokens"],
         activations=(facts["activations"][0], facts["activations"][1]),
         **merged,

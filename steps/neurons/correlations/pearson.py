@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 CHUNK = 2**17
-"""Correlations that are summarised at once, which bounds the memory beside the matrix."""
+"""Correlations that are summarised at once, which bounds the memory needed besides the matrix."""
 
 
 def correlations(

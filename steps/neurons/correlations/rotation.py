@@ -28,14 +28,14 @@ DRAW_COLUMNS = 1024
 
 
 def rotation(
-    seed: int, model: str, layer: int, draw: int, width: int, dtype: Arithmetic = "float32"
+    seed: int, model: str, layer: int, draw: int, d_mlp: int, dtype: Arithmetic = "float32"
 ) -> np.ndarray:
-    """The random matrix ``[width, width]`` that rotates a layer of ``model`` in draw ``draw``."""
+    """The random matrix ``[d_mlp, d_mlp]`` that rotates a layer of ``model`` in draw ``draw``."""
     import numpy as np
 
     key = derive_seed(seed, "neurons.baseline", model, layer, draw)
     generator = np.random.Generator(np.random.SFC64(key))
-    return generator.standard_normal((width, width), dtype=dtype)
+    return generator.standard_normal((d_mlp, d_mlp), dtype=dtype)
 
 
 def rotated_maxima(
@@ -67,14 +67,14 @@ def rotated_maxima(
     import torch
 
     dtype, where = getattr(torch, precision), torch_device(device)
-    rows, width = len(rho), rho.shape[1] // layers
-    together = max(1, DRAW_COLUMNS // width)
+    rows, d_mlp = len(rho), rho.shape[1] // layers
+    together = max(1, DRAW_COLUMNS // d_mlp)
     best = torch.full((draws, rows), -torch.inf, dtype=torch.float64, device=where)
     work = [(layer, start) for layer in range(layers) for start in range(0, draws, together)]
-    covariance, scaled = torch.empty(0), torch.empty((rows, width), dtype=dtype, device=where)
+    covariance, scaled = torch.empty(0), torch.empty((rows, d_mlp), dtype=dtype, device=where)
     for layer, start in progress(work, len(work), f"rotations of {model}"):
         if start == 0:
-            columns = slice(layer * width, (layer + 1) * width)
+            columns = slice(layer * d_mlp, (layer + 1) * d_mlp)
             covariance = torch.from_numpy(partner.covariance(layer)).to(where, dtype)
             norm = torch.from_numpy(partner.norm[columns])
             for first in range(0, rows, DRAW_COLUMNS):
@@ -82,13 +82,13 @@ def rotated_maxima(
                 scaled[part] = rho[part, columns] * norm
         numbers = range(start, min(start + together, draws))
         turn = torch.from_numpy(
-            np.concatenate([rotation(seed, model, layer, draw, width, precision) for draw in numbers])
+            np.concatenate([rotation(seed, model, layer, draw, d_mlp, precision) for draw in numbers])
         ).to(where)
         variance = torch.linalg.vecdot(turn @ covariance, turn).clamp_(min=0)
         scale = torch.where(variance > 0, variance.rsqrt(), torch.zeros_like(variance))
         for first in range(0, rows, DRAW_COLUMNS):
             part = slice(first, first + DRAW_COLUMNS)
-            turned = (scaled[part] @ turn.T).mul_(scale).view(-1, len(numbers), width)
+            turned = (scaled[part] @ turn.T).mul_(scale).view(-1, len(numbers), d_mlp)
             here = best[start : start + len(numbers), part]
             torch.maximum(here, turned.amax(2).T.double(), out=here)
     return best.cpu().numpy()

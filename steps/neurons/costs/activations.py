@@ -42,7 +42,7 @@ def _dump(study: Study, model: ModelSize) -> Job:
     kept = study.keeps_activations
     return Job(
         held=kept * (3 * block_bytes(study, model) + loaded_bytes(study, model)) + 2 * OPENED * study.tokens,
-        forward=study.tokens * model.forward(study.context) if kept else 0.0,
+        forward=study.tokens * model.forward(study.n_ctx) if kept else 0.0,
         written=5.0 * study.tokens + (stored_bytes(study, model, study.tokens) if kept else 0.0),
     )
 
@@ -70,7 +70,7 @@ def _count(study: Study, models: list[ModelSize], part: int) -> Job:
     shares = []
     for model in models:
         layers = range(model.layers * part // parts, model.layers * (part + 1) // parts)
-        shares.append(len(layers) * model.width)
+        shares.append(len(layers) * model.d_mlp)
         cost.add(reading_layers(study, tokens, model, layers))
     cost.held = 2 * COUNTS * max(shares) + opened_bytes(study, len(models))
     cost.held += sum(reading_bytes(study, model) for model in models)

@@ -39,7 +39,7 @@ DRAWN = 30e-9
 
 def moment_bytes(study: Study, model: ModelSize) -> float:
     """Of the file of ``neurons.moments`` for one range."""
-    return 8.0 * model.layers * model.width**2 + (72.0 + 12 * study.settings.moments.examples) * model.neurons
+    return 8.0 * model.layers * model.d_mlp**2 + (72.0 + 12 * study.settings.moments.examples) * model.neurons
 
 
 def product_bytes(rows: float, columns: float) -> float:
@@ -74,12 +74,12 @@ def product_flops(tokens: float, rows: float, columns: float) -> float:
 
 def within_flops(tokens: float, model: ModelSize) -> float:
     """Of the products within all layers: the upper triangle, in strips."""
-    return tokens * model.neurons * min(2.0 * model.width, model.width + STRIP)
+    return tokens * model.neurons * min(2.0 * model.d_mlp, model.d_mlp + STRIP)
 
 
 def rotation_flops(draws: float, rows: float, partner: ModelSize) -> float:
     """Of the rotations of a partner, ``rows`` neurons of the other model looking on."""
-    return 2.0 * draws * (rows + partner.width) * partner.neurons * partner.width
+    return 2.0 * draws * (rows + partner.d_mlp) * partner.neurons * partner.d_mlp
 
 
 def moments(study: Study) -> list[Job]:
@@ -87,7 +87,7 @@ def moments(study: Study) -> list[Job]:
     tokens = study.tokens / study.settings.ranges
     return [
         Job(
-            held=3 * 8.0 * model.layers * model.width**2 + reading_bytes(study, model) + opened_bytes(study),
+            held=3 * 8.0 * model.layers * model.d_mlp**2 + reading_bytes(study, model) + opened_bytes(study),
             within=within_flops(tokens, model),
             written=moment_bytes(study, model),
         ).add(reading(study, tokens, model))
@@ -124,9 +124,9 @@ def _correlate(study: Study, a: ModelSize, b: ModelSize) -> Job:
     tile, summary = product_bytes(rows, b.neurons), summary_bytes(study, rows, b.neurons)
     draws = study.settings.correlate.draws
     job = Job(
-        held=4 * 8.0 * b.layers * b.width**2 + 2 * summary + 2 * OPENED * study.tokens,
+        held=4 * 8.0 * b.layers * b.d_mlp**2 + 2 * summary + 2 * OPENED * study.tokens,
         rotations=rotation_flops(draws, rows, b),
-        host=ROTATED * draws * b.layers * b.width**2 + SUMMARISED * rows * b.neurons,
+        host=ROTATED * draws * b.layers * b.d_mlp**2 + SUMMARISED * rows * b.neurons,
         read=ranges * (moment_bytes(study, a) + moment_bytes(study, b)),
         written=summary,
     )
@@ -167,21 +167,21 @@ def similarity(study: Study) -> list[Job]:
     first, partners = study.models[0], study.models[1:]
     tokens = min(study.settings.similarity.tokens or study.tokens, study.tokens)
     item, block = max(4.0, ITEM[study.settings.precision]), study.block_tokens
-    largest = max(study.models, key=lambda model: model.width)
+    largest = max(study.models, key=lambda model: model.d_mlp)
     passes = sum(model.layers for model in partners) + 1
     # Of a dump only the layer is read; a model computes all of them.
     again = [m for m in partners for _ in range(2 * (1 if study.keeps_activations else m.layers))]
     job = Job(
         # A layer over all tokens and its order; sums; values of the reference, shifted, as 0 or 1 and in
         # float64; those of the layer and its nulls.
-        held=(item * largest.width + 8.0) * tokens
-        + 4 * 2 * product_bytes(first.neurons, largest.width)
+        held=(item * largest.d_mlp + 8.0) * tokens
+        + 4 * 2 * product_bytes(first.neurons, largest.d_mlp)
         + (4 * item + 16.0) * block * first.neurons
-        + 32.0 * item * block * largest.width
+        + 32.0 * item * block * largest.d_mlp
         + sum(computed_bytes(study, model) for model in study.models)
         + opened_bytes(study, len(study.models)),
         products=sum(8 * product_flops(tokens, first.neurons, model.neurons) for model in partners),
-        rotations=sum(2.0 * tokens * model.neurons * model.width for model in partners),
+        rotations=sum(2.0 * tokens * model.neurons * model.d_mlp for model in partners),
         host=DRAWN * tokens * sum(model.neurons for model in partners),
     ).add(reading(study, tokens, *[first] * passes, *again))
     return [job]
@@ -196,10 +196,10 @@ def checkpoints(study: Study) -> list[Job]:
     dumped = stored_bytes(study, largest, tokens) + 2 * block_bytes(study, largest)
     job = Job(
         held=3 * (dumped + loaded_bytes(study, largest))
-        + 4 * 8.0 * largest.layers * largest.width**2
+        + 4 * 8.0 * largest.layers * largest.d_mlp**2
         + 2 * product_bytes(first.neurons, largest.neurons)
         + opened_bytes(study),
-        forward=steps * sum(tokens * model.forward(study.context) for model in study.models),
+        forward=steps * sum(tokens * model.forward(study.n_ctx) for model in study.models),
         within=steps * sum(within_flops(tokens, model) for model in study.models),
         products=steps * sum(product_flops(tokens, first.neurons, model.neurons) for model in study.models),
         rotations=steps * sum(rotation_flops(of.draws, first.neurons, model) for model in study.models[1:]),

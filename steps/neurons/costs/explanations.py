@@ -26,7 +26,7 @@ MANY_FEATURES = 1000
 
 def profile_bytes(study: Study, model: ModelSize) -> float:
     """Of a model's arrays in the file of ``neurons.explain``."""
-    return (8.0 * study.context + 4.0 * BINS) * model.neurons
+    return (8.0 * study.n_ctx + 4.0 * BINS) * model.neurons
 
 
 def explain(study: Study) -> list[Job]:
@@ -65,13 +65,13 @@ def _explain(study: Study, models: list[ModelSize], part: int) -> Job:
         count = min(of.neurons_at_once or model.neurons, model.neurons)
         held.append(
             (28.0 + 32.0) * model.vocabulary * count
-            + (40.0 * study.block_tokens + 64.0 * study.context + 48.0 * MANY_FEATURES) * count
+            + (40.0 * study.block_tokens + 64.0 * study.n_ctx + 48.0 * MANY_FEATURES) * count
             + 12.0 * model.vocabulary * MANY_FEATURES
         )
         runs = math.ceil(model.neurons / count)
         for number in range(runs * part // parts, runs * (part + 1) // parts):
             start, stop = number * count, min((number + 1) * count, model.neurons)
-            layers = range(start // model.width, (stop - 1) // model.width + 1)
+            layers = range(start // model.d_mlp, (stop - 1) // model.d_mlp + 1)
             cost.add(reading_layers(study, 2 * tokens, model, layers))
             explained += stop - start
             profiles += profile_bytes(study, model) * (stop - start) / model.neurons

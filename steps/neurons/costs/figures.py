@@ -59,7 +59,7 @@ def page(study: Study) -> list[Job]:
         + _models(study),
         on_host=True,
     )
-    each = study.settings.dump.block_tokens if study.keeps_activations else study.context
+    each = study.settings.dump.block_tokens if study.keeps_activations else study.n_ctx
     for model in study.models:  # the neurons of the reference come first
         shown = min(left, model.neurons)
         job.add(reading(study, min(study.tokens, shown * of.examples * each), model))
@@ -78,7 +78,7 @@ def report(study: Study) -> list[Job]:
         read=summaries,
         on_host=True,
     )
-    job.add(reading(study, of.clusters * of.snippets * study.context, *study.models))
+    job.add(reading(study, of.clusters * of.snippets * study.n_ctx, *study.models))
     return [job]
 
 

@@ -50,7 +50,7 @@ def weights(study: Study) -> list[Job]:
         units = 4.0 * model.vectors * model.neurons * model.d_model if of.redundancy else 0.0
         if of.composition:
             units += 4.0 * (model.neurons * model.d_model + model.layers * model.d_model**2)
-        measured = 8 * 4.0 * min(BLOCK_VALUES, model.width * model.vocabulary)  # eight arrays
+        measured = 8 * 4.0 * min(BLOCK_VALUES, model.d_mlp * model.vocabulary)  # eight arrays
         features = 4.0 * TOKEN_FEATURES * model.vocabulary
         return units + embedding_bytes(model) + layer_bytes(model) + features + measured
 
@@ -95,7 +95,7 @@ def _cosines(study: Study, model: ModelSize) -> Job:
         held=4.0 * model.vectors * model.neurons * model.d_model
         + embedding_bytes(model)
         + layer_bytes(model)
-        + 10 * 4.0 * min(BLOCK_VALUES, model.width * max(model.width, model.vocabulary))
+        + 10 * 4.0 * min(BLOCK_VALUES, model.d_mlp * max(model.d_mlp, model.vocabulary))
         + 3 * cosine_bytes(study, model),
         weights=2.0 * model.neurons * others * (model.d_model + 20),
         read=4.0 * (model.parameters + model.embeddings),
@@ -106,17 +106,17 @@ def _cosines(study: Study, model: ModelSize) -> Job:
 def attention(study: Study) -> list[Job]:
     """The model and its layers preprocessed, all neurons' directions and scores, what a pass keeps."""
     of, model = study.settings.attention, study.models[0]
-    item, batch = ITEM[of.dtype], max(of.batch_tokens, study.context)
-    streams = (model.layers + 1) * model.d_model + 2 * model.neurons + 12 * model.width
-    tokens = float(of.rows * study.context)
+    item, batch = ITEM[of.dtype], max(of.batch_tokens, study.n_ctx)
+    streams = (model.layers + 1) * model.d_model + 2 * model.neurons + 12 * model.d_mlp
+    tokens = float(of.rows * study.n_ctx)
     projections = 10.0 * model.layers * model.d_model**2
     scores = 1.0 * model.neurons * model.layers * model.heads
     job = Job(
         held=item * (2.0 * model.parameters + 2 * model.embeddings + model.neurons * model.d_model)
-        + item * batch * (streams + 3.0 * model.heads * study.context)
+        + item * batch * (streams + 3.0 * model.heads * study.n_ctx)
         + 8 * scores
         + opened_bytes(study),
-        forward=2 * tokens * (model.forward(study.context) + projections) + scores * model.d_model,
+        forward=2 * tokens * (model.forward(study.n_ctx) + projections) + scores * model.d_model,
     )
     return [job]
 
@@ -127,16 +127,16 @@ def intervene(study: Study) -> list[Job]:
     Entropy neurons, what is opposite to them and controls are in the last two layers, others anywhere.
     """
     of, model = study.settings.intervene, study.models[0]
-    item, batch = ITEM[of.dtype], max(of.batch_tokens, study.context)
-    tokens = float(of.rows * study.context)
+    item, batch = ITEM[of.dtype], max(of.batch_tokens, study.n_ctx)
+    tokens = float(of.rows * study.n_ctx)
     whole = len(of.values) + len(of.clamps) + 3
     named = len(of.named) * whole
     late = (1 if of.named else of.candidates + 1) * whole + of.controls * (len(of.values) + 2)
     anywhere = named + 2 * of.ablated
-    forward = model.forward(study.context)
+    forward = model.forward(study.n_ctx)
     prediction = 2.0 * model.vocabulary * (model.d_model + 20)
     followed = 1 + (len(of.named) or of.candidates)
-    streams = (model.layers + 2) * model.d_model + 2 * model.neurons + 12 * model.width
+    streams = (model.layers + 2) * model.d_model + 2 * model.neurons + 12 * model.d_mlp
     job = Job(
         # All output weights are compared in float64; a batch has five arrays of logits.
         held=item * (model.parameters + 3 * model.embeddings)

@@ -45,7 +45,7 @@ class Study(BaseSettings):
     section: dict[str, Any] = Field(description="of this chapter")
     models: list[ModelSize] = Field(min_length=1, description="that are compared, the reference first")
     pairs: list[tuple[int, int]] = Field(description="which of them are correlated")
-    context: int = Field(ge=1, description="tokens per row")
+    n_ctx: int = Field(ge=1, description="tokens per row")
     checkpoints: int = Field(0, ge=0, description="steps of training that are kept, the last one included")
 
     @functools.cached_property
@@ -145,7 +145,7 @@ def block_bytes(study: Study, model: ModelSize) -> float:
 def loaded_bytes(study: Study, model: ModelSize) -> float:
     """Of a model at work: its parameters, and again while they are converted; what a batch needs."""
     item = ITEM[study.settings.dump.compute_dtype]
-    batch = 4096.0 * (8 * model.d_model + 3 * model.width) * item
+    batch = 4096.0 * (8 * model.d_model + 3 * model.d_mlp) * item
     return (item + 4) * (model.parameters + model.embeddings) + batch
 
 
@@ -170,7 +170,7 @@ def reading(study: Study, tokens: float, *models: ModelSize) -> dict[str, float]
     """What reading ``tokens`` of models costs: bytes, or forward passes."""
     if study.keeps_activations:
         return {"read": sum(stored_bytes(study, model, tokens) for model in models)}
-    return {"forward": sum(tokens * model.forward(study.context) for model in models)}
+    return {"forward": sum(tokens * model.forward(study.n_ctx) for model in models)}
 
 
 def reading_layers(study: Study, tokens: float, model: ModelSize, layers: range) -> dict[str, float]:

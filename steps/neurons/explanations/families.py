@@ -9,7 +9,7 @@ information above that of chance, at the same rate). First rule that fits:
 family           best explanation
 ===============  ===================================================================================
 bos              the token is BOS
-position         the profile over positions, BOS's position aside (its sign means nothing)
+position         the profile over positions, without BOS's position (its sign means nothing)
 previous_token   any feature of the previous token
 alphabet         the unigram of one letter, or tokens that begin with a letter
 unigram          a unigram group or token feature
@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 FAMILIES = ("bos", "position", "previous_token", "alphabet", "unigram", "syntax", "context")
-"""In the order of the rules; ``none`` beside them."""
+"""In the order of the rules; without ``none``."""
 
 
 def letter(name: str, group: str) -> str | None:

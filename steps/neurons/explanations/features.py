@@ -22,7 +22,7 @@ word_groups  8      lists; each entry of the file says how
 Lists stand in ``word_lists.json``, each with ``match`` (whole, prefix, suffix or substring of t), ``strip``
 and ``lower``. Not counted there: ``small_norm`` (embedding norm below 0.52). Special tokens have no text:
 no feature holds for them (in the paper's code they have the features of their names).
-Beside them: unigram groups, topic sets and the BOS token.
+There are also unigram groups, topic sets and the BOS token.
 """
 
 from __future__ import annotations

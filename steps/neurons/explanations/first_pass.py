@@ -11,6 +11,7 @@ import dataclasses
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from steps.core.statistics import exact
 from steps.neurons.activations.store import Activations, PostActivations
 from steps.neurons.explanations.labels import Labelling, add_by_code, squared_correlations
 
@@ -36,15 +37,15 @@ class Split:
         self.source = copy.copy(source)
         self.source.keep = np.ones_like(source.keep)
         self.blocks = -(-tokens // source.block_tokens)
-        self._held_out = held_out
+        self._held_out = exact(held_out)
 
     def parts(self, block: int) -> tuple[slice, slice]:
         """The in-sample and the held-out tokens of a block, counted from its beginning."""
         where = self.source.block_slice(block)
-        rows = (where.stop - where.start) // self.source.context
+        rows = (where.stop - where.start) // self.source.n_ctx
         inside = rows - round(rows * self._held_out)
         inside = min(max(inside, 1), rows - 1) if rows > 1 else 1 - block % 2
-        middle = inside * self.source.context
+        middle = inside * self.source.n_ctx
         return slice(0, middle), slice(middle, where.stop - where.start)
 
 
@@ -53,9 +54,9 @@ class SplitReader:
 
     def __init__(self, split: Split, neurons: slice, device: str = "cpu") -> None:
         self.split = split
-        self.context = split.source.context
+        self.n_ctx = split.source.n_ctx
         self.count = neurons.stop - neurons.start
-        split.source.depth = (neurons.stop - 1) // split.source.width + 1
+        split.source.depth = (neurons.stop - 1) // split.source.d_mlp + 1
         self.post = PostActivations(split.source, "float32", neurons, device=device)
         self.device = self.post.device
 
@@ -88,7 +89,7 @@ class SplitReader:
 
     def by_row(self, values: torch.Tensor) -> torch.Tensor:
         """``[tokens, ...]`` as ``[rows, context, ...]``."""
-        return values.unflatten(0, (-1, self.context))
+        return values.unflatten(0, (-1, self.n_ctx))
 
 
 class FeatureSums:
@@ -109,7 +110,7 @@ class FeatureSums:
         import numpy as np
         import torch
 
-        count, context = reader.count, reader.context
+        count, context = reader.count, reader.n_ctx
         wide: Any = {"dtype": torch.float64, "device": reader.device}
         self.pilot = torch.from_numpy(reader.post.pilot)
         self.tables = [torch.zeros((labelling.size, count), **wide) for labelling in found]
@@ -285,7 +286,7 @@ class FeatureSums:
             columns = {
                 "neuron": neuron,
                 "rank": rank.astype("int32"),
-                "token": kept.int().numpy(),
+                "token_id": kept.int().numpy(),
                 "value": (best.values + self.pilot[:, None]).float().numpy(),
                 "count": counts[kept].numpy(),
             }

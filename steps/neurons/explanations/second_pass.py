@@ -72,7 +72,7 @@ class _Labels:
         parts = []
         for labelling, matrix in self._parts:
             if labelling is None:
-                codes = np.arange(where.start, where.stop) % self._reader.context
+                codes = np.arange(where.start, where.stop) % self._reader.n_ctx
             else:
                 codes = self._reader.codes(labelling, block)
             parts.append(matrix.index_select(0, self._reader.numbers(codes)))
@@ -123,7 +123,7 @@ def second_pass(
             number[side] += rows_y.sum(0)
             product[side] += rows_yv.sum(0)
             if side == 1:
-                u = rows_yv - means * rows_v - value_mean * rows_y + reader.context * means * value_mean
+                u = rows_yv - means * rows_v - value_mean * rows_y + reader.n_ctx * means * value_mean
                 score += u.sum(0)
                 score_squares += (u * u).sum(0)
         yv *= v

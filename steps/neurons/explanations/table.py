@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from steps.core.statistics import benjamini_hochberg
+from steps.core.statistics import adjusted_p_values, discovered
 from steps.neurons.activations.store import Activations
 from steps.neurons.explanations import syntax
 from steps.neurons.explanations.families import family, letter
@@ -25,8 +25,8 @@ Explanations = tuple["pd.DataFrame", "pd.DataFrame", dict[str, "np.ndarray"]]
 def with_place(table: pd.DataFrame, source: Activations) -> pd.DataFrame:
     number = table.pop("number")
     table.insert(0, "model", source.name)
-    table.insert(1, "layer", (number // source.width).astype("int32"))
-    table.insert(2, "neuron", (number % source.width).astype("int32"))
+    table.insert(1, "layer", (number // source.d_mlp).astype("int32"))
+    table.insert(2, "neuron", (number % source.d_mlp).astype("int32"))
     return table
 
 
@@ -78,7 +78,7 @@ def explanation_table(
 def finish(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """The explanations of all neurons of a model, with what follows from them together."""
     table = table.assign(
-        **{f"{name}_adjusted": benjamini_hochberg(table[name].to_numpy()) for name in ("p", "position_p")}
+        **{f"{name}_adjusted": adjusted_p_values(table[name].to_numpy()) for name in ("p", "position_p")}
     )
     label_families(table, settings)
     return table
@@ -86,11 +86,11 @@ def finish(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 
 def label_families(table: pd.DataFrame, settings: Settings) -> None:
     """Add the columns ``family`` and ``evidence``."""
-    strong = (table["p_adjusted"] <= settings.q) & (
+    strong = discovered(table["p_adjusted"], settings.q) & (
         table["variance_reduction_held_out"] >= settings.minimum_reduction
     )
     # Position is more than a mean that differs: whether the neuron fires must tell where it is.
-    strong &= (table["which"] != "position") | (table["position_p_adjusted"] <= settings.q)
+    strong &= (table["which"] != "position") | discovered(table["position_p_adjusted"], settings.q)
     columns = [table[name] for name in ("which", "group", "feature", "difference")]
     table["family"] = [
         family(which, group, name, difference > 0, holds_up)

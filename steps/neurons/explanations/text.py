@@ -77,7 +77,7 @@ class Text:
     """
 
     tokens: np.ndarray
-    context: int
+    n_ctx: int
     texts: list[str]
     bos: int
     roles: np.ndarray
@@ -100,9 +100,9 @@ def read_text(source: Activations, rows: Path, tokenizer: Path, settings: Settin
     sources = block_sources(source, packed)[:end]
     texts = token_level.vocabulary_texts(load_tokenizer(tokenizer), packed.attributes["vocabulary"])
     lists = token_level.read_word_lists()
-    by_row = tokens.reshape(-1, source.context)
+    by_row = tokens.reshape(-1, source.n_ctx)
     tagged = [syntax.labels(by_row, texts, _tagger(lists, settings), "word")]
-    code = np.isin(sources[:: source.context], [names.index(n) for n in settings.code_sources if n in names])
+    code = np.isin(sources[:: source.n_ctx], [names.index(n) for n in settings.code_sources if n in names])
     if code.any():
         python = syntax.labels(by_row, texts, syntax.python_tagger(code.tolist()), "python")
         tagged.append((python[0][:-1], python[1][:, :-1]))  # without "none", which says: other source
@@ -111,7 +111,7 @@ def read_text(source: Activations, rows: Path, tokenizer: Path, settings: Settin
     groups = ["source"] * len(titles[0]) + ["syntax"] * len(titles[1])
     surroundings = by_combination(np.concatenate(labels, axis=1), [*titles[0], *titles[1]], groups)
     roles = syntax.word_roles(by_row, texts)
-    return Text(tokens, source.context, texts, packed.attributes["bos"], roles, surroundings, lists)
+    return Text(tokens, source.n_ctx, texts, packed.attributes["bos"], roles, surroundings, lists)
 
 
 def _tagger(lists: dict[str, Any], settings: Settings) -> syntax.Tagger:
@@ -160,6 +160,6 @@ def labellings(text: Text, of_tokens: Features) -> list[Labelling]:
         own,
         text.surroundings,
         # The position after BOS is a position; a row's source is the same before.
-        previous(own, text.context, without=("bos",)),
-        previous(text.surroundings, text.context, without=("source",)),
+        previous(own, text.n_ctx, without=("bos",)),
+        previous(text.surroundings, text.n_ctx, without=("source",)),
     ]

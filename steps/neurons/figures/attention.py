@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 
 
 CAPTION = (
-    "First: heuristic scores of all neurons and the heads of later layers beside random directions; positive"
-    " ones turn a head towards BOS, and the count is of neurons beyond what random directions give, over all"
-    " heads. Second: what each head writes where it attends to BOS only, beside other"
-    " tokens. The others: the strongest pairs, the neuron's activation taken out of the query at one"
-    " token each; changes are clean minus ablated, titles give correlations."
+    "The first panel compares the heuristic scores of all neurons and later heads with those of random"
+    " directions. A positive score turns a head towards BOS; neurons are counted whose score, over all heads,"
+    " exceeds what random directions give. The second shows what each head writes where it attends to BOS"
+    " only, and where it attends to another token. In the others, one for each of the strongest pairs, the"
+    " neuron's activation is removed from the query at single tokens; changes are clean minus ablated, and"
+    " titles give correlations."
 )
 """Of the figure."""
 

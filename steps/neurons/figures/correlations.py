@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from steps.core.figures import COLOURS, new_figure, say, say_only, whole_numbers
+from steps.core.text import plural
 from steps.neurons.correlations.pairs import Pair
 
 if TYPE_CHECKING:
@@ -15,24 +16,23 @@ if TYPE_CHECKING:
     _Drawn = tuple[Figure, dict[str, Any]]
 
 
-def layer_matches(pairs: list[Pair]) -> np.ndarray:
+def layer_matches(pairs: list[Pair]) -> dict[int, np.ndarray]:
     """Share ``[layers of a, layers of b]`` of a layer's neurons whose best match lies in each layer.
 
-    The mean over partners, 1 when summed over a row. Neurons without a match (they or all partner neurons
-    are constant) do not count.
+    The mean over partners of one depth, by the number of their layers, the fewest first; 1 when summed over
+    a row. Neurons without a match (they or all partner neurons are constant) do not count.
     """
     import numpy as np
 
-    shares = []
+    shares: dict[int, list[np.ndarray]] = {}
     for pair in pairs:
-        here = np.arange(pair.neurons[0]) // pair.width[0]
-        there = pair.row_top_index[:, 0] // pair.width[1]
+        here = np.arange(pair.neurons[0]) // pair.d_mlp[0]
+        there = pair.row_top_index[:, 0] // pair.d_mlp[1]
         matched = pair.matched
-        counts = np.zeros((pair.neurons[0] // pair.width[0], pair.neurons[1] // pair.width[1]))
+        counts = np.zeros((pair.neurons[0] // pair.d_mlp[0], pair.neurons[1] // pair.d_mlp[1]))
         np.add.at(counts, (here[matched], there[matched]), 1)
-        shares.append(counts / np.maximum(1, counts.sum(1, keepdims=True)))
-    mean: np.ndarray = np.mean(shares, axis=0)
-    return mean
+        shares.setdefault(counts.shape[1], []).append(counts / np.maximum(1, counts.sum(1, keepdims=True)))
+    return {layers: np.mean(shares[layers], axis=0) for layers in sorted(shares)}
 
 
 def running_mean(x: np.ndarray, y: np.ndarray, windows: int = 25) -> tuple[np.ndarray, np.ndarray]:
@@ -45,10 +45,11 @@ def running_mean(x: np.ndarray, y: np.ndarray, windows: int = 25) -> tuple[np.nd
 
 
 def correlation_summary(excess: pd.DataFrame, clusters: pd.DataFrame, pairs: list[Pair]) -> _Drawn:
-    """Histograms, agreement between partners and layer by layer matches."""
+    """Histograms, agreement between partners, and layer by layer matches for each depth of partners."""
     import numpy as np
 
-    figure, (a, b, c) = new_figure(1, 3, width=4.2)
+    found = {layers: 100 * share for layers, share in layer_matches(pairs).items()}
+    figure, (a, b, *maps) = new_figure(1, 2 + len(found), width=4.2)
     low = min(0.0, float(excess["excess_corr"].min()))
     edges = np.linspace(low, max(1.0, float(excess["mean_corr"].max())), 61)
     data: dict[str, Any] = {"edges": edges.tolist()}
@@ -87,26 +88,29 @@ def correlation_summary(excess: pd.DataFrame, clusters: pd.DataFrame, pairs: lis
     else:
         say(b, f"{pairs[0].b} is the only partner")
 
-    matches = 100 * layer_matches(pairs)
-    data["layer_match_percent"] = matches.tolist()
-    image = c.imshow(matches, origin="lower", vmin=0, vmax=max(50.0, matches.max()), aspect="auto")
-    c.grid(visible=False)
-    c.set(
-        xlabel="layer of the best match",
-        ylabel=f"layer of {pairs[0].a}",
-        title="Where the best match lies (%)",
-    )
-    c.set_xticks(range(matches.shape[1]))
-    c.set_yticks(range(matches.shape[0]))
-    if matches.size <= 64:
-        for (i, j), value in np.ndenumerate(matches):
-            c.text(j, i, f"{value:.0f}", ha="center", va="center", color="white" if value < 35 else "black")
-    figure.colorbar(image, ax=c)
+    one_depth = len(found) == 1
+    for c, (layers, matches) in zip(maps, found.items(), strict=True):
+        where = "" if one_depth else f" in {layers} {plural(layers, 'layer')}"
+        data["layer_match_percent" if one_depth else f"layer_match_percent[{layers}]"] = matches.tolist()
+        image = c.imshow(matches, origin="lower", vmin=0, vmax=max(50.0, matches.max()), aspect="auto")
+        c.grid(visible=False)
+        c.set(
+            xlabel="layer of the best match",
+            ylabel=f"layer of {pairs[0].a}",
+            title=f"Where the best match lies{where} (%)",
+        )
+        c.set_xticks(range(matches.shape[1]))
+        c.set_yticks(range(matches.shape[0]))
+        if matches.size <= 64:
+            for (i, j), value in np.ndenumerate(matches):
+                colour = "white" if value < 35 else "black"
+                c.text(j, i, f"{value:.0f}", ha="center", va="center", color=colour)
+        figure.colorbar(image, ax=c)
     return figure, data
 
 
 def excess_against_null(excess: pd.DataFrame, clusters: pd.DataFrame, pairs: list[Pair]) -> _Drawn:
-    """Excess correlation, sorted, beside what further rotations give, and both thresholds."""
+    """Excess correlation, sorted and compared with what further rotations give, and both thresholds."""
     import numpy as np
 
     figure, (a, b) = new_figure(1, 2, width=4.6)

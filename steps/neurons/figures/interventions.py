@@ -207,15 +207,15 @@ def draw_suppression(suppression: pd.DataFrame, counts: np.ndarray) -> tuple[Fig
 
 
 CAPTIONS = {
-    "interventions": "Neurons that look most like entropy neurons, beside random neurons: where they stand in"
-    " the last two layers, and the cosines of their output weights with the unembedding. Fixed to a value at"
-    " every position, beside the unchanged model (dotted): the scale of the final norm, entropy, loss and"
-    " reciprocal rank of the true token. Then mean ablation with and without the way through later layers and"
-    " the final scale, and zero ablation of universal neurons beside others of their layer that fire as often"
-    " and write as much.",
-    "suppression": "Activation of suppression neurons where the next token is in the class that they lower,"
-    " and where it is not. The class are the tokens of the feature that explains most of their effect on the"
-    " vocabulary; where that effect is not negative, the tokens that they lower most. In the paper they fire"
-    " more before tokens of their class.",
+    "interventions": "Neurons that look most like entropy neurons are compared with random ones: where they"
+    " stand in the last two layers, and the cosines of their output weights with the unembedding. Next, each"
+    " is fixed to a value at every position: the scale of the final norm, entropy, loss and reciprocal rank"
+    " of the true token are compared with those of the unchanged model (dotted). The last panels show mean"
+    " ablation with and without the path through later layers and the final scale, and zero ablation of"
+    " universal neurons and of others in their layers that fire as often and write as much.",
+    "suppression": "Activations of suppression neurons are shown where the next token is in the class that"
+    " they lower, and where it is not. The class consists of the tokens of the feature that explains most of"
+    " their effect on the vocabulary or, where that effect is not negative, of the tokens that they lower"
+    " most. In the paper they fire more before tokens of their class.",
 }
 """Of the figures."""

@@ -19,9 +19,9 @@ BINS = 80
 
 
 CAPTIONS = {
-    "logit_histograms": "What the clearest prediction, suppression and partition neurons of the reference"
-    " add to the logit of each token, per unit of activation, the clearest above; in colour the tokens of the"
-    " feature that explains most of it.",
+    "logit_histograms": "Each panel shows what a prediction, suppression or partition neuron of the reference"
+    " adds to the logit of every token, per unit of activation; the clearest neurons are at the top. Tokens"
+    " of the feature that explains most of the effect are in colour.",
 }
 
 

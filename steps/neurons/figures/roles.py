@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from steps.core.figures import COLOURS, legend_below, new_figure, note, say
+from steps.core.statistics import exact
 from steps.neurons.selection.rules import KURTOSIS, ROLES
 from steps.neurons.selection.universal import UniversalSettings, describe
 
@@ -17,14 +18,16 @@ PERCENTILES = (5, 10, 25, 50, 75, 90, 95)
 
 
 CAPTIONS = {
-    "roles": "Of the universal neurons in the last layers, and of all others there, how many predict tokens,"
-    " suppress tokens or partition the vocabulary. The paper finds that almost all universal ones do one of"
-    " these. Its limit on the variance holds for a width of 1024; the width-free rule is ours.",
-    "roles_by_depth": "Above: percentiles over the neurons of a layer of the kurtosis and skewness of the"
-    " cosines between output weights and unembedding, and neurons of each role, means over all models (thin"
-    " lines: single models). Below: neurons of kurtosis above 10 (prediction and suppression neurons), the"
-    " median of their skewness, and its spread in the reference. In the paper, prediction neurons come first"
-    " and suppression neurons last: the median turns negative at 85 to 90 % of the depth.",
+    "roles": "Bars show which share of the universal neurons in the last layers, and of all others there,"
+    " predict tokens, suppress tokens or partition the vocabulary. The paper finds that almost all universal"
+    " neurons do one of these. Its limit on the variance holds for d_model 1024; the width-free rule is"
+    " ours.",
+    "roles_by_depth": "The upper panels show percentiles, over the neurons of a layer, of the kurtosis and"
+    " skewness of the cosines between output weights and unembedding, and how many neurons have each role,"
+    " as means over all models (thin lines are single models). The lower ones show neurons with a kurtosis"
+    " above 10 (prediction and suppression neurons), the median of their skewness, and its spread in the"
+    " reference. In the paper, prediction neurons come first and suppression neurons last: the median turns"
+    " negative at 85 to 90 % of the depth.",
 }
 
 
@@ -34,7 +37,7 @@ LABELS = {"role": "the paper's rule", "role_width_free": "the width-free rule"}
 def draw_roles(
     table: pd.DataFrame, settings: UniversalSettings, last_layers: float
 ) -> tuple[Figure, dict[str, Any]]:
-    """How many of the reference's universal neurons of the last layers have each role, beside all others.
+    """How many of the reference's neurons of the last layers have each role, universal ones and others.
 
     Args:
         table: the reference's rows of the role table, with the boolean column ``in_set``; without it, nothing
@@ -45,7 +48,7 @@ def draw_roles(
     import math
 
     layers = int(table["layers"].iloc[0])
-    first = layers - math.ceil(last_layers * layers)
+    first = layers - math.ceil(exact(last_layers) * layers)
     last = table[table["layer"] >= first]
     if "in_set" in last:
         count = int(last["in_set"].sum())

@@ -18,7 +18,7 @@ NULLS = ("rotated", "permuted", "gaussian")
 
 
 def similarity_figure(table: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
-    """Each measure beside its nulls, and how far the measures agree on which neurons came back."""
+    """Each measure with its nulls, and how far the measures agree on which neurons are similar."""
     import numpy as np
 
     figure, axes = new_figure(2, 3, width=4.0)

@@ -187,7 +187,7 @@ def metric_densities(neurons: pd.DataFrame, universal: np.ndarray, label: str) -
 
 
 def metrics_by_layer(neurons: pd.DataFrame, universal: np.ndarray, label: str) -> _Drawn:
-    """The metrics of universal neurons, layer by layer, beside the median of all neurons."""
+    """The metrics of universal neurons, layer by layer, and the median of all neurons."""
     import numpy as np
 
     names = METRICS | {"vocab_skew": "W_U skew"}
@@ -240,14 +240,15 @@ STATISTICS: dict[str, _Draw] = {
 
 
 CAPTIONS = {
-    "universal_percentiles": "Universal neurons among the neurons of their own layer: half of them lie in the"
-    " darkest box, and each wider box halves what is left over; the line is the median, the dotted line"
-    " where it would lie if they were like all others.",
+    "universal_percentiles": "Universal neurons are ranked among the neurons of their own layer. Half of them"
+    " lie in the darkest box, and each wider box holds half of the rest; the line is the median, and the"
+    " dotted line is where it would lie if they were like all others.",
     "frequency_cosine": "In the paper, neurons whose output weights point against their input weights fire"
     " most: it found correlations of -0.69 (GPT-2 small), -0.63 (medium) and -0.58 (Pythia-160m).",
-    "redundancy": "For each neuron, the largest cosine of its weights with those of another neuron of the"
-    " same model.",
-    "metric_densities": "Densities over all neurons of each model, from the 0.1st to the 99.9th percentile.",
-    "metrics_by_layer": "Universal neurons layer by layer (boxes from the first to the third quartile,"
-    " whiskers from the 5th to the 95th percentile) beside the median of all neurons of the layer.",
+    "redundancy": "For each neuron, the figure shows the largest cosine of its weights with those of another"
+    " neuron of the same model.",
+    "metric_densities": "Densities are taken over all neurons of a model, from the 0.1st to the 99.9th"
+    " percentile.",
+    "metrics_by_layer": "Universal neurons are shown layer by layer (boxes span the quartiles, whiskers the"
+    " 5th to the 95th percentile), with the median of all neurons of the layer.",
 }

@@ -6,7 +6,7 @@ its models: a random cosine has variance about 1 / d_model. The width-free forms
 relative to the last and percentiles in place of norms.
 
 A limit on the variance says little of one neuron: about half of all random directions are below 1 / d_model.
-So there is a calibrated test beside the entropy queries, ours: whether more of a neuron's output lies in the
+So there is also a calibrated test, ours: whether more of a neuron's output lies in the
 null space of the unembedding than of a random direction.
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from steps.core.statistics import benjamini_hochberg
+from steps.core.statistics import adjusted_p_values
 
 if TYPE_CHECKING:
     import numpy as np
@@ -222,7 +222,7 @@ def entropy_test(table: pd.DataFrame, query: EntropyQuery) -> tuple[np.ndarray, 
     adjusted = np.full(len(table), np.nan)
     for model in table["model"].unique():
         own = tested & (table["model"] == model).to_numpy()
-        adjusted[own] = benjamini_hochberg(p[own])
+        adjusted[own] = adjusted_p_values(p[own])
     return p, adjusted
 
 

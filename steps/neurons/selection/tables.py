@@ -68,7 +68,7 @@ def neuron_keys(sources: dict[str, Activations]) -> pd.DataFrame:
     for name, source in sources.items():
         number = np.arange(source.neurons)
         parts.append(
-            pd.DataFrame({"model": name, "layer": number // source.width, "neuron": number % source.width})
+            pd.DataFrame({"model": name, "layer": number // source.d_mlp, "neuron": number % source.d_mlp})
         )
     return pd.concat(parts, ignore_index=True)
 
@@ -79,9 +79,9 @@ def read_examples(path: Path, sources: dict[str, Activations]) -> pd.DataFrame:
     Raises:
         UserError: the file is damaged or something else, or of other models or tokens.
     """
-    table: pd.DataFrame = read_table(path, [*KEYS, "rank", "token", "value"]).to_pandas()
+    table: pd.DataFrame = read_table(path, [*KEYS, "rank", "token_index", "value"]).to_pandas()
     require_rows(path, table[KEYS].drop_duplicates(), neuron_keys(sources), "the activations")
-    last, end = int(table["token"].max()), min(len(source.tokens) for source in sources.values())
+    last, end = int(table["token_index"].max()), min(len(source.tokens) for source in sources.values())
     if last >= end:
         raise UserError(
             f"{path}: names token {last}, expected one of the {end} of the activations;"

@@ -1,7 +1,7 @@
 """Which neurons of the reference count as *the universal ones* where a figure or a test speaks of them.
 
 The paper takes an excess correlation above 0.5 and says that no principled threshold exists; at laptop
-scale hardly a neuron passes it. So the set is a setting, and whatever shows the set also shows which.
+scale few neurons pass it. So the set is a setting, and whatever shows the set also shows which.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from steps.core.settings import Settings
+from steps.core.statistics import exact
 from steps.core.text import plural
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def chosen(excess: pd.DataFrame, universal_set: UniversalSet, top_share: float) 
     value = excess["excess_corr"].to_numpy(dtype=float, na_value=np.nan)
     constant = excess["constant"].fillna(True).to_numpy(dtype=bool)
     possible = ~constant & ~np.isnan(value)
-    count = min(int(possible.sum()), round(top_share * len(excess)))
+    count = min(int(possible.sum()), round(exact(top_share) * len(excess)))
     result = np.zeros(len(excess), bool)
     result[np.argsort(np.where(possible, -value, np.inf), kind="stable")[:count]] = True
     return result
@@ -65,6 +66,6 @@ def describe(universal_set: UniversalSet, top_share: float, count: int) -> str:
         "calibrated": "privileged basis, calibrated against rotations",
         "top_share": f"the {100 * top_share:g} % of largest excess",
     }[universal_set]
-    # "taken as": the paper's own count, of an excess above 0.5, stands beside this one in reports
+    # "taken as": the paper's own count, of an excess above 0.5, stands next to this one in reports
     many = f"{count:,}" if count else "no"
     return f"{many} {plural(count, 'neuron')} taken as universal: {rule}"

@@ -43,7 +43,7 @@ def test_post_activations_of_kept_tokens(
 ) -> None:
     ledger = planted(tmp_path, dtype, activation)
     source = Activations(ledger)
-    assert (source.layers, source.width, source.neurons, source.blocks, source.kept) == (
+    assert (source.layers, source.d_mlp, source.neurons, source.blocks, source.kept) == (
         3,
         7,
         21,
