@@ -152,13 +152,9 @@ def resources(config: Config, step: str) -> dict[str, Any]:
     Both grow with each attempt; minutes assume 20 GFLOP/s per thread. Of listed models the largest counts.
     """
     chapter = config.language_models
-    train, context = chapter.train, chapter.rows.n_ctx
-    parameters = (
-        12 * train.layers * train.d_model**2 + (chapter.tokenizer.vocabulary + context) * train.d_model
-    )
-    batch = (
-        train.batch_rows * context * (40 * train.layers * train.d_model + 3 * chapter.tokenizer.vocabulary)
-    )
+    train, n_ctx = chapter.train, chapter.rows.n_ctx
+    parameters = 12 * train.layers * train.d_model**2 + (chapter.tokenizer.vocabulary + n_ctx) * train.d_model
+    batch = train.batch_rows * n_ctx * (40 * train.layers * train.d_model + 3 * chapter.tokenizer.vocabulary)
     listed_sizes = [model_size(config, name) for name in chapter.names()] if chapter.models else []
     listed = max((size.parameters + size.embeddings for size in listed_sizes), default=0.0)
     megabytes, work, threads, device = {
