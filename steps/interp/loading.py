@@ -18,7 +18,15 @@ from steps.core.digest import fingerprint
 from steps.core.errors import UserError
 from steps.core.sources import SETTINGS, Source, fetch
 from steps.core.stores import Folder, Ledger, read_json
-from steps.interp.architectures import FAMILIES, NAMES, ROTARY, compute_in_float64, config_class, model_class
+from steps.interp.architectures import (
+    FAMILIES,
+    NAMES,
+    ROTARY,
+    architecture,
+    compute_in_float64,
+    config_class,
+    model_class,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -109,7 +117,7 @@ def save(model: PreTrainedModel, ledger: Ledger, folder: str = "") -> None:
 
 
 def quiet() -> None:
-    """Keep transformers from drawing progress bars into logs and warning of what is meant."""
+    """Keep transformers from drawing progress bars into logs and warning of what is intended."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -221,7 +229,7 @@ def fetch_model(source: Source) -> Path:
 
 BUFFERS = (".attn.bias", ".attention.bias", ".masked_bias", ".inv_freq")
 """Ends of the names of constants that old files hold beside the weights: masks, rotary frequencies. They
-have a dtype of their own, and masks may be infinite; the models' code makes them anew."""
+have a dtype of their own, and masks may be infinite; the models' code rebuilds them."""
 
 
 HABITS = (
@@ -252,6 +260,8 @@ def read_config(path: Path, vocabulary: int, context: int) -> PreTrainedConfig:
     content = read_json(path, brought=True)
     kind = family(content, path)
     content = {key: value for key, value in content.items() if key.removeprefix("_") not in HABITS}
+    if kind == "gpt_neox":
+        content = _under_the_familys_names(content, path)
     ours = config_class(kind)
     odd = next((key for key in content if key == "attribute_map" or callable(getattr(ours, key, None))), None)
     if odd is not None:
@@ -263,14 +273,20 @@ def read_config(path: Path, vocabulary: int, context: int) -> PreTrainedConfig:
     try:
         config: PreTrainedConfig = ours.from_dict(content)
     except Exception as error:  # the library validates with exceptions of many kinds
-        raise UserError(f"{path}: not a {NAMES[kind]} configuration ({error}); mend it") from None
+        raise UserError(f"{path}: not a {NAMES[kind]} configuration ({error}); fix it") from None
     counts = ("num_hidden_layers", "hidden_size", "num_attention_heads")  # GPT-2's answer to these, too
     wrong = {name: getattr(config, name) for name in counts if not _is_count(getattr(config, name))}
     margins = ("layer_norm_epsilon", "layer_norm_eps", "rms_norm_eps")
     wrong |= {name: getattr(config, name) for name in margins if not 0 <= getattr(config, name, 0) < math.inf}
     if wrong:
         name, value = wrong.popitem()
-        raise UserError(f"{path}: found {name} {value!r}, expected a number above 0; mend it")
+        raise UserError(f"{path}: found {name} {value!r}, expected a number above 0; fix it")
+    if getattr(config, "is_causal", True) is False:
+        raise UserError(
+            f"{path}: found is_causal false, so that tokens see those after them; list a model that predicts"
+            " the next token from those before it"
+        )
+    _check_windows(config, path)
     rotary = getattr(config, "rope_parameters", None) or {}
     if kind != "gpt2" and rotary.get("rope_type") not in ROTARY:
         raise UserError(
@@ -288,6 +304,78 @@ def read_config(path: Path, vocabulary: int, context: int) -> PreTrainedConfig:
             " language_models.rows.context"
         )
     return config
+
+
+NEOX_ROTARY = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
+"""What GPT-NeoX calls two numbers of rotary positions that other families have under the first names."""
+
+
+def _under_the_familys_names(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A GPT-NeoX configuration with the numbers of its rotary positions where transformers looks for them.
+
+    transformers 5.23 reads ``rotary_emb_base`` and ``rotary_pct``, or ``rope_parameters``. The names of
+    the other families at top level it passes over without a word, and takes 10000 and 0.25.
+
+    Raises:
+        UserError: one number under two names, with two values.
+    """
+    content = dict(content)
+    inside = content.get("rope_parameters") or content.get("rope_scaling") or {}
+    for name, own in NEOX_ROTARY.items():
+        value = content.pop(name, None)
+        if value is None:
+            continue
+        other = inside.get(name) if isinstance(inside, dict) else None
+        other = content.get(own) if other is None else other
+        if other is not None and other != value:
+            raise UserError(
+                f"{path}: found {name} {value!r} and, under another name, {other!r}; leave the value that the"
+                " model was trained with"
+            )
+        content[own] = value
+    return content
+
+
+def _check_windows(config: PreTrainedConfig, path: Path) -> None:
+    """Refuse kinds of attention that Qwen2's code has not; the other families' codes read no kinds.
+
+    Raises:
+        UserError: there is one, or a window without a length.
+    """
+    if config.model_type != "qwen2":
+        return
+    kinds = set(config.layer_types)
+    if odd := kinds - {"full_attention", "sliding_attention"}:
+        raise UserError(
+            f"{path}: found the layer type {min(odd)!r}, Qwen2 models have full_attention and"
+            " sliding_attention; fix it"
+        )
+    if "sliding_attention" in kinds and not _is_count(config.sliding_window):
+        raise UserError(
+            f"{path}: found layers with sliding_attention and no window (use_sliding_window"
+            f" {config.use_sliding_window}, sliding_window {config.sliding_window}); set both, or make the"
+            " layer_types full_attention"
+        )
+
+
+def _check_rotary(model: PreTrainedModel, where: Path) -> None:
+    """Refuse rotary positions that do not fit the heads, which transformers notices in a pass only.
+
+    Raises:
+        UserError: they turn another number of coordinates than the family's heads have.
+    """
+    parts = architecture(model)
+    if not parts.rotary:
+        return
+    found: int = 2 * len(model.base_model.rotary_emb.inv_freq)
+    whole = parts.family != "gpt_neox"  # whose heads may turn in part
+    if found > parts.head_size or (whole and found < parts.head_size):
+        expected = "all" if whole else "at most all"
+        raise UserError(
+            f"{where}: config.json says that rotary positions turn {found} coordinates of each head, expected"
+            f" {expected} of {parts.head_size} in a {NAMES[parts.family]} model; take out"
+            " partial_rotary_factor, or fix head_dim"
+        )
 
 
 def _is_count(value: object) -> bool:
@@ -375,6 +463,7 @@ def build(config: PreTrainedConfig, tensors: dict[str, torch.Tensor], where: Pat
             f"{where}: {len(left)} weights have no place in a {NAMES[config.model_type]} model of this"
             f" config.json, such as {left[0]!r}; copy both again, or list a plain language model"
         )
+    _check_rotary(model, where)
     # Where files hold two different matrices, they are not tied, whatever config.json says.
     embedding, unembedding = model.get_input_embeddings(), model.get_output_embeddings()
     model.config.tie_word_embeddings = embedding.weight is unembedding.weight

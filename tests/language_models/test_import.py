@@ -421,6 +421,81 @@ def test_what_cannot_be_used_is_refused_in_every_family(
     assert str(theirs) in str(caught.value)
 
 
+def with_windows_without_a_length(folder: Path) -> None:
+    configure(folder, layer_types=["sliding_attention"] * 3, use_sliding_window=False, sliding_window=4)
+
+
+def with_chunks(folder: Path) -> None:
+    configure(folder, layer_types=["chunked_attention"] * 3)
+
+
+def turned_in_part(folder: Path) -> None:
+    scaled = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4, "partial_rotary_factor": 0.5}
+    configure(folder, rope_parameters=scaled)
+
+
+def turned_beyond_the_head(folder: Path) -> None:
+    configure(folder, head_dim=32)
+
+
+def with_two_bases(folder: Path) -> None:
+    configure(folder, rope_parameters=None, rope_theta=77.0, rotary_emb_base=78.0)
+
+
+def that_looks_ahead(folder: Path) -> None:
+    configure(folder, is_causal=False)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spoil", "says"),
+    [
+        ("qwen2", with_windows_without_a_length, "found layers with sliding_attention and no window"),
+        ("qwen2", with_chunks, "found the layer type 'chunked_attention', Qwen2 models have full_attention"),
+        ("qwen2", turned_in_part, "rotary positions turn 2 coordinates of each head, expected all of 4"),
+        ("llama", turned_in_part, "rotary positions turn 2 coordinates of each head, expected all of 4"),
+        ("gpt_neox", turned_beyond_the_head, "turn 16 coordinates of each head, expected at most all of 8"),
+        ("gpt_neox", with_two_bases, "found rope_theta 77.0 and, under another name, 78.0"),
+        *((shape, that_looks_ahead, "found is_causal false") for shape in ("gpt2", "gpt_neox", "llama")),
+    ],
+)
+def test_what_a_familys_code_cannot_run_is_refused_before_it_runs(
+    prepared: Prepared, tmp_path: Path, shape: str, spoil: Any, says: str
+) -> None:
+    theirs = folder_of(tmp_path / "theirs", tiny_model(shape))
+    spoil(theirs)
+    with pytest.raises(UserError) as caught:
+        bring(prepared, theirs, tmp_path / "mine")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert str(theirs) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("told", "base", "share"),
+    [
+        ({"rope_theta": 77.0}, 77.0, 0.25),
+        ({"partial_rotary_factor": 0.5}, 1e4, 0.5),
+        ({"rope_theta": 77.0, "partial_rotary_factor": 1.0}, 77.0, 1.0),
+        ({"rotary_emb_base": 77.0, "rotary_pct": 0.5}, 77.0, 0.5),
+        ({"rotary_emb_base": 77.0, "rope_theta": 77.0}, 77.0, 0.25),
+        ({"rope_theta": 77.0, "rope_scaling": {"rope_type": "linear", "factor": 1.0}}, 77.0, 0.25),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 77.0}, "rope_theta": 77.0}, 77.0, 0.25),
+        ({"partial_rotary_factor": 0.5, "rope_parameters": {"rope_theta": 77.0}}, 77.0, 0.5),
+    ],
+)
+def test_rotary_numbers_of_a_neox_are_read_under_each_of_their_names(
+    prepared: Prepared, tmp_path: Path, told: dict[str, Any], base: float, share: float
+) -> None:
+    rotary = {"rope_type": "default", "rope_theta": base, "partial_rotary_factor": share}
+    theirs = folder_of(tmp_path / "theirs", tiny_model("gpt_neox", rope_parameters=rotary))
+    configure(theirs, **{"rope_parameters": None, **told})
+    expected = tiny_model("gpt_neox", rope_parameters=rotary)
+    opened = loading.load(bring(prepared, theirs, tmp_path / "mine").path)
+    ids = torch.arange(16)[None]
+    with torch.inference_mode():
+        assert torch.equal(opened(ids).logits, expected(ids).logits)
+
+
 class Evil:
     """Runs code when it is unpickled by a reader that lets it."""
 
