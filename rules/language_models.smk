@@ -47,7 +47,7 @@ rule language_models_tokenizer:
     input:
         corpus=(
             []
-            if settings.language_models.shared_tokenizer().brought
+            if settings.language_models.shared_tokenizer().user_supplied
             else "<corpus>/documents.parquet"
         ),
         files=lambda wildcards: user_files.tokenizer,

@@ -367,7 +367,8 @@ def _check_rotary(model: PreTrainedModel, where: Path) -> None:
     parts = architecture(model)
     if not parts.rotary:
         return
-    found: int = 2 * len(model.base_model.rotary_emb.inv_freq)
+    rotary: Any = model.base_model.rotary_emb
+    found = 2 * len(rotary.inv_freq)
     whole = parts.family != "gpt_neox"  # whose heads may turn in part
     if found > parts.head_size or (whole and found < parts.head_size):
         expected = "all" if whole else "at most all"

@@ -1,5 +1,5 @@
 # ruff: noqa: N999 (named like its rule; no other module imports it)
-"""Bring an existing model of a known family: a local folder, or a hub id with its revision.
+"""Import an existing model of a known family: a local folder, or a hub id with its revision.
 
 Reads ``config.json`` and the weights (safetensors, or ``.bin`` through torch's ``weights_only`` reader)
 of the model, and the ledger of the tokenizer that all models of the study share. No code that comes
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from steps.core.digest import code_digest, file_digest
 from steps.core.runner import Output, run
@@ -32,15 +32,11 @@ from steps.interp.loading import (
 )
 from steps.language_models.text.tokenizers import check_tokenizer
 
-if TYPE_CHECKING:
-    pass
-
-
 logger = logging.getLogger("reprise")
 
 
 def main(tokenizer: Path, context: int, settings: Source, out: Output) -> None:
-    """Bring the model that ``settings`` names."""
+    """Import the model that ``settings`` names."""
     quiet()
     folder = apart(fetch_model(settings), out)
     shared = Folder(tokenizer, "tokenizer")
@@ -63,7 +59,7 @@ def main(tokenizer: Path, context: int, settings: Source, out: Output) -> None:
             "training_tokens": None,
         }
     )
-    logger.info("brought %s with %d parameters", folder, sum(p.numel() for p in model.parameters()))
+    logger.info("imported %s with %d parameters", folder, sum(p.numel() for p in model.parameters()))
 
 
 if __name__ == "__main__":

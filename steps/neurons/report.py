@@ -207,16 +207,14 @@ def model_table(models: dict[str, Path]) -> dict[str, Any]:
 
 
 def token_texts(tokenizer: Path, tokens: np.ndarray) -> dict[int, str]:
-    """What each token id that occurs decodes to."""
+    """The text of each token id that occurs."""
     import numpy as np
 
     from steps.interp.loading import load_tokenizer
+    from steps.language_models.text.tokenizers import TokenTexts
 
-    vocabulary = load_tokenizer(tokenizer)
-    return {
-        int(number): vocabulary.decode([int(number)], skip_special_tokens=False)
-        for number in np.unique(tokens)
-    }
+    texts = TokenTexts(load_tokenizer(tokenizer))
+    return {int(number): texts.readable(int(number)) for number in np.unique(tokens)}
 
 
 def kinds_table(numbers: dict[str, Any]) -> dict[str, Any]:

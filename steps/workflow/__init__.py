@@ -158,7 +158,7 @@ class LanguageModels(Settings):
 
     def shared_tokenizer(self) -> language_models_tokenizer.Settings:
         """The tokenizer's settings: that of the first listed model where there are some."""
-        if self.tokenizer.brought or not self.models:
+        if self.tokenizer.user_supplied or not self.models:
             return self.tokenizer
         return self.tokenizer.model_copy(update=self.source(self.models[0].name).model_dump())
 

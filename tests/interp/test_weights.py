@@ -33,7 +33,12 @@ WINDOW = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 
 
 WINDOWS_OF_OTHERS = {"layer_types": ["sliding_attention"] * 3, "sliding_window": 4}
 SCALES_OF_OTHERS = {"scale_attn_by_inverse_layer_idx": True, "scale_attn_weights": False}
-POSITIONS_OF_OTHERS = {"rotary_pct": 0.5, "rotary_emb_base": 77.0, "n_inner": 8, "use_parallel_residual": False}
+POSITIONS_OF_OTHERS = {
+    "rotary_pct": 0.5,
+    "rotary_emb_base": 77.0,
+    "n_inner": 8,
+    "use_parallel_residual": False,
+}
 FOREIGN_KEYS = [
     *((shape, WINDOWS_OF_OTHERS) for shape in ("gpt2", "gpt_neox", "llama")),
     *((shape, SCALES_OF_OTHERS) for shape in ("gpt_neox", "llama", "qwen2")),

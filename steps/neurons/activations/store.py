@@ -111,7 +111,8 @@ class Activations:
         layers: number of MLP layers.
         width: neurons per layer (d_mlp).
         neurons: ``layers * width``; neuron ``n`` is number ``n % width`` of layer ``n // width``.
-        context: tokens per row, the first being BOS.
+        context: tokens per row.
+        bos: id of the BOS token, the first of each row; None where rows have none.
         tokens: ``int32 [rows * context]``, the token ids.
         keep: ``bool [rows * context]``, false where the token is excluded from correlations.
         blocks: number of blocks; block ``k`` is ``block_slice(k)`` of the tokens.
@@ -133,6 +134,7 @@ class Activations:
         self.width: int = facts["width"]
         self.neurons = self.layers * self.width
         self.context: int = facts["context"]
+        self.bos: int | None = facts["bos"]
         self.block_tokens: int = facts["block_tokens"]
         self.dtype: str = facts["dtype"]
         self.activation: str = facts["activation"]
