@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -31,6 +32,19 @@ HOSTILE = [
     "<script>alert('x')</script> {wildcard} $(touch x) `x` ; rm -rf \\",
     "",
 ]
+
+
+@pytest.mark.parametrize("token", [False, None, "<s>", "false"])
+def test_bos_is_a_text_or_false(token: Any) -> None:
+    found = validate(Settings, {"bos_token": token}, "language_models.tokenizer").bos_token
+    assert found == token
+    assert type(found) is type(token)
+
+
+@pytest.mark.parametrize("token", [True, 0, 1, "", []])
+def test_bos_is_nothing_else(token: Any) -> None:
+    with pytest.raises(UserError, match="bos_token"):
+        validate(Settings, {"bos_token": token}, "language_models.tokenizer")
 
 
 def give(settings: Settings, folder: Path) -> Folder:
