@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import math
 import shutil
 from pathlib import Path
@@ -19,6 +20,7 @@ from steps.core.errors import UserError
 from steps.core.sources import SETTINGS, Source, fetch
 from steps.core.stores import Folder, Ledger, read_json
 from steps.interp.architectures import (
+    EMBEDDINGS,
     FAMILIES,
     NAMES,
     ROTARY,
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
     from transformers import PreTrainedConfig, PreTrainedModel
+
+
+logger = logging.getLogger("reprise")
 
 
 def load(
@@ -54,6 +59,8 @@ def load(
     prefix = f"{checkpoint}/" if checkpoint else ""
     kind = family(read_json(folder.check(f"{prefix}config.json")), folder.path)
     weights = folder.check(f"{prefix}model.safetensors")
+    if f"{prefix}generation_config.json" in folder.files:  # transformers reads it
+        folder.check(f"{prefix}generation_config.json")
     where = torch_device(device)
     quiet()
     import torch
@@ -116,6 +123,43 @@ def save(model: PreTrainedModel, ledger: Ledger, folder: str = "") -> None:
         ledger.record(str(Path(folder) / name))
 
 
+def files_beside(folder: Path) -> dict[str, bytes]:
+    """What a model's folder holds of ``BESIDE``; the template of a chat also from ``tokenizer_config.json``.
+
+    Raises:
+        UserError: a file is not what its name says.
+    """
+    from transformers import GenerationConfig
+
+    found: dict[str, bytes] = {}
+    generation, template = (folder / name for name in BESIDE)
+    if generation.is_file():
+        content = read_json(generation, brought=True)
+        try:
+            if not isinstance(content, dict):
+                raise TypeError(f"found {type(content).__name__}, expected an object")
+            GenerationConfig.from_dict(content)
+        except Exception as error:  # the library validates with exceptions of many kinds
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{generation}: not a generation configuration ({reason}); fix it") from None
+        found[generation.name] = generation.read_bytes()
+    if template.is_file():
+        found[template.name] = template.read_bytes()
+    elif (folder / "tokenizer_config.json").is_file():
+        content = read_json(folder / "tokenizer_config.json", brought=True)
+        text = content.get("chat_template") if isinstance(content, dict) else None
+        if isinstance(text, list):  # several, each with a name
+            named = [item for item in text if isinstance(item, dict) and item.get("name") == "default"]
+            text = named[0].get("template") if named else None
+        if isinstance(text, str):
+            found[template.name] = text.encode("utf-8", "surrogatepass")
+    try:
+        found.get(template.name, b"").decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{template}: not text in UTF-8 ({error}); save it again") from None
+    return found
+
+
 def quiet() -> None:
     """Keep transformers from drawing progress bars into logs and warning of what is intended."""
     from transformers.utils import logging
@@ -151,6 +195,10 @@ def read_tokenizer(path: Path) -> Tokenizer:
 
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
+
+
+BESIDE = ("generation_config.json", "chat_template.jinja")
+"""What says how a model is used, and is kept with it: JSON and text, which nothing here executes."""
 
 
 _WEIGHT_NAMES = (
@@ -209,7 +257,8 @@ def model_files(folder: Path) -> list[Path]:
             " copy them there or list another folder"
         )
     indices = [folder / index for index, *_ in _WEIGHT_NAMES if (folder / index).is_file()]
-    return [folder / "config.json", *indices, *weights, *tokenizer_files(folder)]
+    beside = [folder / name for name in BESIDE if (folder / name).is_file()]
+    return [folder / "config.json", *indices, *weights, *beside, *tokenizer_files(folder)]
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
@@ -219,7 +268,7 @@ def tokenizer_files(folder: Path) -> list[Path]:
 
 def fetch_model(source: Source) -> Path:
     """A local folder with a model; ``.bin`` files are downloaded only where there is nothing better."""
-    common = SETTINGS + TOKENIZER
+    common = SETTINGS + BESIDE + TOKENIZER
     folder = fetch(source, (*common, *_WEIGHT_NAMES[0]))
     if source.hub is not None and not weight_files(folder):
         folder = fetch(source, (*common, *_WEIGHT_NAMES[1]))
@@ -418,6 +467,63 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: cannot be read as weights ({reason}); copy or download it again")
 
 
+WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""Parts of names that torch.compile, FSDP and activation checkpointing put anywhere before a module."""
+
+
+def unwrapped(
+    tensors: dict[str, torch.Tensor], config: PreTrainedConfig, where: Path
+) -> dict[str, torch.Tensor]:
+    """Weights under the family's own names, where something wrapped the model when they were saved.
+
+    What stands before all names is taken away (``module.`` of data parallelism, ``model.`` of a trainer,
+    ``base_model.model.`` of an adapter), and ``WRAPPERS`` wherever they are.
+
+    Raises:
+        UserError: the weights are an adapter's, or something stands before some names only.
+    """
+    if adapter := next((name for name in tensors if ".lora_" in name or ".base_layer." in name), None):
+        raise UserError(
+            f"{where}: found the weights of an adapter, such as {adapter!r}; merge them into the model"
+            " (merge_and_unload in PEFT), and save it with save_pretrained"
+        )
+    found: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        own = ".".join(part for part in name.split(".") if part not in WRAPPERS)
+        if own in found:
+            raise UserError(
+                f"{where}: found the weight {own!r} twice, once as {name!r}; save the model again"
+            )
+        found[own] = tensor
+    removed = {part for name in tensors for part in name.split(".") if part in WRAPPERS}
+    whole, body = EMBEDDINGS[config.model_type]
+    prefixes = {name[: -len(whole)] for name in found if f".{name}".endswith(f".{whole}")} or {
+        name[: -len(body)] for name in found if f".{name}".endswith(f".{body}")
+    }
+    if len(prefixes) > 1:
+        names = " and ".join(map(repr, sorted(prefixes)[:2]))
+        raise UserError(
+            f"{where}: found {len(prefixes)} models in one, whose weights' names begin with {names}; save the"
+            " language model by itself with save_pretrained"
+        )
+    prefix = next(iter(prefixes), "")
+    if prefix:
+        others = [name for name in found if not name.startswith(prefix)]
+        if others:
+            raise UserError(
+                f"{where}: the names of {len(found) - len(others)} weights begin with {prefix!r}, which a"
+                f" {NAMES[config.model_type]} model's do not, and {len(others)} others, such as"
+                f" {others[0]!r}, do not; save the language model by itself with save_pretrained"
+            )
+        found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+    if prefix or removed:
+        what = " and ".join(
+            map(repr, [*([prefix] if prefix else []), *sorted(f"{part}." for part in removed)])
+        )
+        logger.info("%s: left out %s of the weights' names, which something wrapped", where, what)
+    return found
+
+
 def build(config: PreTrainedConfig, tensors: dict[str, torch.Tensor], where: Path) -> PreTrainedModel:
     """Put weights into a model of the dtype in which they are stored.
 
@@ -440,6 +546,7 @@ def build(config: PreTrainedConfig, tensors: dict[str, torch.Tensor], where: Pat
             f"{where}: config.json says {config.num_hidden_layers} layers, found {len(tensors)} weights,"
             " expected several for each layer; copy both again"
         )
+    tensors = unwrapped(tensors, config, where)
     dtype = functools.reduce(torch.promote_types, kinds)
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
@@ -456,8 +563,10 @@ def build(config: PreTrainedConfig, tensors: dict[str, torch.Tensor], where: Pat
     model: PreTrainedModel = loaded[0]
     missing, left = sorted(loaded[1]["missing_keys"]), sorted(loaded[1]["unexpected_keys"])
     if missing:
+        others = f" (and {len(left)} left over, such as {left[0]!r})" if left else ""
         raise UserError(
-            f"{where}: {len(missing)} weights are missing, such as {missing[0]!r}; copy all weight files"
+            f"{where}: {len(missing)} weights are missing, such as {missing[0]!r}{others}; copy all weight"
+            " files, of one model"
         )
     if left:
         raise UserError(

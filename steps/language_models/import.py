@@ -6,12 +6,14 @@ of the model, and the ledger of the tokenizer that all models of the study share
 with a model is ever run.
 
 Writes a folder of kind ``language_model`` as training does: ``config.json`` and ``model.safetensors`` in
-the dtype in which the weights are stored. Attributes: ``tokenizer`` (fingerprint), ``source`` (place,
-revision and file hashes), ``training_tokens`` (null).
+the dtype in which the weights are stored, and where the source has them ``generation_config.json`` and
+``chat_template.jinja``, which are kept as they are and never executed. Attributes: ``tokenizer``
+(fingerprint), ``source`` (place, revision and file hashes), ``training_tokens`` (null).
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from steps.core.stores import Folder, Ledger
 from steps.interp.loading import (
     build,
     fetch_model,
+    files_beside,
     load_tokenizer,
     quiet,
     read_config,
@@ -43,7 +46,9 @@ def main(tokenizer: Path, context: int, settings: Source, out: Output) -> None:
     check_tokenizer(folder, load_tokenizer(tokenizer))
     config = read_config(folder / "config.json", shared.attributes["vocabulary"], context)
     files = weight_files(folder)
+    beside = files_beside(folder)
     digests = {path.name: file_digest(path) for path in (folder / "config.json", *files)}
+    digests |= {name: hashlib.sha256(content).hexdigest() for name, content in beside.items()}
     model = build(config, read_weights(files), folder)
     made_from: dict[str, Any] = {
         "files": digests,
@@ -52,6 +57,9 @@ def main(tokenizer: Path, context: int, settings: Source, out: Output) -> None:
     }
     ledger = Ledger(out, "language_model", made_from, ("safetensors", "torch", "transformers"))
     save(model, ledger)
+    for name, content in beside.items():
+        ledger.place(name).write_bytes(content)
+        ledger.record(name)
     ledger.finish(
         {
             "tokenizer": shared.fingerprint,
