@@ -65,6 +65,11 @@ def _meant(annotation: Any, value: Any) -> Any:
         raise ValueError("a number, neither true nor false")
     if kinds - {type(None)} == {bool} and value is not None and str(value).lower() not in _TRUTHS:
         raise ValueError("true or false")
+    named = [
+        each for kind in kinds if typing.get_origin(kind) is typing.Literal for each in typing.get_args(kind)
+    ]
+    if any(value is each for each in named):  # such as false beside text
+        return value
     if isinstance(value, (bool, int, float, datetime.date)) and texts and not numbers:
         text = json.dumps(value) if isinstance(value, (bool, int, float)) else str(value)
         raise ValueError(f"text; put it in quotes: '{text}'")

@@ -24,6 +24,15 @@ NAMES = {"gpt2": "GPT-2", "gpt_neox": "GPT-NeoX", "llama": "Llama", "qwen2": "Qw
 """What people call the families."""
 
 
+EMBEDDINGS = {
+    "gpt2": ("transformer.wte.weight", "wte.weight"),
+    "gpt_neox": ("gpt_neox.embed_in.weight", "embed_in.weight"),
+    "llama": ("model.embed_tokens.weight", "embed_tokens.weight"),
+    "qwen2": ("model.embed_tokens.weight", "embed_tokens.weight"),
+}
+"""The name of the embedding in files of a language model, and in files of its body alone."""
+
+
 ROTARY = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 """Ways to scale rotary positions that the code of the rotary families knows (``rope_type``)."""
 

@@ -90,11 +90,18 @@ def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 
 
 class HeadNorms:
-    """Sums over batches of what each head of a layer writes and how much it attends to BOS."""
+    """Sums over batches of what each head of a layer writes and how much it attends to the first token.
 
-    def __init__(self, heads: Heads) -> None:
+    That is BOS, the same in every row, or where rows have none, whatever they begin with.
+    """
+
+    def __init__(self, heads: Heads, bos: bool = True) -> None:
+        """Begin before the first batch; ``bos``: whether rows begin with it."""
         self.heads = heads
         self.bos: np.ndarray
+        self._bos = bos
+        self._first: np.ndarray | float = 0.0
+        self._rows = 0
         self.other: np.ndarray | float = 0.0
         self.attention: np.ndarray | float = 0.0
         self.others = self.seen = 0
@@ -108,10 +115,15 @@ class HeadNorms:
         high: int,
     ) -> None:
         """Add a batch, as :meth:`Heads.of` gives it; attention is that of positions ``low`` to ``high``."""
+        import numpy as np
         import torch
 
         norms = torch.einsum("rthi,hio->rtho", value, self.heads.output).norm(dim=-1).double().cpu()
-        self.bos = norms[0, 0].numpy()
+        if self._bos:
+            self.bos = norms[0, 0].numpy()
+        else:
+            self._first, self._rows = self._first + norms[:, 0].sum(0).numpy(), self._rows + len(norms)
+            self.bos = np.asarray(self._first / self._rows)
         self.other = self.other + norms[:, 1:].sum((0, 1)).numpy()
         self.others += norms[:, 1:].shape[:2].numel()
         scores = torch.einsum("rdhi,rshi->rhds", query[:, low:high], key) * self.heads.scaling
@@ -172,12 +184,12 @@ class Scores:
         return found
 
 
-def all_scores(forward: Forward, heads: list[Heads], bos: int) -> Scores:
-    """The scores of a model; without any where the queries turn with the position."""
+def all_scores(forward: Forward, heads: list[Heads], bos: int | None) -> Scores:
+    """The scores of a model; without any where queries turn with the position, or rows have no BOS."""
     import torch
 
     facts = forward.facts
-    if facts.rotary:
+    if facts.rotary or bos is None:
         return Scores(facts.heads, [], [])
     # The keys first: [d_model, heads] is small, and what is left is one product.
     queries = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import math
 import shutil
 from pathlib import Path
@@ -18,12 +19,24 @@ from steps.core.digest import fingerprint
 from steps.core.errors import UserError
 from steps.core.sources import SETTINGS, Source, fetch
 from steps.core.stores import Folder, Ledger, read_json
-from steps.interp.architectures import FAMILIES, NAMES, ROTARY, compute_in_float64, config_class, model_class
+from steps.interp.architectures import (
+    EMBEDDINGS,
+    FAMILIES,
+    NAMES,
+    ROTARY,
+    architecture,
+    compute_in_float64,
+    config_class,
+    model_class,
+)
 
 if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
     from transformers import PreTrainedConfig, PreTrainedModel
+
+
+logger = logging.getLogger("reprise")
 
 
 def load(
@@ -46,6 +59,8 @@ def load(
     prefix = f"{checkpoint}/" if checkpoint else ""
     kind = family(read_json(folder.check(f"{prefix}config.json")), folder.path)
     weights = folder.check(f"{prefix}model.safetensors")
+    if f"{prefix}generation_config.json" in folder.files:  # transformers reads it
+        folder.check(f"{prefix}generation_config.json")
     where = torch_device(device)
     quiet()
     import torch
@@ -108,8 +123,45 @@ def save(model: PreTrainedModel, ledger: Ledger, folder: str = "") -> None:
         ledger.record(str(Path(folder) / name))
 
 
+def files_beside(folder: Path) -> dict[str, bytes]:
+    """What a model's folder holds of ``BESIDE``; the template of a chat also from ``tokenizer_config.json``.
+
+    Raises:
+        UserError: a file is not what its name says.
+    """
+    from transformers import GenerationConfig
+
+    found: dict[str, bytes] = {}
+    generation, template = (folder / name for name in BESIDE)
+    if generation.is_file():
+        content = read_json(generation, user_supplied=True)
+        try:
+            if not isinstance(content, dict):
+                raise TypeError(f"found {type(content).__name__}, expected an object")
+            GenerationConfig.from_dict(content)
+        except Exception as error:  # the library validates with exceptions of many kinds
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{generation}: not a generation configuration ({reason}); fix it") from None
+        found[generation.name] = generation.read_bytes()
+    if template.is_file():
+        found[template.name] = template.read_bytes()
+    elif (folder / "tokenizer_config.json").is_file():
+        content = read_json(folder / "tokenizer_config.json", user_supplied=True)
+        text = content.get("chat_template") if isinstance(content, dict) else None
+        if isinstance(text, list):  # several, each with a name
+            named = [item for item in text if isinstance(item, dict) and item.get("name") == "default"]
+            text = named[0].get("template") if named else None
+        if isinstance(text, str):
+            found[template.name] = text.encode("utf-8", "surrogatepass")
+    try:
+        found.get(template.name, b"").decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{template}: not text in UTF-8 ({error}); save it again") from None
+    return found
+
+
 def quiet() -> None:
-    """Keep transformers from drawing progress bars into logs and warning of what is meant."""
+    """Keep transformers from drawing progress bars into logs and warning of what is intended."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -143,6 +195,10 @@ def read_tokenizer(path: Path) -> Tokenizer:
 
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
+
+
+BESIDE = ("generation_config.json", "chat_template.jinja")
+"""What says how a model is used, and is kept with it: JSON and text, which nothing here executes."""
 
 
 _WEIGHT_NAMES = (
@@ -201,7 +257,8 @@ def model_files(folder: Path) -> list[Path]:
             " copy them there or list another folder"
         )
     indices = [folder / index for index, *_ in _WEIGHT_NAMES if (folder / index).is_file()]
-    return [folder / "config.json", *indices, *weights, *tokenizer_files(folder)]
+    beside = [folder / name for name in BESIDE if (folder / name).is_file()]
+    return [folder / "config.json", *indices, *weights, *beside, *tokenizer_files(folder)]
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
@@ -211,7 +268,7 @@ def tokenizer_files(folder: Path) -> list[Path]:
 
 def fetch_model(source: Source) -> Path:
     """A local folder with a model; ``.bin`` files are downloaded only where there is nothing better."""
-    common = SETTINGS + TOKENIZER
+    common = SETTINGS + BESIDE + TOKENIZER
     folder = fetch(source, (*common, *_WEIGHT_NAMES[0]))
     if source.hub is not None and not weight_files(folder):
         folder = fetch(source, (*common, *_WEIGHT_NAMES[1]))
@@ -221,7 +278,7 @@ def fetch_model(source: Source) -> Path:
 
 BUFFERS = (".attn.bias", ".attention.bias", ".masked_bias", ".inv_freq")
 """Ends of the names of constants that old files hold beside the weights: masks, rotary frequencies. They
-have a dtype of their own, and masks may be infinite; the models' code makes them anew."""
+have a dtype of their own, and masks may be infinite; the models' code rebuilds them."""
 
 
 HABITS = (
@@ -252,6 +309,8 @@ def read_config(path: Path, vocabulary: int, context: int) -> PreTrainedConfig:
     content = read_json(path, user_supplied=True)
     kind = family(content, path)
     content = {key: value for key, value in content.items() if key.removeprefix("_") not in HABITS}
+    if kind == "gpt_neox":
+        content = _under_the_familys_names(content, path)
     ours = config_class(kind)
     odd = next((key for key in content if key == "attribute_map" or callable(getattr(ours, key, None))), None)
     if odd is not None:
@@ -263,14 +322,20 @@ def read_config(path: Path, vocabulary: int, context: int) -> PreTrainedConfig:
     try:
         config: PreTrainedConfig = ours.from_dict(content)
     except Exception as error:  # the library validates with exceptions of many kinds
-        raise UserError(f"{path}: not a {NAMES[kind]} configuration ({error}); mend it") from None
+        raise UserError(f"{path}: not a {NAMES[kind]} configuration ({error}); fix it") from None
     counts = ("num_hidden_layers", "hidden_size", "num_attention_heads")  # GPT-2's answer to these, too
     wrong = {name: getattr(config, name) for name in counts if not _is_count(getattr(config, name))}
     margins = ("layer_norm_epsilon", "layer_norm_eps", "rms_norm_eps")
     wrong |= {name: getattr(config, name) for name in margins if not 0 <= getattr(config, name, 0) < math.inf}
     if wrong:
         name, value = wrong.popitem()
-        raise UserError(f"{path}: found {name} {value!r}, expected a number above 0; mend it")
+        raise UserError(f"{path}: found {name} {value!r}, expected a number above 0; fix it")
+    if getattr(config, "is_causal", True) is False:
+        raise UserError(
+            f"{path}: found is_causal false, so that tokens see those after them; list a model that predicts"
+            " the next token from those before it"
+        )
+    _check_windows(config, path)
     rotary = getattr(config, "rope_parameters", None) or {}
     if kind != "gpt2" and rotary.get("rope_type") not in ROTARY:
         raise UserError(
@@ -288,6 +353,79 @@ def read_config(path: Path, vocabulary: int, context: int) -> PreTrainedConfig:
             " language_models.rows.n_ctx"
         )
     return config
+
+
+NEOX_ROTARY = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
+"""What GPT-NeoX calls two numbers of rotary positions that other families have under the first names."""
+
+
+def _under_the_familys_names(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A GPT-NeoX configuration with the numbers of its rotary positions where transformers looks for them.
+
+    transformers 5.23 reads ``rotary_emb_base`` and ``rotary_pct``, or ``rope_parameters``. The names of
+    the other families at top level it passes over without a word, and takes 10000 and 0.25.
+
+    Raises:
+        UserError: one number under two names, with two values.
+    """
+    content = dict(content)
+    inside = content.get("rope_parameters") or content.get("rope_scaling") or {}
+    for name, own in NEOX_ROTARY.items():
+        value = content.pop(name, None)
+        if value is None:
+            continue
+        other = inside.get(name) if isinstance(inside, dict) else None
+        other = content.get(own) if other is None else other
+        if other is not None and other != value:
+            raise UserError(
+                f"{path}: found {name} {value!r} and, under another name, {other!r}; leave the value that the"
+                " model was trained with"
+            )
+        content[own] = value
+    return content
+
+
+def _check_windows(config: PreTrainedConfig, path: Path) -> None:
+    """Refuse kinds of attention that Qwen2's code has not; the other families' codes read no kinds.
+
+    Raises:
+        UserError: there is one, or a window without a length.
+    """
+    if config.model_type != "qwen2":
+        return
+    kinds = set(config.layer_types)
+    if odd := kinds - {"full_attention", "sliding_attention"}:
+        raise UserError(
+            f"{path}: found the layer type {min(odd)!r}, Qwen2 models have full_attention and"
+            " sliding_attention; fix it"
+        )
+    if "sliding_attention" in kinds and not _is_count(config.sliding_window):
+        raise UserError(
+            f"{path}: found layers with sliding_attention and no window (use_sliding_window"
+            f" {config.use_sliding_window}, sliding_window {config.sliding_window}); set both, or make the"
+            " layer_types full_attention"
+        )
+
+
+def _check_rotary(model: PreTrainedModel, where: Path) -> None:
+    """Refuse rotary positions that do not fit the heads, which transformers notices in a pass only.
+
+    Raises:
+        UserError: they turn another number of coordinates than the family's heads have.
+    """
+    parts = architecture(model)
+    if not parts.rotary:
+        return
+    rotary: Any = model.base_model.rotary_emb
+    found = 2 * len(rotary.inv_freq)
+    whole = parts.family != "gpt_neox"  # whose heads may turn in part
+    if found > parts.d_head or (whole and found < parts.d_head):
+        expected = "all" if whole else "at most all"
+        raise UserError(
+            f"{where}: config.json says that rotary positions turn {found} coordinates of each head, expected"
+            f" {expected} of {parts.d_head} in a {NAMES[parts.family]} model; take out"
+            " partial_rotary_factor, or fix head_dim"
+        )
 
 
 def _is_count(value: object) -> bool:
@@ -329,6 +467,63 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: cannot be read as weights ({reason}); copy or download it again")
 
 
+WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""Parts of names that torch.compile, FSDP and activation checkpointing put anywhere before a module."""
+
+
+def unwrapped(
+    tensors: dict[str, torch.Tensor], config: PreTrainedConfig, where: Path
+) -> dict[str, torch.Tensor]:
+    """Weights under the family's own names, where something wrapped the model when they were saved.
+
+    What stands before all names is taken away (``module.`` of data parallelism, ``model.`` of a trainer,
+    ``base_model.model.`` of an adapter), and ``WRAPPERS`` wherever they are.
+
+    Raises:
+        UserError: the weights are an adapter's, or something stands before some names only.
+    """
+    if adapter := next((name for name in tensors if ".lora_" in name or ".base_layer." in name), None):
+        raise UserError(
+            f"{where}: found the weights of an adapter, such as {adapter!r}; merge them into the model"
+            " (merge_and_unload in PEFT), and save it with save_pretrained"
+        )
+    found: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        own = ".".join(part for part in name.split(".") if part not in WRAPPERS)
+        if own in found:
+            raise UserError(
+                f"{where}: found the weight {own!r} twice, once as {name!r}; save the model again"
+            )
+        found[own] = tensor
+    removed = {part for name in tensors for part in name.split(".") if part in WRAPPERS}
+    whole, body = EMBEDDINGS[config.model_type]
+    prefixes = {name[: -len(whole)] for name in found if f".{name}".endswith(f".{whole}")} or {
+        name[: -len(body)] for name in found if f".{name}".endswith(f".{body}")
+    }
+    if len(prefixes) > 1:
+        names = " and ".join(map(repr, sorted(prefixes)[:2]))
+        raise UserError(
+            f"{where}: found {len(prefixes)} models in one, whose weights' names begin with {names}; save the"
+            " language model by itself with save_pretrained"
+        )
+    prefix = next(iter(prefixes), "")
+    if prefix:
+        others = [name for name in found if not name.startswith(prefix)]
+        if others:
+            raise UserError(
+                f"{where}: the names of {len(found) - len(others)} weights begin with {prefix!r}, which a"
+                f" {NAMES[config.model_type]} model's do not, and {len(others)} others, such as"
+                f" {others[0]!r}, do not; save the language model by itself with save_pretrained"
+            )
+        found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+    if prefix or removed:
+        what = " and ".join(
+            map(repr, [*([prefix] if prefix else []), *sorted(f"{part}." for part in removed)])
+        )
+        logger.info("%s: left out %s of the weights' names, which something wrapped", where, what)
+    return found
+
+
 def build(config: PreTrainedConfig, tensors: dict[str, torch.Tensor], where: Path) -> PreTrainedModel:
     """Put weights into a model of the dtype in which they are stored.
 
@@ -351,6 +546,7 @@ def build(config: PreTrainedConfig, tensors: dict[str, torch.Tensor], where: Pat
             f"{where}: config.json says {config.num_hidden_layers} layers, found {len(tensors)} weights,"
             " expected several for each layer; copy both again"
         )
+    tensors = unwrapped(tensors, config, where)
     dtype = functools.reduce(torch.promote_types, kinds)
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
@@ -367,14 +563,17 @@ def build(config: PreTrainedConfig, tensors: dict[str, torch.Tensor], where: Pat
     model: PreTrainedModel = loaded[0]
     missing, left = sorted(loaded[1]["missing_keys"]), sorted(loaded[1]["unexpected_keys"])
     if missing:
+        others = f" (and {len(left)} left over, such as {left[0]!r})" if left else ""
         raise UserError(
-            f"{where}: {len(missing)} weights are missing, such as {missing[0]!r}; copy all weight files"
+            f"{where}: {len(missing)} weights are missing, such as {missing[0]!r}{others}; copy all weight"
+            " files, of one model"
         )
     if left:
         raise UserError(
             f"{where}: {len(left)} weights have no place in a {NAMES[config.model_type]} model of this"
             f" config.json, such as {left[0]!r}; copy both again, or list a plain language model"
         )
+    _check_rotary(model, where)
     # Where files hold two different matrices, they are not tied, whatever config.json says.
     embedding, unembedding = model.get_input_embeddings(), model.get_output_embeddings()
     model.config.tie_word_embeddings = embedding.weight is unembedding.weight

@@ -270,12 +270,11 @@ def _facts(model: Any, parts: Architecture) -> ModelConfig:
         rotary=parts.rotary,
         rotary_frequencies=None if rotary is None else rotary.inv_freq.detach().float().cpu(),
         rotary_scale=1.0 if rotary is None else float(rotary.attention_scaling),
-        scale_attention=bool(getattr(config, "scale_attn_weights", True)),
-        scale_attention_by_layer=bool(getattr(config, "scale_attn_by_inverse_layer_idx", False)),
-        windows=tuple(
-            config.sliding_window if kind == "sliding_attention" else None
-            for kind in getattr(config, "layer_types", None) or [""] * parts.layers
-        ),
+        # A configuration keeps keys that the family's code never reads: GPT-2 alone knows the first two, and
+        # only Qwen2's attention has windows, whatever ``layer_types`` says of the others.
+        scale_attention=parts.family != "gpt2" or bool(config.scale_attn_weights),
+        scale_attention_by_layer=parts.family == "gpt2" and bool(config.scale_attn_by_inverse_layer_idx),
+        windows=tuple(getattr(block.attention, "sliding_window", None) for block in parts.blocks),
     )
 
 

@@ -1,10 +1,11 @@
-"""The held-out losses of the models, trained or brought.
+"""The held-out losses of the models, trained here or imported.
 
-Reads the models' folders and the packed rows (``held_out``: ``int32 [rows, context]``, BOS first). Each
-position predicts the next token of its row; BOS is never a target. Writes a JSON list with, for each
-model in turn, ``rows``, ``targets``, ``held_out_loss`` (nats per token), ``by_source`` ({label:
-{"targets", "held_out_loss"}}), ``parameters``, ``training_tokens`` (null where unknown), and ``versions`` of
-libraries. One job for all: loading the libraries takes longer than evaluating a small model.
+Reads the models' folders and the packed rows (``held_out``: ``int32 [rows, context]``, BOS first where there
+is one). Each position predicts the next token of its row; the first token, BOS, is never a target. Writes a
+JSON list with, for each model in turn, ``rows``, ``targets``, ``held_out_loss`` (nats per token),
+``by_source`` ({label: {"targets", "held_out_loss"}}), ``parameters``, ``training_tokens`` (null where
+unknown), and ``versions`` of libraries. One job for all: loading the libraries takes longer than evaluating a
+small model.
 """
 
 from __future__ import annotations

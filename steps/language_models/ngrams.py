@@ -1,7 +1,7 @@
 """What counting alone predicts: unigram and bigram losses on the held-out rows that models are judged on.
 
-Reads packed rows (``train`` and ``held_out``: ``int32 [rows, context]``, BOS first). Like a model, a
-counter sees a token of a row and predicts the next one; BOS is seen but never predicted.
+Reads packed rows (``train`` and ``held_out``: ``int32 [rows, context]``, BOS first where there is one). Like
+a model, a counter sees a token of a row and predicts the next one; the first is seen but never predicted.
 
 With c the counts of the train side, N their sum and V the vocabulary:
 

@@ -1,14 +1,14 @@
 """The chapter's headline figures, its figure and its part of the report page.
 
 Reads the models' ledgers and evaluations, the n-gram losses, and the ledgers of tokenizer and rows;
-all JSON. Works for trained and for brought models. Writes ``metrics.json``:
+all JSON. Works for models trained here and for imported ones. Writes ``metrics.json``:
 
 ======================  ==========================================================================
 name                    contents
 ======================  ==========================================================================
 ``models``              how many
 ``parameters``          of the largest model
-``training_tokens``     targets seen by each model, null where models were brought
+``training_tokens``     targets seen by each model, null where models were imported
 ``vocabulary``          tokens
 ``context``             tokens per row
 ``train_rows``          rows to train on
@@ -83,7 +83,7 @@ def loss_data(
     Args:
         names: of the models.
         evaluations: of each model.
-        curves: of each model; empty where it was brought.
+        curves: of each model; empty where it was imported.
         ngrams: the counters' losses.
     """
     return {
@@ -136,7 +136,7 @@ def tables(
     return [
         {
             "title": "The models",
-            "caption": "Held-out loss in nats per token. Training tokens are unknown of models brought here.",
+            "caption": "Held-out loss in nats per token. Training tokens of imported models are not known.",
             "columns": ["model", "from", "parameters", "training tokens", "held-out loss"],
             "rows": [
                 [name, origin(ledger), item["parameters"], item["training_tokens"], item["held_out_loss"]]
@@ -204,7 +204,7 @@ def main(
     how = (
         f"trained here on {trained / 1e6:.1f} million tokens each, which differ in their seed alone"
         if trained is not None
-        else "that were brought, not trained here"
+        else "imported, not trained here"
     )
     better = numbers["bigram_loss"] - numbers["held_out_loss"]
     write_json(

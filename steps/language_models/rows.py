@@ -3,22 +3,23 @@
 Reads the documents (parquet with ``source``, ``split``, ``text``) and the tokenizer's folder. The
 documents of each source are tokenised and concatenated, without anything between them unless the
 setting ``separator`` names a token (the paper's documents abut); the stream is cut into rows of
-``n_ctx`` - 1 tokens, BOS is put in front of each, and the ragged tail is dropped. The rows of all
-sources are then shuffled with a seeded permutation.
+``n_ctx`` - 1 tokens, BOS is put in front of each, and the ragged tail is dropped. Where the tokenizer has
+no BOS (Qwen), a row is ``n_ctx`` tokens of text. The rows of all sources are then shuffled with a seeded
+permutation.
 
 Writes a zarr store of kind ``rows``:
 
 ===================  =================  ==============================================
 array                shape, dtype       contents
 ===================  =================  ==============================================
-``train``            [rows, n_ctx]      token ids, int32, BOS first
+``train``            [rows, n_ctx]      token ids, int32, BOS first where there is one
 ``held_out``         [rows, n_ctx]      the same of the held-out documents
 ``train_source``     [rows], uint16     index of the row's label in ``sources``
 ``held_out_source``  [rows], uint16     the same
 ===================  =================  ==============================================
 
-Attributes: ``sources`` (labels, sorted), ``n_ctx``, ``bos`` (id), ``vocabulary`` (size),
-``tokenizer`` (fingerprint of its folder). Memory: four bytes per token, and one batch of text.
+Attributes: ``sources`` (labels, sorted), ``n_ctx``, ``bos`` (id; null: rows have none), ``vocabulary``
+(size), ``tokenizer`` (fingerprint of its folder). Memory: four bytes per token, and one batch of text.
 """
 
 from __future__ import annotations
@@ -154,28 +155,32 @@ def _splits_like_gpt2(tokenizer: Tokenizer) -> bool:
     )
 
 
-def cut(stream: array.array[int], context: int) -> np.ndarray:
-    """A stream of token ids as ``int32 [rows, context - 1]``, without its ragged tail."""
+def cut(stream: array.array[int], length: int) -> np.ndarray:
+    """A stream of token ids as ``int32 [rows, length]``, without its ragged tail."""
     import numpy as np
 
     tokens = np.frombuffer(stream, dtype=np.int32) if stream else np.empty(0, np.int32)
-    rows = len(tokens) // (context - 1)
-    return tokens[: rows * (context - 1)].reshape(rows, context - 1)
+    rows = len(tokens) // length
+    return tokens[: rows * length].reshape(rows, length)
 
 
-def write_rows(ledger: Ledger, split: str, parts: list[np.ndarray], bos: int, order: np.ndarray) -> None:
+def write_rows(
+    ledger: Ledger, split: str, parts: list[np.ndarray], bos: int | None, order: np.ndarray
+) -> None:
     """Write the rows of a split and their sources, block by block.
 
     Args:
         ledger: of the store.
         split: train or held_out.
-        parts: the rows of each source without BOS, ``int32 [rows, context - 1]``.
-        bos: id of the BOS token.
+        parts: the rows of each source without BOS, ``int32 [rows, context - 1]``, or ``[rows, context]``
+            where rows have none.
+        bos: id of the BOS token, or None.
         order: for each row of the store, its place in the concatenation of ``parts``.
     """
     import numpy as np
 
-    context = parts[0].shape[1] + 1
+    before = 0 if bos is None else 1
+    context = parts[0].shape[1] + before
     starts = np.cumsum([0, *(len(part) for part in parts)])
     sources = np.searchsorted(starts, order, side="right") - 1
     block = min(len(order), max(1, BLOCK // context))
@@ -187,14 +192,14 @@ def write_rows(ledger: Ledger, split: str, parts: list[np.ndarray], bos: int, or
         (block, context),
         "int32",
         dims=(row, "position"),
-        description="token ids, BOS first",
+        description="token ids" if bos is None else "token ids, BOS first",
     )
     for number, start in enumerate(range(0, len(order), block)):
         places, owners = order[start : start + block], sources[start : start + block]
-        rows = np.full((len(places), context), bos, dtype=np.int32)
+        rows = np.full((len(places), context), 0 if bos is None else bos, dtype=np.int32)
         for owner in np.unique(owners):
             mine = owners == owner
-            rows[mine, 1:] = parts[owner][places[mine] - starts[owner]]
+            rows[mine, before:] = parts[owner][places[mine] - starts[owner]]
         writer.write((number, 0), rows)
     labels = sources.astype(np.uint16)
     write_array(ledger, f"{split}_source", labels, (row,), description="index of the label in sources")
@@ -223,9 +228,7 @@ def main(corpus: Path, tokenizer: Path, settings: Settings, out: Output) -> None
 
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if settings.threads > 1 else "false"
     folder = Folder(tokenizer, "tokenizer")
-    bos = folder.attributes.get("bos")
-    if not isinstance(bos, int):
-        raise UserError(f"{tokenizer}: names no BOS token; set language_models.tokenizer.bos_token")
+    bos: int | None = folder.attributes["bos"]
     model = load_tokenizer(tokenizer)
     streams = tokenise(documents.read(corpus), model, separator_id(model, settings.separator))
     sources = sorted({source for side in streams.values() for source in side})
@@ -237,8 +240,9 @@ def main(corpus: Path, tokenizer: Path, settings: Settings, out: Output) -> None
         "settings": settings.model_dump(exclude={"threads"}),
         "code": code_digest("language_models.rows"),
     }
+    length = settings.n_ctx - (bos is not None)
     parts = {
-        split: [cut(side.get(source, array.array("i")), settings.n_ctx) for source in sources]
+        split: [cut(side.get(source, array.array("i")), length) for source in sources]
         for split, side in streams.items()
     }
     for split, side in parts.items():

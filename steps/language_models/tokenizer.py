@@ -1,24 +1,24 @@
-"""The tokenizer that all models of a study share: trained on the corpus, or brought by the user.
+"""The tokenizer that all models of a study share: trained on the corpus, or the user's own.
 
 Trained: a byte-level BPE on the documents of the train side (parquet with ``split`` and ``text``), so
 that any text can be encoded and comes back byte by byte. Its vocabulary holds the BOS token, the 256
 bytes and merges; words with and without a leading space, and capitals, stay apart, so that unigram
 neurons have something to find (docs/language_models.md).
 
-Brought: ``tokenizer.json``, or ``vocab.json`` with ``merges.txt``, of a local folder or the hub.
+The user's own: ``tokenizer.json``, or ``vocab.json`` with ``merges.txt``, of a local folder or the hub.
 
 Writes a folder in Hugging Face format: ``tokenizer.json``, ``tokenizer_config.json`` and the ledger,
-whose attributes are ``bos`` (id), ``bos_token`` (text), ``vocabulary`` (size) and ``source``.
+whose attributes are ``bos`` (id) and ``bos_token`` (text), both null where there is none, ``vocabulary``
+(size) and ``source``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -30,7 +30,7 @@ from steps.core.sources import Source, apart, fetch
 from steps.core.stores import Ledger, write_json
 from steps.interp.loading import TOKENIZER, tokenizer_files
 from steps.language_models.text import documents
-from steps.language_models.text.tokenizers import bos_of, named_bos, read, size
+from steps.language_models.text.tokenizers import behaviour_digest, bos_of, named_bos, read, size
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -51,8 +51,8 @@ class Settings(Source):
     vocabulary: int = Field(
         512, ge=BYTES + 2, le=1_000_000, description="tokens of a trained one: BOS, 256 bytes, merges"
     )
-    bos_token: str | None = Field(
-        None, min_length=1, description=f"the BOS token; null: {BOS} if trained, else as its files say"
+    bos_token: Annotated[str, Field(min_length=1)] | Literal[False] | None = Field(
+        None, description=f"the BOS token; null: {BOS} if trained, else as its files say; false: none"
     )
     threads: int = Field(
         2,
@@ -69,17 +69,17 @@ class Settings(Source):
 
     @property
     def user_supplied(self) -> bool:
-        """Whether it is the user's, not a trained one."""
+        """Whether it is the user's own, not a trained one."""
         return self.path is not None or self.hub is not None
 
 
-def train(texts: Iterator[str], vocabulary: int, bos_token: str) -> Tokenizer:
+def train(texts: Iterator[str], vocabulary: int, bos_token: str | None) -> Tokenizer:
     """Train a byte-level BPE tokenizer; the result depends on the texts but not on their order.
 
     Args:
         texts: the documents.
         vocabulary: number of tokens, fewer where the texts hold fewer different pairs.
-        bos_token: text of the BOS token, which becomes id 0.
+        bos_token: text of the BOS token, which becomes id 0; None: without one.
 
     Raises:
         UserError: the BOS token is one of the letters that stand for bytes.
@@ -97,7 +97,7 @@ def train(texts: Iterator[str], vocabulary: int, bos_token: str) -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[bos_token],
+        special_tokens=[] if bos_token is None else [bos_token],
         initial_alphabet=alphabet,
         show_progress=False,
     )
@@ -105,12 +105,15 @@ def train(texts: Iterator[str], vocabulary: int, bos_token: str) -> Tokenizer:
     return tokenizer
 
 
-def write(out: Path, tokenizer: Tokenizer, bos_token: str, source: dict[str, Any]) -> None:
-    """Write the folder; its fingerprint depends on the tokenizer alone, not on what made it or from where."""
-    text = tokenizer.to_str(pretty=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    ledger = Ledger(out, "tokenizer", {"tokenizer": digest, "bos_token": bos_token}, libraries=())
-    ledger.place("tokenizer.json").write_text(text, encoding="utf-8")
+def write(out: Path, tokenizer: Tokenizer, bos_token: str | None, source: dict[str, Any]) -> None:
+    """Write the folder.
+
+    Its fingerprint depends on what the tokenizer does alone: not on what made it, from where, or on how its
+    file spells it.
+    """
+    made_from = {"tokenizer": behaviour_digest(tokenizer), "bos_token": bos_token}
+    ledger = Ledger(out, "tokenizer", made_from, libraries=())
+    ledger.place("tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": bos_token,
@@ -121,7 +124,7 @@ def write(out: Path, tokenizer: Tokenizer, bos_token: str, source: dict[str, Any
         ledger.record(name)
     ledger.finish(
         {
-            "bos": tokenizer.token_to_id(bos_token),
+            "bos": None if bos_token is None else tokenizer.token_to_id(bos_token),
             "bos_token": bos_token,
             "vocabulary": size(tokenizer),
             "source": source,
@@ -130,7 +133,7 @@ def write(out: Path, tokenizer: Tokenizer, bos_token: str, source: dict[str, Any
 
 
 def main(settings: Settings, out: Output, corpus: list[Path] = []) -> None:  # noqa: B006
-    """Train the tokenizer on ``corpus`` (one table of documents), or bring the user's."""
+    """Train the tokenizer on ``corpus`` (one table of documents), or copy the user's."""
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if settings.threads > 1 else "false"
     if settings.user_supplied:
         folder = apart(fetch(settings.source, TOKENIZER), out)
@@ -142,13 +145,16 @@ def main(settings: Settings, out: Output, corpus: list[Path] = []) -> None:  # n
         if len(corpus) != 1:
             raise UserError(f"--corpus: found {len(corpus)} tables, expected one to train a tokenizer on")
         texts = (document.text for document in documents.read(corpus[0], "train"))
-        bos_token = settings.bos_token or BOS
+        bos_token = None if settings.bos_token is False else settings.bos_token or BOS
         tokenizer = train(texts, settings.vocabulary, bos_token)
         source = {"trained_on": file_digest(corpus[0])}
         if size(tokenizer) < settings.vocabulary:
             logger.warning("the corpus yields %d tokens only", size(tokenizer))
     write(out, tokenizer, bos_token, source)
-    logger.info("tokenizer with %d tokens, BOS %r", size(tokenizer), bos_token)
+    if bos_token is None:
+        logger.info("tokenizer with %d tokens and no BOS: rows of tokens begin with text", size(tokenizer))
+    else:
+        logger.info("tokenizer with %d tokens, BOS %r", size(tokenizer), bos_token)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Train one GPT-2 model from a seed (docs/language_models.md).
 
-Reads packed rows (``int32 [rows, context]``, BOS first; arrays ``train`` and ``held_out``) and the
+Reads packed rows (``int32 [rows, context]``; arrays ``train`` and ``held_out``) and the
 tokenizer's ledger. The seed decides the initial weights and the order of the rows, a permutation of
 all rows for each epoch. Position t predicts token t + 1 of its row, so a row of ``n_ctx`` tokens has
 ``n_ctx`` - 1 targets; the last position predicts nothing.
@@ -10,7 +10,8 @@ Writes a folder of kind ``language_model``: ``config.json`` and ``model.safetens
 ``{"step", "tokens", "rate", "training_loss", "held_out_loss"}``, where ``tokens`` counts the targets
 seen, losses are in nats per token, and ``held_out_loss`` is null between evaluations.
 
-A training that was killed goes on where its state ends and gives the same bits (``steps.core.training``).
+A training that was killed resumes from its last saved state and gives the same
+bits (``steps.core.training``).
 """
 
 from __future__ import annotations

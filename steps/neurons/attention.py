@@ -71,6 +71,10 @@ ROTARY = "rotary positions: the query turns with the position, so no one key of 
 """Why a head has no heuristic score."""
 
 
+NO_BOS = "rows without BOS: no one key stands for what they begin with"
+"""The same."""
+
+
 class Settings(ModelSettings):
     """Which heads, neurons and tokens are looked at."""
 
@@ -156,7 +160,8 @@ def head_table(
                     record[f"score_{what}_layer"], record[f"score_{what}_neuron"] = divmod(int(place), d_mlp)
                 record |= {"random_max": drawn[:, head].max(), "random_min": drawn[:, head].min()}
             rotary = sums.heads.facts.rotary
-            record["skipped"] = ROTARY if rotary else None if layer else "no earlier layer"
+            first = NO_BOS if layer and not len(values) else None if layer else "no earlier layer"
+            record["skipped"] = ROTARY if rotary else first
             records.append(record)
     columns = ["model", "layer", "head", "bos_norm", "other_norm", "norm_ratio", "bos_attention"]
     columns += ["layer_factor", "score_max", "score_max_layer", "score_max_neuron", "score_min"]
@@ -235,7 +240,7 @@ def main(
     low, high = between(settings.positions, context)
     with torch.inference_mode():
         layers = [Heads(forward, layer) for layer in range(parts.layers)]
-        scores = all_scores(forward, layers, int(rows[0, 0]))
+        scores = all_scores(forward, layers, source.bos)
         directions = random_directions(
             forward, settings.random, derived_seed(settings.seed, "neurons.attention", source.name)
         )
@@ -246,7 +251,8 @@ def main(
             settings.destinations,
             derived_seed(settings.seed, "neurons.attention", "destinations"),
         )
-        norms = [HeadNorms(own) for own in layers]
+        norms = [HeadNorms(own, source.bos is not None) for own in layers]
+        low, high = max(1, round(settings.positions[0] * context)), round(settings.positions[1] * context)
         for batch in row_batches(rows, settings.batch_tokens):
             clean = forward.run(batch)
             for own, sums in zip(layers, norms, strict=True):

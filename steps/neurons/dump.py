@@ -1,6 +1,6 @@
 """Pre-activations of every MLP layer of a model, in one forward pass (docs/neurons.md).
 
-Reads a model folder, its tokenizer and packed rows of tokens (``int32 [rows, context]``, BOS first).
+Reads a model folder, its tokenizer and packed rows of tokens (``int32 [rows, context]``).
 Writes a zarr v3 store:
 
 =========  ==============================  ===========================================================
@@ -64,7 +64,9 @@ class Settings(BaseSettings):
     tokens: int = Field(
         100_000, ge=1, le=10**12, description="how many tokens, BOS included; whole rows are taken"
     )
-    exclude_bos: bool = Field(True, description="leave BOS out of correlations")
+    exclude_bos: bool = Field(
+        True, description="leave BOS out of correlations; in rows without one, the first token of each"
+    )
     exclude_tokens: list[int | str] = Field(
         ["\n"], description="further tokens left out of correlations, as ids or as the text of one token"
     )
@@ -81,21 +83,27 @@ class Settings(BaseSettings):
     threads: int = Field(1, ge=1, description="arithmetic threads")
 
 
-def excluded_ids(tokenizer: Path, bos: int, settings: Settings) -> list[int]:
+def excluded_ids(tokenizer: Path, bos: int | None, settings: Settings) -> list[int]:
     """The ids of the tokens that are left out of correlations, sorted.
+
+    A text stands for every token whose text it is, such as a new line for GPT-2's one and for the byte that
+    Llama's tokenizer writes.
 
     Raises:
         UserError: a text that is not exactly one token, or an id outside the vocabulary.
     """
     from steps.interp.loading import load_tokenizer
+    from steps.language_models.text.tokenizers import TokenTexts
 
     vocabulary = load_tokenizer(tokenizer)
-    size = vocabulary.get_vocab_size()
-    ids = {bos} if settings.exclude_bos else set()
+    texts = TokenTexts(vocabulary)
+    ids = {bos} if settings.exclude_bos and bos is not None else set()
     for item in settings.exclude_tokens:
         if isinstance(item, int):
-            if not 0 <= item < size:
-                raise UserError(f"neurons.dump.exclude_tokens: found id {item}, expected 0 to {size - 1}")
+            if not 0 <= item < texts.size:
+                raise UserError(
+                    f"neurons.dump.exclude_tokens: found id {item}, expected 0 to {texts.size - 1}"
+                )
             ids.add(item)
         else:
             if item != item.encode("utf-8", "replace").decode():  # half a surrogate pair
@@ -103,13 +111,16 @@ def excluded_ids(tokenizer: Path, bos: int, settings: Settings) -> list[int]:
                     f"neurons.dump.exclude_tokens: {item!r} is no text in UTF-8, expected that of one token;"
                     " give its id"
                 )
-            encoded = vocabulary.encode(item, add_special_tokens=False).ids
-            if len(encoded) != 1:
-                raise UserError(
-                    f"neurons.dump.exclude_tokens: {item!r} is {len(encoded)} tokens, expected one;"
-                    " give its id"
-                )
-            ids.add(encoded[0])
+            # Special tokens have no text, and some tokenizers change the text that they read.
+            found = texts.tokens_of(item)
+            if not found:
+                found = vocabulary.encode(item, add_special_tokens=False).ids
+                if len(found) != 1:
+                    raise UserError(
+                        f"neurons.dump.exclude_tokens: {item!r} is {len(found)} tokens, expected one;"
+                        " give its id"
+                    )
+            ids.update(found)
     return sorted(ids)
 
 
@@ -131,9 +142,14 @@ def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings
             "%s: %d tokens requested, %d available; all are taken", rows, settings.tokens, available.size
         )
     chosen = available[:wanted]
-    exclude = excluded_ids(tokenizer, packed.attributes["bos"], settings)
+    bos = packed.attributes["bos"]
+    excluded = excluded_ids(tokenizer, bos, settings)
     tokens = chosen.reshape(-1)
-    keep = ~_isin(tokens, exclude)
+    keep = ~_isin(tokens, excluded)
+    # What models do at BOS, where there is nothing to attend to, they do at whatever comes first.
+    first = settings.exclude_bos and bos is None
+    if first:
+        keep[::context] = False
     if keep.sum() < 2:
         raise UserError(
             f"{rows}: {keep.sum()} of {len(tokens)} tokens are left after exclusion, need at least 2"
@@ -142,7 +158,7 @@ def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings
     made_from = {
         "model": weights_fingerprint(weights),
         "tokens": fingerprint([context, _digest(tokens), wanted_tokenizer]),
-        "exclude": exclude,
+        "exclude": [*excluded, "first of each row"] if first else excluded,
         "settings": settings.model_dump(mode="json", exclude={"tokens", "exclude_bos", "exclude_tokens"}),
         "code": code_digest("neurons.dump"),
     }
@@ -175,6 +191,7 @@ def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings
             "layers": source.layers,
             "d_mlp": source.d_mlp,
             "n_ctx": context,
+            "bos": bos,
             "block_tokens": block_rows * context,
             "dtype": settings.dtype,
             "compute_dtype": settings.compute_dtype,

@@ -134,7 +134,9 @@ class Settings(UniversalSettings, ModelSettings):
     suppression: int = Field(20, ge=0, description="suppression neurons looked at, the clearest first")
     class_tokens: int = Field(20, ge=1, description="tokens that it lowers most, its second class")
     reversals: int = Field(20, ge=0, description="tokens kept per neuron that move against the mean")
-    exclude_bos: bool = Field(True, description="leave predictions at BOS out of averages")
+    exclude_bos: bool = Field(
+        True, description="leave predictions at BOS, where there is one, out of averages"
+    )
     exclude_tokens: list[int] = Field([], description="ids of further tokens whose predictions are left out")
 
     @field_validator("named")
@@ -405,7 +407,9 @@ def main(
     Folder(model, "language_model").require_made_with(Folder(tokenizer, "tokenizer"))
     table = read_tables(neurons, roles, source)
     rows = first_rows(source, settings.rows)
-    excluded = [*settings.exclude_tokens, *([int(rows[0, 0])] if settings.exclude_bos else [])]
+    excluded = [*settings.exclude_tokens]
+    if settings.exclude_bos and source.bos is not None:
+        excluded.append(source.bos)
     if not counted(rows, excluded).any():
         raise UserError("neurons.intervene: no token is left after exclusion; raise rows or exclude fewer")
     with torch.inference_mode():

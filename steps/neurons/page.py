@@ -11,9 +11,7 @@ page's own script and style, by their hashes, and nothing else.
 
 from __future__ import annotations
 
-import functools
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +22,7 @@ from steps.core.pages import render
 from steps.core.runner import Output, logger, progress, run
 from steps.core.stores import Folder, read_json, read_table, require_rows
 from steps.core.text import visible
+from steps.language_models.text.tokenizers import TokenTexts
 from steps.neurons.activations.bins import Histograms, bin_edges
 from steps.neurons.activations.store import Activations, open_all, post_activations
 from steps.neurons.selection.tables import KEYS, neuron_keys, read_examples, require_histograms
@@ -32,7 +31,6 @@ from steps.neurons.selection.universal import SET_COLUMNS, UniversalSettings, ch
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-    from tokenizers import Tokenizer
 
 
 READ = {
@@ -324,36 +322,6 @@ def explanation(row: Any) -> str:
     return " ".join(sentences)
 
 
-def readable(vocabulary: Tokenizer, number: int) -> str:
-    """What a token decodes to; bytes that are no whole character are written as ``<0xE2>``.
-
-    Half a character decodes to the replacement character, whichever half it is. The token's own name says
-    the bytes: one sign for each (GPT-2 and its like), or already ``<0xE2>`` (tokenizers with byte fallback).
-    """
-    text = str(vocabulary.decode([number], skip_special_tokens=False))
-    name = vocabulary.id_to_token(number)
-    if "\ufffd" not in text or name is None:
-        return text
-    if re.fullmatch("<0x[0-9A-F]{2}>", name):
-        return str(name)
-    signs = byte_signs()
-    if not set(name) <= set(signs):
-        return text
-    kept = bytes(signs[sign] for sign in name).decode("utf-8", "surrogateescape")
-    return re.sub("[\udc80-\udcff]", lambda byte: f"<0x{ord(byte[0]) - 0xDC00:02X}>", kept)
-
-
-@functools.cache
-def byte_signs() -> dict[str, int]:
-    """The sign that stands for each byte in the names of byte-level tokens.
-
-    Printable characters of Latin-1 stand for themselves, the other bytes in turn for U+0100 and on.
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
-
-
 def token_ids(data: dict[str, Any]) -> set[int]:
     """The ids of all tokens that the page shows."""
     found = {token for lists in data["examples"] for example in lists for token in example[2]}
@@ -455,8 +423,8 @@ def main(
     )
     data["logits"] = logit_lists(read("logits", logits[0]), rows) if logits else None
     data["families"] = family_lists(read("families", families[0]), rows) if families else None
-    vocabulary = load_tokenizer(tokenizer)
-    data["tokens"] = {number: visible(readable(vocabulary, number)) for number in sorted(token_ids(data))}
+    texts = TokenTexts(load_tokenizer(tokenizer))
+    data["tokens"] = {number: visible(texts.readable(number)) for number in sorted(token_ids(data))}
     text = page(data, f"Neurons of study {study}")
     out.write_text(text, "utf-8")
     logger.info("%d of %d neurons on a page of %s", len(rows), len(table), size(len(text.encode())))

@@ -177,20 +177,19 @@ def model_table(models: dict[str, Path]) -> dict[str, Any]:
     rows = []
     for name, ledger in models.items():
         found = config(ledger)
-        d_mlp = getattr(found, "intermediate_size", None) or getattr(found, "n_inner", None)
-        d_mlp = d_mlp or 4 * found.hidden_size
-        positions = "learned" if found.model_type == "gpt2" else "rotary"
-        rotary = getattr(found, "rotary_pct", None) or (getattr(found, "rope_parameters", None) or {}).get(
-            "partial_rotary_factor"
-        )
-        if positions == "rotary" and rotary not in (None, 1):
-            positions += f", {100 * rotary:g} % of each head"
+        # By family: a configuration keeps keys that the family's code never reads.
+        gpt2 = found.model_type == "gpt2"
+        d_mlp = (found.n_inner or 4 * found.hidden_size) if gpt2 else found.intermediate_size
+        positions = "learned" if gpt2 else "rotary"
+        share = found.rope_parameters["partial_rotary_factor"] if found.model_type == "gpt_neox" else 1
+        if share != 1:
+            positions += f", {100 * share:g} % of each head"
         rows.append(
             [
                 *(name, found.model_type, found.num_hidden_layers, found.num_attention_heads),
                 *(found.hidden_size, d_mlp, found.num_hidden_layers * d_mlp, found.vocab_size),
                 found.max_position_embeddings,
-                getattr(found, "hidden_act", None) or found.activation_function,
+                found.activation_function if gpt2 else found.hidden_act,
                 positions,
                 "yes" if found.tie_word_embeddings else "no",
                 str(found.dtype).removeprefix("torch."),
@@ -208,16 +207,14 @@ def model_table(models: dict[str, Path]) -> dict[str, Any]:
 
 
 def token_texts(tokenizer: Path, tokens: np.ndarray) -> dict[int, str]:
-    """What each token id that occurs decodes to."""
+    """The text of each token id that occurs."""
     import numpy as np
 
     from steps.interp.loading import load_tokenizer
+    from steps.language_models.text.tokenizers import TokenTexts
 
-    vocabulary = load_tokenizer(tokenizer)
-    return {
-        int(number): vocabulary.decode([int(number)], skip_special_tokens=False)
-        for number in np.unique(tokens)
-    }
+    texts = TokenTexts(load_tokenizer(tokenizer))
+    return {int(number): texts.readable(int(number)) for number in np.unique(tokens)}
 
 
 def kinds_table(numbers: dict[str, Any]) -> dict[str, Any]:

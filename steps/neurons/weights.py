@@ -63,7 +63,8 @@ from steps.interp.weights import (
     processed_layer,
     unit,
 )
-from steps.neurons.explanations.features import Features, vocabulary_features, vocabulary_texts
+from steps.language_models.text.tokenizers import token_texts
+from steps.neurons.explanations.features import Features, vocabulary_features
 
 if TYPE_CHECKING:
     import numpy as np
@@ -353,7 +354,7 @@ def main(models: list[Path], tokenizer: Path, settings: Settings, weights: Outpu
         reader = open_reader(ledger)
         ends = processed_ends(reader.ends(), reader.facts)
         features = vocabulary_features(shared, ends.w_e)
-        texts = vocabulary_texts(shared, reader.facts.vocabulary)
+        texts = token_texts(shared, reader.facts.vocabulary)
         shown = [text or shared.id_to_token(token) or f"[{token}]" for token, text in enumerate(texts)]
         table, top = model_tables(ledger.parent.name, reader, features, shown, settings, ends)
         tables.append(table)

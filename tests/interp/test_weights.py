@@ -31,7 +31,27 @@ def model_logits(model: Any) -> torch.Tensor:
 WINDOW = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}
 
 
-@pytest.mark.parametrize(("shape", "config"), [*((shape, {}) for shape in SHAPES), ("qwen2", WINDOW)])
+WINDOWS_OF_OTHERS = {"layer_types": ["sliding_attention"] * 3, "sliding_window": 4}
+SCALES_OF_OTHERS = {"scale_attn_by_inverse_layer_idx": True, "scale_attn_weights": False}
+POSITIONS_OF_OTHERS = {
+    "rotary_pct": 0.5,
+    "rotary_emb_base": 77.0,
+    "n_inner": 8,
+    "use_parallel_residual": False,
+}
+FOREIGN_KEYS = [
+    *((shape, WINDOWS_OF_OTHERS) for shape in ("gpt2", "gpt_neox", "llama")),
+    *((shape, SCALES_OF_OTHERS) for shape in ("gpt_neox", "llama", "qwen2")),
+    *((shape, POSITIONS_OF_OTHERS) for shape in ("llama", "qwen2")),
+    ("gpt2", {"scale_attn_weights": False}),
+    ("gpt_neox", {"head_dim": 4}),
+]
+"""Keys of a configuration that another family reads, and two that are the family's own."""
+
+
+@pytest.mark.parametrize(
+    ("shape", "config"), [*((shape, {}) for shape in SHAPES), ("qwen2", WINDOW), *FOREIGN_KEYS]
+)
 def test_logits_are_the_models_own(shape: str, config: dict[str, Any]) -> None:
     model = tiny_model(shape, **config).double()
     compute_in_float64(model)

@@ -180,6 +180,154 @@ def test_names_without_prefix_and_old_buffers_are_understood(prepared: Prepared,
     assert torch.equal(opened.transformer.h[1].mlp.c_fc.weight, model.transformer.h[1].mlp.c_fc.weight)
 
 
+@pytest.mark.parametrize(
+    ("shape", "before"),
+    [
+        *(("gpt2", prefix) for prefix in ("module.", "_orig_mod.", "model.", "base_model.model.", "any.")),
+        *(("llama", prefix) for prefix in ("module.", "model.", "base_model.model.", "_orig_mod.module.")),
+        ("gpt_neox_tied", "module.module."),
+        ("qwen2", "_forward_module."),
+    ],
+)
+@pytest.mark.parametrize("body", [False, True])
+def test_weights_of_a_wrapped_model_are_read(
+    prepared: Prepared, tmp_path: Path, shape: str, before: str, body: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tiny_model(shape, tie_word_embeddings=True)
+    theirs = folder_of(tmp_path / "theirs", model)
+    without_weights(theirs)
+    weights = (model.base_model if body else model).state_dict()
+    torch.save({before + name: tensor for name, tensor in weights.items()}, theirs / "pytorch_model.bin")
+    with caplog.at_level("INFO", "reprise"):
+        opened = loading.load(bring(prepared, theirs, tmp_path / "mine").path)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(opened.state_dict()[name], tensor), name
+    if body and shape in ("llama", "qwen2"):
+        before = before.removesuffix("model.")  # the family's own name
+    if before:
+        assert "of the weights' names, which something wrapped" in caplog.text
+        assert repr(before.removeprefix("_orig_mod.") or before) in caplog.text
+
+
+def test_wrappers_inside_a_model_are_read(prepared: Prepared, tmp_path: Path) -> None:
+    model = small_model()
+    theirs = folder_of(tmp_path / "theirs", model)
+    inside = {"h.1.": "h.1._fsdp_wrapped_module._checkpoint_wrapped_module.", "mlp.": "_orig_mod.mlp."}
+
+    def renamed(name: str) -> str:
+        for own, wrapped in inside.items():
+            name = name.replace(own, wrapped)
+        return name
+
+    bin_of(theirs, lambda weights: {renamed(name): tensor for name, tensor in weights.items()})
+    opened = loading.load(bring(prepared, theirs, tmp_path / "mine").path)
+    assert torch.equal(opened.transformer.h[1].mlp.c_fc.weight, model.transformer.h[1].mlp.c_fc.weight)
+
+
+def in_part(weights: dict[str, Any]) -> dict[str, Any]:
+    return {("model." if "h.1" not in name else "") + name: tensor for name, tensor in weights.items()}
+
+
+def two_models(weights: dict[str, Any]) -> dict[str, Any]:
+    return {part + name: tensor for name, tensor in weights.items() for part in ("ours.", "theirs.")}
+
+
+def an_adapter(weights: dict[str, Any]) -> dict[str, Any]:
+    return {"base_model.model.transformer.h.0.attn.c_attn.lora_A.weight": torch.ones(2, 2), **weights}
+
+
+def twice(weights: dict[str, Any]) -> dict[str, Any]:
+    return {**weights, **{f"_orig_mod.{name}": tensor for name, tensor in weights.items()}}
+
+
+def of_other_names(weights: dict[str, Any]) -> dict[str, Any]:
+    return {name.replace("wte", "tokens"): tensor for name, tensor in weights.items()}
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (in_part, "16 weights begin with 'model.', which a GPT-2 model's do not, and 12 others, such as"),
+        (two_models, "found 2 models in one, whose weights' names begin with 'ours.' and 'theirs.'; save"),
+        (an_adapter, "found the weights of an adapter, such as 'base_model.model.transformer.h.0.attn.c_at"),
+        (twice, "found the weight 'transformer."),
+        (
+            of_other_names,
+            "2 weights are missing, such as 'lm_head.weight' (and 1 left over, such as 'transformer.tokens.w",
+        ),
+    ],
+)
+def test_names_that_do_not_fit_are_told(prepared: Prepared, tmp_path: Path, edit: Any, says: str) -> None:
+    theirs = folder_of(tmp_path / "theirs", small_model())
+    bin_of(theirs, edit)
+    with pytest.raises(UserError) as caught:
+        bring(prepared, theirs, tmp_path / "mine")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "mine").exists()
+
+
+GENERATION = b'{\n"eos_token_id":  [0, 5], "temperature": 0.6, "do_sample": true}\n'
+TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>\r\né {{ m.content }}{% endfor %}{{ 1 / 0 }}"
+
+
+def test_generation_settings_and_chat_template_are_kept_as_they_are(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    theirs = folder_of(tmp_path / "theirs", small_model())
+    (theirs / "generation_config.json").write_bytes(GENERATION)
+    (theirs / "chat_template.jinja").write_bytes(TEMPLATE.encode())
+    (theirs / "tokenizer_config.json").write_text(json.dumps({"chat_template": "another"}))
+    mine = bring(prepared, theirs, tmp_path / "mine")
+    assert {path.name for path in loading.model_files(theirs)} >= set(loading.BESIDE) <= mine.files.keys()
+    assert (mine.folder / "generation_config.json").read_bytes() == GENERATION
+    assert (mine.folder / "chat_template.jinja").read_bytes() == TEMPLATE.encode()
+    assert loading.load(mine.path).generation_config.eos_token_id == [0, 5]
+    (theirs / "chat_template.jinja").write_text("edited")
+    assert bring(prepared, theirs, tmp_path / "again").fingerprint != mine.fingerprint
+    (mine.folder / "generation_config.json").write_bytes(GENERATION.replace(b"6", b"7"))
+    with pytest.raises(UserError, match=r"generation_config\.json: its contents differ from the hash"):
+        loading.load(mine.path)
+
+
+@pytest.mark.parametrize(
+    "kept", ["one", [{"name": "tools", "template": "two"}, {"name": "default", "template": "one"}]]
+)
+def test_a_chat_template_of_the_old_place_is_kept_too(prepared: Prepared, tmp_path: Path, kept: Any) -> None:
+    theirs = folder_of(tmp_path / "theirs", small_model())
+    (theirs / "tokenizer_config.json").write_text(json.dumps({"chat_template": kept}))
+    mine = bring(prepared, theirs, tmp_path / "mine")
+    assert (mine.folder / "chat_template.jinja").read_text() == "one"
+
+
+@pytest.mark.parametrize("name", loading.BESIDE)
+def test_a_model_without_them_has_none(prepared: Prepared, tmp_path: Path, name: str) -> None:
+    theirs = folder_of(tmp_path / "theirs", small_model())
+    (theirs / "generation_config.json").unlink()
+    mine = bring(prepared, theirs, tmp_path / "mine")
+    assert name not in mine.files
+    assert not (mine.folder / name).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("generation_config.json", b"[]", "not a generation configuration (found list, expected an object)"),
+        ("generation_config.json", b"{", "generation_config.json: not JSON"),
+        ("chat_template.jinja", b"\xff", "chat_template.jinja: not text in UTF-8"),
+    ],
+)
+def test_files_beside_a_model_are_what_they_are_called(
+    prepared: Prepared, tmp_path: Path, name: str, content: bytes, says: str
+) -> None:
+    theirs = folder_of(tmp_path / "theirs", small_model())
+    (theirs / name).write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        bring(prepared, theirs, tmp_path / "mine")
+    assert says in str(caught.value)
+    assert not (tmp_path / "mine").exists()
+
+
 def test_twice_the_same_bytes(prepared: Prepared, tmp_path: Path) -> None:
     theirs = folder_of(tmp_path / "theirs", small_model())
     ledgers = [bring(prepared, theirs, tmp_path / name).path.read_bytes() for name in ("a", "b")]
@@ -419,6 +567,81 @@ def test_what_cannot_be_used_is_refused_in_every_family(
     assert says.format(name=name) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert str(theirs) in str(caught.value)
+
+
+def with_windows_without_a_length(folder: Path) -> None:
+    configure(folder, layer_types=["sliding_attention"] * 3, use_sliding_window=False, sliding_window=4)
+
+
+def with_chunks(folder: Path) -> None:
+    configure(folder, layer_types=["chunked_attention"] * 3)
+
+
+def turned_in_part(folder: Path) -> None:
+    scaled = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4, "partial_rotary_factor": 0.5}
+    configure(folder, rope_parameters=scaled)
+
+
+def turned_beyond_the_head(folder: Path) -> None:
+    configure(folder, head_dim=32)
+
+
+def with_two_bases(folder: Path) -> None:
+    configure(folder, rope_parameters=None, rope_theta=77.0, rotary_emb_base=78.0)
+
+
+def that_looks_ahead(folder: Path) -> None:
+    configure(folder, is_causal=False)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spoil", "says"),
+    [
+        ("qwen2", with_windows_without_a_length, "found layers with sliding_attention and no window"),
+        ("qwen2", with_chunks, "found the layer type 'chunked_attention', Qwen2 models have full_attention"),
+        ("qwen2", turned_in_part, "rotary positions turn 2 coordinates of each head, expected all of 4"),
+        ("llama", turned_in_part, "rotary positions turn 2 coordinates of each head, expected all of 4"),
+        ("gpt_neox", turned_beyond_the_head, "turn 16 coordinates of each head, expected at most all of 8"),
+        ("gpt_neox", with_two_bases, "found rope_theta 77.0 and, under another name, 78.0"),
+        *((shape, that_looks_ahead, "found is_causal false") for shape in ("gpt2", "gpt_neox", "llama")),
+    ],
+)
+def test_what_a_familys_code_cannot_run_is_refused_before_it_runs(
+    prepared: Prepared, tmp_path: Path, shape: str, spoil: Any, says: str
+) -> None:
+    theirs = folder_of(tmp_path / "theirs", tiny_model(shape))
+    spoil(theirs)
+    with pytest.raises(UserError) as caught:
+        bring(prepared, theirs, tmp_path / "mine")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert str(theirs) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("told", "base", "share"),
+    [
+        ({"rope_theta": 77.0}, 77.0, 0.25),
+        ({"partial_rotary_factor": 0.5}, 1e4, 0.5),
+        ({"rope_theta": 77.0, "partial_rotary_factor": 1.0}, 77.0, 1.0),
+        ({"rotary_emb_base": 77.0, "rotary_pct": 0.5}, 77.0, 0.5),
+        ({"rotary_emb_base": 77.0, "rope_theta": 77.0}, 77.0, 0.25),
+        ({"rope_theta": 77.0, "rope_scaling": {"rope_type": "linear", "factor": 1.0}}, 77.0, 0.25),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 77.0}, "rope_theta": 77.0}, 77.0, 0.25),
+        ({"partial_rotary_factor": 0.5, "rope_parameters": {"rope_theta": 77.0}}, 77.0, 0.5),
+    ],
+)
+def test_rotary_numbers_of_a_neox_are_read_under_each_of_their_names(
+    prepared: Prepared, tmp_path: Path, told: dict[str, Any], base: float, share: float
+) -> None:
+    rotary = {"rope_type": "default", "rope_theta": base, "partial_rotary_factor": share}
+    theirs = folder_of(tmp_path / "theirs", tiny_model("gpt_neox", rope_parameters=rotary))
+    configure(theirs, **{"rope_parameters": None, **told})
+    expected = tiny_model("gpt_neox", rope_parameters=rotary)
+    opened = loading.load(bring(prepared, theirs, tmp_path / "mine").path)
+    ids = torch.arange(16)[None]
+    with torch.inference_mode():
+        assert torch.equal(opened(ids).logits, expected(ids).logits)
 
 
 class Evil:

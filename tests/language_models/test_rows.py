@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from steps.core.errors import UserError
@@ -184,10 +186,21 @@ def test_a_broken_corpus_is_named(tmp_path: Path, planted: Any) -> None:
         make_rows(tmp_path / "rows", odd, planted[1])
 
 
-def test_a_tokenizer_without_bos_is_refused(tmp_path: Path, planted: Any) -> None:
-    ledger = planted[1].read_text("utf-8").replace('"bos": 0', '"bos": null')
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (tmp_path / name).write_bytes((planted[1].parent / name).read_bytes())
-    (tmp_path / "ledger.json").write_text(ledger, "utf-8")
-    with pytest.raises(UserError, match=r"names no BOS token; set language_models\.tokenizer\.bos_token"):
-        make_rows(tmp_path / "rows", planted[0], tmp_path / "ledger.json")
+def test_rows_of_a_tokenizer_without_bos_are_text_from_their_first_token(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    """As Qwen's: each row has a token of text more, and no token is lost but the ragged tail."""
+    without = make_tokenizer(tmp_path / "tokenizer", prepared.corpus, vocabulary=300, bos_token=False)
+    assert Folder(without, "tokenizer").attributes["bos"] is None
+    assert json.loads((without.parent / "tokenizer_config.json").read_text())["bos_token"] is None
+    folder = Folder(make_rows(tmp_path / "rows", prepared.corpus, without, context=16), "rows")
+    assert folder.attributes["bos"] is None
+    tokenizer = load_tokenizer(without)
+    documents = pq.read_table(prepared.corpus).to_pylist()
+    for split in ("train", "held_out"):
+        found, source = read_array(folder, split), read_array(folder, f"{split}_source")
+        for number, label in enumerate(folder.attributes["sources"]):
+            whole = "".join(d["text"] for d in documents if (d["source"], d["split"]) == (label, split))
+            ids = tokenizer.encode(whole, add_special_tokens=False).ids
+            rows = [tuple(ids[start : start + 16]) for start in range(0, len(ids) - 15, 16)]
+            assert sorted(rows) == sorted(map(tuple, found[source == number].tolist()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -31,6 +32,19 @@ HOSTILE = [
     "<script>alert('x')</script> {wildcard} $(touch x) `x` ; rm -rf \\",
     "",
 ]
+
+
+@pytest.mark.parametrize("token", [False, None, "<s>", "false"])
+def test_bos_is_a_text_or_false(token: Any) -> None:
+    found = validate(Settings, {"bos_token": token}, "language_models.tokenizer").bos_token
+    assert found == token
+    assert type(found) is type(token)
+
+
+@pytest.mark.parametrize("token", [True, 0, 1, "", []])
+def test_bos_is_nothing_else(token: Any) -> None:
+    with pytest.raises(UserError, match="bos_token"):
+        validate(Settings, {"bos_token": token}, "language_models.tokenizer")
 
 
 def give(settings: Settings, folder: Path) -> Folder:
@@ -124,20 +138,22 @@ def test_old_files_and_truncation_make_no_difference(prepared: Prepared, tmp_pat
     for folder in (old, cut):
         out = give(Settings(path=str(folder), bos_token=BOS), tmp_path / f"{folder.name}-out")
         theirs = load_tokenizer(out.path)
-        assert tokenizers.same(theirs, mine)
+        assert tokenizers.difference(theirs, mine) is None
         assert theirs.encode(HOSTILE[2] * 3).ids == mine.encode(HOSTILE[2] * 3).ids
 
 
 def test_tokenizers_that_differ_are_told_apart(prepared: Prepared, tmp_path: Path) -> None:
     other = make_tokenizer(tmp_path / "other", prepared.corpus, vocabulary=270)
-    assert not tokenizers.same(load_tokenizer(other), load_tokenizer(prepared.tokenizer))
+    assert tokenizers.difference(load_tokenizer(other), load_tokenizer(prepared.tokenizer)) is not None
 
 
 def test_without_a_bos_token_the_setting_is_named(prepared: Prepared, tmp_path: Path) -> None:
     folder = tmp_path / "t"
     folder.mkdir()
     shutil.copy(prepared.tokenizer.parent / "tokenizer.json", folder)
-    with pytest.raises(UserError, match=r"names no BOS token; set language_models\.tokenizer\.bos_token"):
+    with pytest.raises(
+        UserError, match=r"does not say which token is BOS; set language_models\.tokenizer\.bos_token"
+    ):
         give(Settings(path=str(folder)), tmp_path / "out")
     with pytest.raises(UserError, match=r"'<nowhere>' is not in its vocabulary"):
         give(Settings(path=str(folder), bos_token="<nowhere>"), tmp_path / "out")

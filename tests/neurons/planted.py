@@ -70,6 +70,7 @@ def write_activations(
             "layers": layers,
             "d_mlp": d_mlp,
             "n_ctx": context,
+            "bos": 0,
             "block_tokens": block_tokens,
             "dtype": dtype,
             "compute_dtype": "float32",
@@ -220,15 +221,16 @@ def rows_of(count: int = 6, vocabulary: int = 300, context: int = CONTEXT, seed:
     return rows
 
 
-def write_rows(folder: Path, rows: int = 20, seed: int = 0) -> Path:
-    """Random rows ``[rows, CONTEXT]`` of ``held_out`` tokens, BOS first, new lines among them."""
+def write_rows(folder: Path, rows: int = 20, seed: int = 0, bos: int | None = 0) -> Path:
+    """Random rows ``[rows, CONTEXT]`` of ``held_out`` tokens, BOS first if any, new lines among them."""
     tokens = np.random.default_rng(seed).integers(1, VOCABULARY, (rows, CONTEXT), dtype=np.int32)
-    tokens[:, 0] = 0
+    if bos is not None:
+        tokens[:, 0] = bos
     tokens[::3, 5] = 1
     ledger = Ledger(folder / "ledger.json", "rows", {"rows": rows, "seed": seed})
     write_array(ledger, "held_out", tokens, ("row", "position"))
     write_array(ledger, "train", tokens[::-1].copy(), ("row", "position"))
-    facts = {"n_ctx": CONTEXT, "bos": 0, "vocabulary": VOCABULARY, "sources": ["planted"]}
+    facts = {"n_ctx": CONTEXT, "bos": bos, "vocabulary": VOCABULARY, "sources": ["planted"]}
     ledger.finish({**facts, "tokenizer": TOKENIZER})
     return folder / "ledger.json"
 

@@ -462,13 +462,39 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def step(made: Path, folder: Path, model: str = "a", **settings: Any) -> dict[str, Path]:
+def step(
+    made: Path, folder: Path, model: str = "a", activations: str = "dump", **settings: Any
+) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     names = ("heads.parquet", "neurons.parquet", "pairs.parquet", "figure.svg", "figure.json", "numbers.json")
     files = [Output(folder / name) for name in names]
     chosen = Settings.model_validate({"rows": 10, "destinations": 40, "strongest": 6, **settings})
-    attention.main(made / model / "ledger.json", made / "dump" / "ledger.json", chosen, *files)
+    attention.main(made / model / "ledger.json", made / activations / "ledger.json", chosen, *files)
     return dict(zip(names, files, strict=True))
+
+
+def test_without_bos_heads_are_measured_at_the_first_token_and_have_no_score(
+    made: Path, tmp_path: Path
+) -> None:
+    write_rows(made / "no bos", bos=None)
+    (made / "no bos dump").mkdir()
+    ledgers = [made / name / "ledger.json" for name in ("a", "tokenizer", "no bos")]
+    whole = dump.Settings(tokens=240)
+    dump.main(*ledgers, "a", whole, Output(made / "no bos dump" / "ledger.json"))
+    found = step(made, tmp_path, activations="no bos dump")
+    heads = pd.read_parquet(found["heads.parquet"])
+    assert set(heads["skipped"]) == {"no earlier layer", attention.NO_BOS}
+    assert heads["score_max"].isna().all()
+    assert json.loads(found["numbers.json"].read_text())["attention_score_max"] is None
+    source = Activations(made / "no bos dump" / "ledger.json")
+    forward = Forward(load(made / "a" / "ledger.json"))
+    rows = source.tokens.reshape(-1, source.n_ctx)[:10].astype(np.int64)
+    with torch.inference_mode():
+        values = Heads(forward, 1).of(forward.run(rows))[2][:, 0]
+        norms = torch.einsum("rhi,hio->rho", values, Heads(forward, 1).output).norm(dim=-1)
+    assert norms.std(0).min() > 0
+    mean = norms.double().mean(0).numpy()
+    np.testing.assert_allclose(heads[heads["layer"] == 1]["bos_norm"], mean, rtol=1e-5)
 
 
 def test_the_step_writes_the_same_bytes_twice_and_tables_that_agree(made: Path, tmp_path: Path) -> None:

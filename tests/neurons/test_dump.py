@@ -18,7 +18,7 @@ import pytest
 from steps.core import errors
 from steps.core.errors import UserError
 from steps.core.runner import Output
-from steps.core.stores import Folder, read_array
+from steps.core.stores import Folder, Ledger, read_array
 from steps.core.tensors import read_tensors
 from steps.interp.pre_activations import PreActivations
 from steps.neurons import dump
@@ -160,6 +160,56 @@ def test_excluded_tokens_are_marked(made: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(source.keep, ~np.isin(rows, ids))
         assert source.store.made_from["exclude"] == ids
         assert source.kept == source.store.attributes["kept"] < len(rows)
+
+
+def test_in_rows_without_bos_the_first_token_is_left_out(made: Path, tmp_path: Path) -> None:
+    write_rows(made / "no bos", ROWS, bos=None)
+    rows = read_array(Folder(made / "no bos" / "ledger.json", "rows"), "held_out")
+    assert len(set(rows[:, 0])) > 1
+    expected = rows != 1
+    every, usual = (
+        Activations(write_dump(made, tmp_path / name, rows="no bos", source="model", **settings))
+        for name, settings in (("every", {"exclude_bos": False}), ("usual", {}))
+    )
+    assert every.bos is usual.bos is None
+    np.testing.assert_array_equal(every.keep, expected.reshape(-1))
+    expected[:, 0] = False
+    np.testing.assert_array_equal(usual.keep, expected.reshape(-1))
+    with pytest.raises(UserError, match="token mask"):
+        require_comparable(every, usual, allow_self=True)
+
+
+def test_a_text_is_every_token_that_stands_for_it(tmp_path: Path) -> None:
+    """A tokenizer of Llama 2's kind turns a new line by itself into a blank and a byte."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+
+    words = ["<unk>", "<s>", "\u2581", "<0x0A>", "\n", "<0x20>", "\u2581\u2581", "a", "\u2581a"]
+    vocabulary = Tokenizer(
+        models.BPE(
+            {word: number for number, word in enumerate(words)}, [], unk_token="<unk>", byte_fallback=True
+        )
+    )
+    vocabulary.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    vocabulary.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    vocabulary.add_special_tokens(["<s>"])
+    assert len(vocabulary.encode("\n", add_special_tokens=False).ids) == 2
+    ledger = Ledger(tmp_path / "ledger.json", "tokenizer", {}, libraries=())
+    vocabulary.save(str(ledger.place("tokenizer.json")))
+    ledger.record("tokenizer.json")
+    ledger.finish({})
+
+    def excluded(*items: int | str) -> list[int]:
+        settings = Settings.model_validate({"exclude_tokens": list(items)})
+        return dump.excluded_ids(tmp_path / "ledger.json", 1, settings)
+
+    assert dump.excluded_ids(tmp_path / "ledger.json", 1, Settings()) == [1, 3, 4]
+    assert excluded(" ", "  ") == [1, 2, 5, 6]
+    assert excluded("a", " a", "<s>") == [1, 7, 8]
+    assert dump.excluded_ids(tmp_path / "ledger.json", None, Settings()) == [3, 4]
 
 
 @pytest.mark.parametrize(

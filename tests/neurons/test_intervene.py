@@ -29,10 +29,11 @@ from steps.interp.interventions import (
 )
 from steps.interp.loading import load, load_tokenizer
 from steps.interp.weights import processed, read
+from steps.language_models.text.tokenizers import token_texts
 from steps.neurons import dump, intervene
 from steps.neurons.activations.store import Activations
 from steps.neurons.correlations.moments import Moments
-from steps.neurons.explanations.features import read_word_lists, token_features, vocabulary_texts
+from steps.neurons.explanations.features import read_word_lists, token_features
 from steps.neurons.figures import interventions as intervention_figure
 from steps.neurons.selection.candidates import (
     control_neurons,
@@ -516,7 +517,7 @@ def test_the_step_writes_the_same_bytes_twice_and_tables_that_agree(made: Path, 
     assert suppression["class"].tolist() == ["feature", "lowered", "lowered"]  # L1.0 promotes its feature
     assert suppression["by_the_rule"].all()
     tokenizer = load_tokenizer(made / "tokenizer" / "ledger.json")
-    features = token_features(vocabulary_texts(tokenizer, VOCABULARY), read_word_lists())
+    features = token_features(token_texts(tokenizer, VOCABULARY), read_word_lists())
     tokens = np.flatnonzero(features.matrix[:, features.names.index("contains_digit")])
     assert suppression["token_ids"][0].tolist() == tokens.tolist()
     assert [len(ids) for ids in suppression["token_ids"][1:]] == [20, 20]

@@ -322,30 +322,6 @@ def test_what_explains_a_neuron_is_said_in_words(changes: dict[str, Any], said: 
         assert "0.012 nats about the position (adjusted p 0.4)" in found[1]
 
 
-def test_parts_of_characters_are_shown_as_their_bytes() -> None:
-    from tokenizers import decoders
-
-    names = ["âĤ", "Ġâ", "¬", "âĤ¬", "ĠaÃ", "ï¿½", "ok", "Ã©Ã©"]
-    vocabulary = Tokenizer(models.WordLevel({name: n for n, name in enumerate(names)}, unk_token="ok"))
-    vocabulary.decoder = decoders.ByteLevel()
-    shown = [page.readable(vocabulary, number) for number in range(len(names))]
-    assert shown == ["<0xE2><0x82>", " <0xE2>", "<0xAC>", "€", " a<0xC3>", "\ufffd", "ok", "éé"]
-    assert page.readable(vocabulary, 99) == ""
-    names = ["<0xE2>", "<0xE2>x", "\ufffd", "▁a"]
-    vocabulary = Tokenizer(models.WordLevel({name: n for n, name in enumerate(names)}, unk_token="▁a"))
-    vocabulary.decoder = decoders.ByteFallback()
-    shown = [page.readable(vocabulary, number) for number in range(len(names))]
-    assert shown == ["<0xE2>", "<0xE2>x", "\ufffd", "▁a"]
-
-
-def test_every_byte_has_a_sign_of_its_own() -> None:
-    from tokenizers import pre_tokenizers
-
-    signs = page.byte_signs()
-    assert set(signs) == set(pre_tokenizers.ByteLevel.alphabet())
-    assert sorted(signs.values()) == list(range(256))
-
-
 def test_names_of_statistics_need_no_neighbour() -> None:
     assert not [name for name in page.STATISTICS.values() if name.startswith(("the same", "its "))]
     assert len(set(page.STATISTICS.values())) == len(page.STATISTICS)

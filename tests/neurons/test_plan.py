@@ -328,7 +328,7 @@ def test_explaining_holds_its_sums(tmp_path: Path) -> None:
     ids = np.random.default_rng(1).integers(0, vocabulary, tokens)
     source = Activations(write_activations(tmp_path, pre, layers=1, tokens=ids))
     own = by_token(ids, Features(["odd"], ["number"], np.arange(vocabulary)[:, None] % 2 == 1))
-    found = [own, previous(own, source.context)]
+    found = [own, previous(own, source.n_ctx)]
     split = first_pass_library.Split(source, tokens, 0.5)
 
     def held(count: int) -> tuple[int, float]:

@@ -287,7 +287,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[f
         merged = default()
         merge(merged, yaml.safe_load(TINY.read_text()))
         merge(merged, {"language_models": {"train": of}, "neurons": {"dump": {"tokens": TOKENS}}})
-        merge(merged, {"neurons": {"dump": {"block_tokens": BLOCK}, "correlate": {"draws": 1}}})
+        merge(merged, {"neurons": {"dump": {"block_tokens": BLOCK}, "correlate": {"draws": 1}, "q": 0.5}})
         config = configuration.configure(merged)
         moments = [ledger.parent / "moments.safetensors" for ledger in (a, b)]
         product = folder / "product.safetensors"

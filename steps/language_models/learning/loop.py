@@ -96,7 +96,7 @@ class Settings(BaseSettings):
         return self
 
 
-def configuration(settings: Settings, vocabulary: int, context: int, bos: int) -> GPT2Config:
+def configuration(settings: Settings, vocabulary: int, context: int, bos: int | None) -> GPT2Config:
     """The model's configuration in Hugging Face format."""
     from transformers import GPT2Config
 

@@ -111,7 +111,8 @@ class Activations:
         layers: number of MLP layers.
         d_mlp: neurons per layer.
         neurons: ``layers * d_mlp``; neuron ``n`` is number ``n % d_mlp`` of layer ``n // d_mlp``.
-        n_ctx: tokens per row, the first being BOS.
+        n_ctx: tokens per row.
+        bos: id of the BOS token, the first of each row; None where rows have none.
         tokens: ``int32 [rows * n_ctx]``, the token ids.
         keep: ``bool [rows * n_ctx]``, false where the token is excluded from correlations.
         blocks: number of blocks; block ``k`` is ``block_slice(k)`` of the tokens.
@@ -133,6 +134,7 @@ class Activations:
         self.d_mlp: int = facts["d_mlp"]
         self.neurons = self.layers * self.d_mlp
         self.n_ctx: int = facts["n_ctx"]
+        self.bos: int | None = facts["bos"]
         self.block_tokens: int = facts["block_tokens"]
         self.dtype: str = facts["dtype"]
         self.activation: str = facts["activation"]

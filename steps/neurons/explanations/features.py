@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 from steps.core.errors import UserError
 from steps.core.stores import read_json
+from steps.language_models.text.tokenizers import token_texts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,26 +108,6 @@ def join(parts: Sequence[Features]) -> Features:
     return Features(names, groups, np.concatenate([part.matrix for part in parts], axis=1))
 
 
-def vocabulary_texts(tokenizer: Tokenizer, size: int | None = None) -> list[str]:
-    """What each token id decodes to by itself; nothing for special tokens and ids without a token.
-
-    Args:
-        tokenizer: the tokenizer.
-        size: rows of the embedding, where they are more than tokens.
-    """
-    special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    texts = []
-    for number in range(size or tokenizer.get_vocab_size()):
-        token = tokenizer.id_to_token(number)
-        if token is None or number in special:
-            texts.append("")
-            continue
-        text = tokenizer.decode([number], skip_special_tokens=False)
-        # SentencePiece's decoders strip the blank at the start of a text, which tells words from pieces.
-        texts.append(f" {text}" if token.startswith("\u2581") and not text.startswith(" ") else text)
-    return texts
-
-
 def read_word_lists(path: Path = WORD_LISTS) -> dict[str, Any]:
     """The word lists: ``token_features``, ``syntax_words`` and ``syntax_suffixes``.
 
@@ -161,7 +142,7 @@ def token_features(
     """The token features of a vocabulary, all-false ones left out.
 
     Args:
-        texts: of each token (:func:`vocabulary_texts`).
+        texts: of each token (``token_texts`` of :mod:`steps.language_models.text.tokenizers`).
         lists: :func:`read_word_lists`.
         embedding_norms: ``[vocabulary]``; gives the feature ``small_norm`` too.
     """
@@ -182,7 +163,7 @@ def vocabulary_features(tokenizer: Tokenizer, embedding: torch.Tensor) -> Featur
         tokenizer: the tokenizer.
         embedding: the model's, preprocessed, ``[vocabulary, d_model]``.
     """
-    texts = vocabulary_texts(tokenizer, len(embedding))
+    texts = token_texts(tokenizer, len(embedding))
     return token_features(texts, read_word_lists(), embedding.norm(dim=1).cpu().numpy())
 
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from steps.core.devices import Device
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import Folder
+from steps.language_models.text.tokenizers import token_texts
 from steps.neurons.activations.bins import block_sources
 from steps.neurons.activations.store import Activations
 from steps.neurons.explanations import features as token_level
@@ -70,7 +71,7 @@ class Text:
     Attributes:
         tokens: ``int32 [tokens]``.
         texts: of each token id.
-        bos: id of the BOS token.
+        bos: id of the BOS token; None where rows have none.
         roles: number in ``syntax.ROLES`` of each token.
         surroundings: source and syntax labels.
         lists: the word lists.
@@ -79,7 +80,7 @@ class Text:
     tokens: np.ndarray
     n_ctx: int
     texts: list[str]
-    bos: int
+    bos: int | None
     roles: np.ndarray
     surroundings: Labelling
     lists: dict[str, Any]
@@ -98,7 +99,7 @@ def read_text(source: Activations, rows: Path, tokenizer: Path, settings: Settin
     tokens = source.tokens[:end]
     names: list[str] = packed.attributes["sources"]
     sources = block_sources(source, packed)[:end]
-    texts = token_level.vocabulary_texts(load_tokenizer(tokenizer), packed.attributes["vocabulary"])
+    texts = token_texts(load_tokenizer(tokenizer), packed.attributes["vocabulary"])
     lists = token_level.read_word_lists()
     by_row = tokens.reshape(-1, source.n_ctx)
     tagged = [syntax.labels(by_row, texts, _tagger(lists, settings), "word")]
@@ -129,8 +130,9 @@ def shared_features(text: Text, settings: Settings) -> Features:
 
     counts = np.bincount(text.tokens, minlength=len(text.texts))
     least = settings.unigram_share * len(text.tokens)
+    bos = [] if text.bos is None else [token_level.single_token("bos", text.bos, len(text.texts))]
     parts = [
-        token_level.single_token("bos", text.bos, len(text.texts)),
+        *bos,
         token_level.unigram_features(text.texts, counts, settings.unigram_variants, least),
         token_level.token_features(text.texts, text.lists),
     ]

@@ -166,15 +166,6 @@ def test_other_word_lists_are_refused(tmp_path: Path) -> None:
         features.read_word_lists(path)
 
 
-def test_texts_of_a_vocabulary_keep_leading_blanks_and_leave_out_special_tokens() -> None:
-    from tokenizers import AddedToken, Tokenizer, decoders, models
-
-    plain = Tokenizer(models.WordLevel({"\u2581on": 0, "on": 1, "<s>": 2}, unk_token="<s>"))
-    plain.decoder = decoders.Metaspace()
-    plain.add_special_tokens([AddedToken("<s>", special=True)])
-    assert features.vocabulary_texts(plain, 4) == [" on", "on", "", ""]
-
-
 def test_features_side_by_side() -> None:
     a = features.single_token("bos", 1, 3)
     both = features.join([a, Features(["x"], ["y"], np.ones((3, 1), bool))])
