@@ -156,6 +156,16 @@ class LanguageModels(Settings):
         model = next(model for model in self.models if model.name == name)
         return sources.Source(path=model.path, hub=model.hub, revision=model.revision)
 
+    def same_place(self) -> tuple[str, str] | None:
+        """The names of two listed models that are one folder, or one revision of one hub id."""
+        seen: dict[Any, str] = {}
+        for model in self.models:
+            place = model.hub or os.path.realpath(os.path.expanduser(str(model.path)))
+            first = seen.setdefault((place, model.revision), model.name)
+            if first != model.name:
+                return first, model.name
+        return None
+
     def shared_tokenizer(self) -> language_models_tokenizer.Settings:
         """The tokenizer's settings: that of the first listed model where there are some."""
         if self.tokenizer.user_supplied or not self.models:
@@ -265,6 +275,13 @@ class Config(Settings):
         reference, names = self.neurons.reference, self.language_models.names()
         if reference is not None and reference not in names:
             raise UserError(f"neurons.reference: found {reference!r}, expected one of {', '.join(names)}")
+        double = self.language_models.same_place()
+        if double is not None and not self.neurons.allow_self:
+            raise UserError(
+                f"language_models.models: found one model under two names, {double[0]!r} and {double[1]!r},"
+                " expected different ones; list each once, or set neurons.allow_self to compare a model with"
+                " itself"
+            )
         return self
 
 
@@ -373,13 +390,16 @@ def listed_model_files(config: Config) -> dict[str, list[str]]:
     """The files of each listed model that lies in a local folder, to be declared as input.
 
     Raises:
-        UserError: a folder is missing, holds no model, or has a name that Snakemake cannot hold.
+        UserError: a folder is missing, holds no model, or one that does not take the rows of the study, or
+            has a name that Snakemake cannot hold.
     """
-    return {
-        model.name: declarable(loading.model_files(sources.local_folder(model.path)))
-        for model in config.language_models.models
-        if model.path is not None
-    }
+    found = {}
+    for model in config.language_models.models:
+        if model.path is not None:
+            folder = sources.local_folder(model.path)
+            found[model.name] = declarable(loading.model_files(folder))
+            loading.require_context(folder / "config.json", config.language_models.rows.context)
+    return found
 
 
 def brought_tokenizer_files(config: Config) -> list[str]:
