@@ -347,12 +347,28 @@ def read_config(path: Path, vocabulary: int, context: int) -> PreTrainedConfig:
             f"{path}: the model knows {config.vocab_size} tokens and the tokenizer {vocabulary}; set"
             " language_models.tokenizer to the tokenizer that the models were trained with"
         )
-    if config.max_position_embeddings < context:  # GPT-2's n_positions answers to this name, too
+    _check_context(config.max_position_embeddings, context, path)  # GPT-2's n_positions has this name, too
+    return config
+
+
+def require_context(path: Path, context: int) -> None:
+    """Refuse a model that does not take rows of ``context`` tokens, before any library is loaded.
+
+    Raises:
+        UserError: it takes fewer, as its ``config.json`` at ``path`` says.
+    """
+    content = read_json(path, user_supplied=True)
+    for key in ("n_positions", "max_position_embeddings"):
+        if isinstance(content, dict) and _is_count(content.get(key)):
+            _check_context(content[key], context, path)
+
+
+def _check_context(longest: int, context: int, path: Path) -> None:
+    if longest < context:
         raise UserError(
-            f"{path}: the model takes {config.max_position_embeddings} tokens and rows have {context}; lower"
+            f"{path}: the model takes {longest} tokens and rows have {context}; lower"
             " language_models.rows.n_ctx"
         )
-    return config
 
 
 NEOX_ROTARY = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}

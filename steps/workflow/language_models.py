@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import pydantic
@@ -65,6 +66,16 @@ class LanguageModels(Section):
         """The models' names, in the order of the configuration."""
         return [model.name for model in self.models] or [f"seed-{seed}" for seed in self.seeds]
 
+    def same_place(self) -> tuple[str, str] | None:
+        """The names of two listed models that are one folder, or one revision of one hub id."""
+        seen: dict[Any, str] = {}
+        for model in self.models:
+            place = model.hub or os.path.realpath(os.path.expanduser(str(model.path)))
+            first = seen.setdefault((place, model.revision), model.name)
+            if first != model.name:
+                return first, model.name
+        return None
+
     def source(self, name: str) -> sources.Source:
         """Where a listed model comes from."""
         model = next(model for model in self.models if model.name == name)
@@ -124,13 +135,16 @@ def listed_model_files(section: LanguageModels) -> dict[str, list[str]]:
     """The files of each listed model that lies in a local folder, to be declared as input.
 
     Raises:
-        UserError: a folder is missing, holds no model, or has a name that Snakemake cannot hold.
+        UserError: a folder is missing, holds no model, or one that does not take the rows of the study, or
+            has a name that Snakemake cannot hold.
     """
-    return {
-        model.name: declarable(loading.model_files(sources.local_folder(model.path)))
-        for model in section.models
-        if model.path is not None
-    }
+    found = {}
+    for model in config.language_models.models:
+        if model.path is not None:
+            folder = sources.local_folder(model.path)
+            found[model.name] = declarable(loading.model_files(folder))
+            loading.require_context(folder / "config.json", config.language_models.rows.n_ctx)
+    return found
 
 
 def tokenizer_files(section: LanguageModels) -> list[str]:

@@ -175,6 +175,13 @@ class Neurons(Section, UniversalSettings):
             raise UserError(
                 f"neurons.reference: found {self.reference!r}, expected one of {', '.join(names)}"
             )
+        double = config.language_models.same_place()
+        if double is not None and not self.allow_self:
+            raise UserError(
+                f"language_models.models: found one model under two names, {double[0]!r} and {double[1]!r},"
+                " expected different ones; list each once, or set neurons.allow_self to compare a model with"
+                " itself"
+            )
 
     def report_file(self) -> str:
         return f"results/neurons/{self.study}/report.json"

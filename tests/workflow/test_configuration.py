@@ -419,6 +419,46 @@ def test_the_files_of_a_local_dataset_are_inputs(tmp_path: Path) -> None:
     ]
 
 
+def listed(tmp_path: Path, **places: Any) -> dict[str, Any]:
+    models = [{"name": name, **place} for name, place in places.items()]
+    return {"language_models": {"models": models}}
+
+
+@pytest.mark.parametrize("kind", ["same", "relative", "link", "hub"])
+def test_one_model_under_two_names_is_refused_before_anything_runs(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "link").symlink_to("m")
+    first = {"path": str(tmp_path / "m")}
+    second = {"same": first, "relative": {"path": "./x/../m"}, "link": {"path": "link"}}.get(kind)
+    if second is None:
+        first = second = {"hub": "someone/m", "revision": "1"}
+    values = listed(tmp_path, a=first, other={"path": "other"}, b=second)
+    with pytest.raises(
+        UserError, match="language_models.models: found one model under two names, 'a' and 'b'"
+    ):
+        workflow.configure(values)
+    workflow.configure({**values, "neurons": {"allow_self": True}})
+    another = {"hub": "someone/m", "revision": "2"} if kind == "hub" else {"path": "n"}
+    workflow.configure(listed(tmp_path, a=first, b=another))
+
+
+@pytest.mark.parametrize("key", ["n_positions", "max_position_embeddings"])
+def test_rows_too_long_for_a_listed_model_are_refused_before_anything_runs(tmp_path: Path, key: str) -> None:
+    for name, longest in (("a", 64), ("b", 32)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(f'{{"{key}": {longest}}}')
+        (tmp_path / name / "model.safetensors").write_bytes(b"")
+    values = listed(tmp_path, a={"path": str(tmp_path / "a")}, b={"path": str(tmp_path / "b")})
+    values["language_models"]["rows"] = {"context": 32}
+    assert set(workflow.user_files(workflow.configure(values)).models) == {"a", "b"}
+    values["language_models"]["rows"] = {"context": 33}
+    with pytest.raises(UserError, match="b/config.json: the model takes 32 tokens and rows have 33; lower"):
+        workflow.user_files(workflow.configure(values))
+
+
 def test_one_model_can_be_trained_and_not_compared(tmp_path: Path) -> None:
     one = ("--config", "language_models={seeds: [1]}", "--")
     done = snakemake(tmp_path, "-n", *one, "language_models", config=None)
