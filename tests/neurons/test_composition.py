@@ -119,4 +119,5 @@ def test_the_step_writes_all_kinds(tmp_path: Path) -> None:
     arrays, facts = read_tensors(out)
     assert sorted(arrays) == ["k", "o", "q", "v"]
     assert all(values.shape == (72, 3, 2) and values.dtype == np.float32 for values in arrays.values())
+    assert facts.pop("versions")["torch"]
     assert facts == {"model": "x", "layers": 3, "d_mlp": 24, "parallel": True}
