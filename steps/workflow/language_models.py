@@ -139,11 +139,11 @@ def listed_model_files(section: LanguageModels) -> dict[str, list[str]]:
             has a name that Snakemake cannot hold.
     """
     found = {}
-    for model in config.language_models.models:
+    for model in section.models:
         if model.path is not None:
             folder = sources.local_folder(model.path)
             found[model.name] = declarable(loading.model_files(folder))
-            loading.require_context(folder / "config.json", config.language_models.rows.n_ctx)
+            loading.require_context(folder / "config.json", section.rows.n_ctx)
     return found
 
 

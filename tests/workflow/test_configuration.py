@@ -439,10 +439,10 @@ def test_one_model_under_two_names_is_refused_before_anything_runs(
     with pytest.raises(
         UserError, match="language_models.models: found one model under two names, 'a' and 'b'"
     ):
-        workflow.configure(values)
-    workflow.configure({**values, "neurons": {"allow_self": True}})
+        configuration.configure(values)
+    configuration.configure({**values, "neurons": {"allow_self": True}})
     another = {"hub": "someone/m", "revision": "2"} if kind == "hub" else {"path": "n"}
-    workflow.configure(listed(tmp_path, a=first, b=another))
+    configuration.configure(listed(tmp_path, a=first, b=another))
 
 
 @pytest.mark.parametrize("key", ["n_positions", "max_position_embeddings"])
@@ -452,11 +452,12 @@ def test_rows_too_long_for_a_listed_model_are_refused_before_anything_runs(tmp_p
         (tmp_path / name / "config.json").write_text(f'{{"{key}": {longest}}}')
         (tmp_path / name / "model.safetensors").write_bytes(b"")
     values = listed(tmp_path, a={"path": str(tmp_path / "a")}, b={"path": str(tmp_path / "b")})
-    values["language_models"]["rows"] = {"context": 32}
-    assert set(workflow.user_files(workflow.configure(values)).models) == {"a", "b"}
-    values["language_models"]["rows"] = {"context": 33}
+    values["language_models"]["rows"] = {"n_ctx": 32}
+    found = configuration.user_files(configuration.configure(values))
+    assert set(found["language_models"]) == {"a", "b", "tokenizer"}
+    values["language_models"]["rows"] = {"n_ctx": 33}
     with pytest.raises(UserError, match="b/config.json: the model takes 32 tokens and rows have 33; lower"):
-        workflow.user_files(workflow.configure(values))
+        configuration.user_files(configuration.configure(values))
 
 
 def test_one_model_can_be_trained_and_not_compared(tmp_path: Path) -> None:

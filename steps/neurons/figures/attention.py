@@ -39,9 +39,10 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Pearson's; nan where one does not vary."""
     import numpy as np
 
+    varies = np.ptp(a) > 0 and np.ptp(b) > 0  # the mean of equal values may differ from them by rounding
     a, b = a - a.mean(), b - b.mean()
     scale = float(np.sqrt((a**2).sum() * (b**2).sum()))
-    return float((a * b).sum()) / scale if scale > 0 else float("nan")
+    return float((a * b).sum()) / scale if varies and scale > 0 else float("nan")
 
 
 def draw(
