@@ -12,15 +12,25 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
 from benchmarks import measure
+from steps import workflow
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = sorted((ROOT / "benchmarks" / "records").glob("*.json"))
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
+STUDIES = [record for record in RECORDS if record.stem.endswith("-metrics")]
+RUNS = [record for record in RECORDS if record not in STUDIES]
+PAGES = sorted(
+    page
+    for folder in (".", "docs", "benchmarks", "findings", "data")
+    for page in (ROOT / folder).glob("*.md")
+)
+CHAPTERS = sorted({"workflow"} | {path.stem for path in (ROOT / "rules").glob("*.smk")})
 UNITS = {
     "neurons.dump_over_forward": "ratio",
     "neurons.dump_over_forward_default": "ratio",
@@ -45,6 +55,8 @@ ON_DEVICE = {
     "neurons.device_products_share_of_peak": "share",
     "neurons.device_activations_tokens_per_second": "tokens/s",
 }
+ASKED_FOR = {"workflow.demo_over_before": "ratio", "workflow.rerun_share_of_edits": "share"}
+"""Measured where somebody names the part."""
 
 
 def assert_well_formed(entries: dict, units: dict[str, str] = UNITS) -> None:
@@ -194,47 +206,237 @@ def test_slopes_are_those_of_powers() -> None:
     assert figure.value == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.stem)
+@pytest.mark.parametrize("record", RUNS, ids=lambda record: record.stem)
 def test_records_are_whole(record: Path) -> None:
     entries = json.loads(record.read_text())
+    if entries.keys() <= ASKED_FOR.keys():
+        assert_well_formed(entries, {name: ASKED_FOR[name] for name in entries})
+        return
     on_device = any("accelerator" in entry["machine"] for entry in entries.values())
     assert_well_formed(entries, ON_DEVICE if on_device else UNITS)
 
 
-def quoted(page: str) -> list[tuple[str, str, str]]:
-    """Figures that a page quotes: record, name and value of every table row that begins with a name.
+def recorded(record: Path) -> dict[str, float]:
+    """The figures of a record by their whole names: those of a run, or the metrics of a study."""
+    entries = json.loads(record.read_text())
+    if record in STUDIES:
+        return {f"{record.stem.partition('-')[0]}.{name}": value for name, value in entries.items()}
+    return {name: entry["value"] for name, entry in entries.items()}
 
-    Rows look like ``| `neurons.tokens_slope` | 0.98 | ...``; the record is the last one linked before.
+
+@pytest.mark.parametrize("record", STUDIES, ids=lambda record: record.stem)
+def test_metrics_of_a_study_are_numbers(record: Path) -> None:
+    """As ``results/CHAPTER/STUDY/metrics.json`` has them; tests/workflow/test_ci.py compares the names."""
+    metrics = recorded(record)
+    assert len(metrics) > 5
+    assert all(type(value) in (int, float) for value in metrics.values())
+
+
+NAME = re.compile(rf"`?\b((?:{'|'.join(CHAPTERS)})\.[a-z][\w/-]*)`?")
+NUMBER = re.compile(r"(?<![\w.,`/-])(-?(?:\d[\d,]*)?\.?\d+(?:e-?\d+)?)(?![\w`]|[.,]\d)( ?%)?")
+LINK = re.compile(r"\((?:\.\./)?(?:benchmarks/)?records/([\w.-]+\.json)\)")
+
+
+class Quote(NamedTuple):
+    """A number that a page gives for a figure, and the record that it links: none is ``""``."""
+
+    record: str
+    name: str
+    number: str
+
+
+def passages(page: str) -> Iterator[str]:
+    """The paragraphs, list items and tables of a page."""
+    lines: list[str] = []
+    for line in [*page.splitlines(), ""]:
+        starts = re.match(r"\s*([-*] |\d+\. |#)", line) or line.startswith("|") != "".join(
+            lines[-1:]
+        ).startswith("|")
+        if (starts or not line.strip()) and lines:
+            yield "\n".join(lines)
+            lines = []
+        if line.strip():
+            lines.append(line)
+
+
+def in_prose(text: str, is_figure: Callable[[str], bool]) -> Iterator[tuple[int, str, str]]:
+    """Where a figure is named in a sentence, its name and its number, if the sentence has one.
+
+    ``1.2 (`x`)`` is the number before; else it is the next one after the name, else the last one before.
     """
-    found, record = [], ""
-    for line in page.splitlines():
-        record = (re.findall(r"\((?:\.\./)?(?:benchmarks/)?(records/[\w.-]+\.json)\)", line) or [record])[-1]
-        row = re.match(r"\| `([a-z_]+\.[a-z0-9_]+)` \| ([\d.,]+) ", line)
-        if row and row[1] in UNITS | ON_DEVICE:
-            found.append((record, row[1], row[2]))
-    return found
+    for sentence in re.finditer(r"(?:[^.!?;]|[.!?;](?!\s))+", text):
+        words = LINK.sub("", sentence[0])
+        names = [match for match in NAME.finditer(words) if is_figure(match[1])]
+        numbers = [
+            number
+            for number in NUMBER.finditer(words)
+            if not any(name.start() <= number.start() < name.end() for name in names)
+        ]
+        taken: set[int] = set()
+        for place, name in enumerate(names):
+            until = names[place + 1].start() if place + 1 < len(names) else len(words)
+            before = [one for one in numbers if one.end() <= name.start() and one.start() not in taken]
+            after = [one for one in numbers if name.end() <= one.start() < until]
+            if before and re.fullmatch(r"[^()]{0,40}\(", words[before[-1].end() : name.start()]):
+                after = []
+            found = after[:1] or before[-1:]
+            taken |= {one.start() for one in found}
+            yield from ((sentence.start(), name[1], one[0]) for one in found)
+
+
+def in_table(text: str, is_figure: Callable[[str], bool]) -> Iterator[tuple[int, str, str]]:
+    """Where a figure is named in a table, its name and its number.
+
+    Numbers begin a cell: the one beside the cell that names figures, as many as it names, or one below it.
+    """
+    heads: list[str] = []
+    start = 0
+    for line in text.splitlines(keepends=True):
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        heads = heads or cells
+        for column, cell in enumerate(cells):
+            yield from ((start, name, number) for _, name, number in in_prose(cell, is_figure))
+            begins = re.match(NUMBER, cell) is not None
+            for other in (cells[column - 1] if column else "", *heads[column : column + 1]):
+                names = [name for name in NAME.findall(other) if is_figure(name)]
+                numbers = ["".join(number) for number in NUMBER.findall(cell)]
+                if begins and other is not cell:
+                    yield from ((start, name, number) for name, number in zip(names, numbers, strict=False))
+        start += len(line)
+
+
+def quoted(page: str, is_figure: Callable[[str], bool]) -> Iterator[Quote]:
+    """The figures that a page quotes, with the record that it links in the same passage, or before."""
+    earlier = ""
+    for passage in passages(page):
+        links = [(link.start(), link[1]) for link in LINK.finditer(passage)]
+        find = in_table if passage.startswith("|") else in_prose
+        for start, name, number in find(passage, is_figure):
+            here = [record for place, record in links if place < start] or [record for _, record in links[:1]]
+            yield Quote(here[-1] if here else earlier, name, number)
+        earlier = links[-1][1] if links else earlier
 
 
 def agrees(quote: str, value: float) -> bool:
     """Whether ``quote`` is ``value``, rounded to the places it has (or, whole, to two digits or more)."""
     number = quote.replace(",", "")
+    if number.endswith("%"):
+        number, value = number.rstrip("% "), 100 * value
     places = len(number.partition(".")[2])
-    digits = len(number.rstrip("0")) if not places else 0
+    digits = len(number.lstrip("-").rstrip("0")) if not places else 0
     return float(number) == (round(value, places) if places else float(f"{value:.{max(2, digits)}g}"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_what_pages_quote_is_on_record(page: Path) -> None:
-    for record, name, value in quoted(page.read_text(encoding="utf-8")):
-        assert record, f"{page.name}: {name} = {value} follows no link to a record"
-        kept = json.loads((ROOT / "benchmarks" / record).read_text())[name]["value"]
-        assert agrees(value, kept), f"{page.name}: {name} is quoted as {value}, recorded as {kept}"
+def fault(quote: Quote, records: dict[str, dict[str, float]]) -> str:
+    """What is wrong with a quote, in a line: nothing is an empty one."""
+    if not quote.record:
+        return f"{quote.name} = {quote.number} follows no link to a record"
+    kept = records.get(quote.record, {}).get(quote.name)
+    if kept is None:
+        return f"{quote.record} has no {quote.name}"
+    return "" if agrees(quote.number, kept) else f"{quote.name}: {quote.number} is quoted, {kept} recorded"
 
 
-def test_a_wrong_quote_is_noticed() -> None:
-    page = "See [x](benchmarks/records/x.json).\n| `neurons.tokens_slope` | 0.98 | more |\n"
-    assert quoted(page) == [("records/x.json", "neurons.tokens_slope", "0.98")]
+def is_setting(name: str) -> bool:
+    """Whether ``name`` is a dotted key of the configuration."""
+    model: Any = workflow.Config
+    for key in name.split("."):
+        fields = getattr(model, "model_fields", {})
+        if key not in fields:
+            return False
+        model = fields[key].annotation
+    return True
+
+
+FIGURES = {record.name: recorded(record) for record in RECORDS}
+RECORDED = {name for figures in FIGURES.values() for name in figures}
+
+
+def is_a_figure(name: str) -> bool:
+    """Whether a dotted name can be no setting and no file; a misspelt figure is one, too."""
+    file = name.rpartition(".")[2] in ("json", "parquet", "html", "svg", "smk", "yaml", "md", "py")
+    return name in RECORDED or not (file or is_setting(name))
+
+
+QUOTES = {
+    page.relative_to(ROOT).as_posix(): list(quoted(page.read_text(encoding="utf-8"), is_a_figure))
+    for page in PAGES
+}
+
+
+@pytest.mark.parametrize("page", [page for page in QUOTES if QUOTES[page]])
+def test_what_pages_quote_is_on_record(page: str) -> None:
+    """Pages that quote nothing are no tests; which ones quote something is seen below."""
+    assert [found for quote in QUOTES[page] if (found := fault(quote, FIGURES))] == []
+
+
+def test_the_readme_quotes_what_was_measured() -> None:
+    """Every figure of its two tables, which the search must find."""
+    rows = re.findall(r"(?m)^\| `([\w.]+)` \| [\d.,]+ \|", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(rows) >= 12
+    assert set(rows) <= {quote.name for quote in QUOTES["README.md"]}
+
+
+PLANTED = {
+    "x.json": {"neurons.tokens_slope": 0.9761, "neurons.pairs_slope": 1.2, "language_models.rate": 51_234.5},
+    "neurons-default-metrics.json": {"neurons.excess_max": 0.4658, "neurons.partition": 512},
+}
+LINKED = "See [x](benchmarks/records/x.json).\n\n"
+METRICS = "See [them](../benchmarks/records/neurons-default-metrics.json).\n\n"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        LINKED + "| `neurons.tokens_slope` | 0.98 | over a factor of 16 |",
+        LINKED + "| what | value |\n| --- | --- |\n| time, `neurons.tokens_slope` | 0.98 | of 3 |",
+        LINKED + "| `neurons.tokens_slope`, `neurons.pairs_slope` | 0.98, 1.2 |",
+        LINKED
+        + "| machine | `neurons.pairs_slope` | `neurons.tokens_slope` |\n|---|---|---|\n| 1 | 1.2 | 0.98 |",
+        LINKED + "Text first. `neurons.tokens_slope` is 0.98, and\n`neurons.pairs_slope` is 1.2 for 4 pairs.",
+        LINKED + "- Time grows by 0.98 (`neurons.tokens_slope`) and\n  1.2 (`neurons.pairs_slope`).",
+        LINKED + "An exponent of 0.98 is\n`neurons.tokens_slope`; that of 2 models differs.",
+        LINKED + "neurons.tokens_slope = 0.98, over 5 runs.",
+        "`neurons.tokens_slope` was 0.98 ([record](records/x.json)).",
+        LINKED + "It trains 51,000 tokens a second (`language_models.rate`), `neurons.tokens_slope`: 98 %.",
+        METRICS + "The largest excess, `neurons.excess_max`, is 0.466, and `neurons.partition` is 512.",
+        METRICS + "Of all neurons 46.6 % (`neurons.excess_max`) and `neurons.partition` 620.",
+    ],
+)
+def test_a_quote_is_found_wherever_it_stands(page: str) -> None:
+    """Every planted page is right (but for the last number of the last) and wrong once a digit changes."""
+    quotes = list(quoted(page, lambda name: any(name in figures for figures in PLANTED.values())))
+    stated = {"0.98", "1.2", "51,000", "98 %", "0.466", "46.6 %", "512", "620"}
+    assert {quote.number for quote in quotes} == {one for one in stated if re.search(rf"(?<!\d){one}", page)}
+    for quote in quotes:
+        assert (fault(quote, PLANTED) == "") == (quote.number != "620"), quote
+        wrong = quote._replace(
+            number=re.sub(r"\d", lambda digit: str((int(digit[0]) + 1) % 10), quote.number)
+        )
+        assert f"{quote.name}: {wrong.number} is quoted" in fault(wrong, PLANTED)
+
+
+def test_a_quote_needs_a_record_that_has_it() -> None:
+    [quote] = quoted("`neurons.tokens_slope` is 0.98.", is_a_figure)
+    assert "follows no link to a record" in fault(quote, PLANTED)
+    [quote] = quoted(METRICS + "`neurons.tokens_slope` is 0.98.", is_a_figure)
+    assert fault(quote, PLANTED) == "neurons-default-metrics.json has no neurons.tokens_slope"
+    [quote] = quoted(LINKED + "| `neurons.token_slope` | 0.98 |", is_a_figure)  # misspelt
+    assert fault(quote, PLANTED) == "x.json has no neurons.token_slope"
+    [quote] = quoted("[y](records/y.json): `neurons.tokens_slope` is 0.98.", is_a_figure)
+    assert fault(quote, PLANTED) == "y.json has no neurons.tokens_slope"
+
+
+def test_settings_and_files_are_no_figures() -> None:
+    page = "`neurons.tiles` is 4, `neurons.correlate.draws` 9 and `neurons.parquet` has 12 columns."
+    assert list(quoted(page, is_a_figure)) == []
+
+
+def test_numbers_agree_when_rounded() -> None:
     assert agrees("0.98", 0.9761)
     assert not agrees("0.98", 0.9861)
     assert agrees("51,000", 51_234.5)
     assert not agrees("51,000", 52_234.5)
+    assert agrees("-0.1", -0.098)
+    assert agrees("12.6 %", 0.1257)
+    assert not agrees("12.6%", 0.1267)

@@ -74,6 +74,17 @@ def test_metrics_agree_with_the_tables(ran: Path) -> None:
     assert metrics["attention_neurons"] == rows("attention_neurons")["attention_neuron"].sum()
 
 
+def test_metrics_on_record_have_the_names_of_today(ran: Path) -> None:
+    """Pages quote ``benchmarks/records/CHAPTER-STUDY-metrics.json``: a renamed figure is not left there."""
+    records = sorted((ROOT / "benchmarks" / "records").glob("*-metrics.json"))
+    assert {record.name.partition("-")[0] for record in records} == {"language_models", "neurons"}
+    for record in records:
+        today = read(ran, f"{record.name.partition('-')[0]}/ci/metrics.json")
+        kept = json.loads(record.read_text())
+        # `held_out_loss/seed-4`: other studies have other models
+        assert {name.partition("/")[0] for name in kept} == {name.partition("/")[0] for name in today}, record
+
+
 def test_the_page_shows_the_headline_and_needs_no_network(ran: Path) -> None:
     page = (ran / "results/report/index.html").read_text()
     assert "Universal neurons" in page
@@ -138,6 +149,7 @@ def test_few_files(ran: Path) -> None:
 
 def test_every_store_opens_as_a_zarr_group_and_with_xarray(ran: Path) -> None:
     """By those who know nothing of ledgers; every array says what its axes and values are."""
+    import xarray
     import zarr
 
     kinds = set()
@@ -153,7 +165,6 @@ def test_every_store_opens_as_a_zarr_group_and_with_xarray(ran: Path) -> None:
                 assert {"units", "description"} <= array.attrs.keys()
             kinds.add(ledger["kind"])
     assert kinds >= {"rows", "activations", "histograms"}
-    xarray = pytest.importorskip("xarray", reason="xarray is not installed")
     for path in (ran / "results").rglob("activations/*/ledger.json"):
         store = xarray.open_zarr(path.parent, chunks=None)
         assert store["pre"].dims == ("layer", "token", "neuron")
