@@ -14,7 +14,7 @@ from steps.workflow import configuration, neurons
 rule neurons:
     """Universal neurons of the configured study: tables, figures, metrics and report."""
     input:
-        lambda wildcards: neurons.files(settings),
+        lambda wildcards: configuration.or_exit(neurons.files, settings),
 
 
 localrules:
@@ -350,7 +350,7 @@ rule neurons_logit_histograms:
 rule neurons_published:
     """Classify a neuron table that somebody published."""
     input:
-        lambda wildcards: neurons.published_table(settings),
+        lambda wildcards: configuration.or_exit(neurons.published_table, settings),
     output:
         "<neurons>/published.parquet",
     log:

@@ -39,6 +39,7 @@ _NOT_PART_OF_RESULTS = {
     "steps.core.digest.code_digest",
     "steps.core.digest.code_files",
     "steps.core.errors",
+    "steps.core.locks",
     "steps.core.runner",
 }
 """Modules and definitions that decide how a result is reported or known again, not what it is.
@@ -1172,7 +1173,7 @@ class _Reach:
         for reference in code.references:
             self._follow(statement.module, reference)
         for text in code.strings:
-            if text.startswith(f"{_PACKAGE}.") and text.replace(".", "").isidentifier():
+            if text.startswith(f"{_PACKAGE}.") and all(part.isidentifier() for part in text.split(".")):
                 self._follow_target(_Target(text), _Reference(""))  # python -m, import_module
         self._files |= self._sources.files_named(statement)
         self._sees_all |= code.sees_all
