@@ -10,7 +10,7 @@ READY = .venv/bin/python
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint report pull unlock
+.PHONY: help demo test bench lint fix report pull unlock
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -42,15 +42,22 @@ unlock: $(READY) ## release a folder that a killed snakemake left locked
 
 # What snakemake --lint may say: one environment serves all rules.
 ACCEPTED = Specify a conda environment or container for each rule
-lint: $(READY) ## check style, types, spelling, rules and who imports whom
+lint: $(READY) ## check style, types, spelling, rules, who imports whom and what is generated
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m mypy
 	.venv/bin/lint-imports --no-logo
 	.venv/bin/python -m codespell_lib
 	.venv/bin/python -m snakefmt --check Snakefile rules
+	.venv/bin/python -m steps.workflow.generated --check
 	@found=$$($(SNAKEMAKE) --lint 2>&1) || case "$$found" in *"Lints for"*) ;; *) echo "$$found"; exit 1;; esac; \
 	if echo "$$found" | grep '^ *\* ' | grep -qv '$(ACCEPTED)'; then echo "$$found"; exit 1; fi
+
+fix: $(READY) ## format code and rules, and write what is generated from them
+	.venv/bin/python -m ruff check --fix-only --quiet .
+	.venv/bin/python -m ruff format .
+	.venv/bin/python -m snakefmt Snakefile rules
+	.venv/bin/python -m steps.workflow.generated
 
 .venv/bin/python:
 	@echo "make: .venv is a link to $$(readlink .venv), which holds no environment; run make there," \

@@ -9,12 +9,15 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from steps.core.digest import code_files
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -92,12 +95,26 @@ def test_what_is_imported_is_declared(folders: list[str], extras: list[str]) -> 
     assert not undeclared
 
 
-def test_data_files_of_steps_are_packaged() -> None:
-    patterns = PROJECT["tool"]["setuptools"]["package-data"]["*"]
-    files = [path for path in (ROOT / "steps").rglob("*") if path.is_file()]
-    data = [path for path in files if path.suffix not in (".py", ".pyc")]
-    assert data
-    assert not [path for path in data if not any(path.match(pattern) for pattern in patterns)]
+def test_what_lies_beside_modules_is_packaged_and_part_of_their_code(tmp_path: Path) -> None:
+    """Whatever its suffix, and in folders of its own."""
+    shutil.copytree(ROOT / "steps", tmp_path / "steps", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    page = tmp_path / "steps/report/page.py"
+    added = ("proofs.dfy", "prompts/first.jinja")
+    for name in added:
+        (page.parent / name).parent.mkdir(exist_ok=True)
+        (page.parent / name).write_text("text")
+    source = page.read_text(encoding="utf-8")
+    named = "\n    ".join(f"Path(__file__).with_name({name!r}).read_text()" for name in added)
+    page.write_text(re.sub(r"(def main\([^)]*\) -> None:\n)", rf"\1    {named}\n", source), encoding="utf-8")
+    build = "from setuptools.build_meta import build_wheel; print(build_wheel('wheel'))"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True)
+    [wheel] = (tmp_path / "wheel").glob("*.whl")
+    packaged = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("steps/")}
+    files = [path for path in (tmp_path / "steps").rglob("*") if path.is_file()]
+    assert packaged == {path.relative_to(tmp_path).as_posix() for path in files}
+    assert {f"steps/report/{name}" for name in added} <= packaged & {*code_files("report.page", tmp_path)}
     folders = {path.parent for path in files if path.suffix == ".py"}
     assert not [folder for folder in folders if not (folder / "__init__.py").exists()]
 
@@ -134,6 +151,7 @@ def test_who_imports_whom() -> None:
         ("interp/loading.py", "import steps.report.page"),
         ("interp/forward.py", "from steps.language_models import train"),
         ("neurons/dump.py", "import steps.workflow"),
+        ("neurons/costs/study.py", "from steps.workflow import configuration"),
         ("neurons/dump.py", "def f():\n    import snakemake.utils"),
         ("core/stores.py", "import dvc.api"),
         ("newcomer/__init__.py", ""),

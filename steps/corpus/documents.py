@@ -68,7 +68,10 @@ class Settings(core.Settings):
         description="embedded: this Python's library; files: a folder; hub: a Hugging Face dataset",
     )
     held_out: float = pydantic.Field(
-        0.1, gt=0, lt=1, description="share of the units (source files, topics, rows) that is held out"
+        0.1,
+        gt=0,
+        lt=1,
+        description="share of the units (source files, topics, rows) that is held out, above 0 and below 1",
     )
     minimum_characters: int = pydantic.Field(
         50, ge=0, description="documents of this many characters or fewer are left out (paper: 50)"
@@ -78,7 +81,7 @@ class Settings(core.Settings):
         2,
         ge=1,
         le=1024,
-        description="processes that parse; no influence on the result",
+        description="processes that parse the embedded text; no influence on the result",
         json_schema_extra=core.NO_INFLUENCE,
     )
     embedded: Embedded = pydantic.Field(Embedded(), description="what is taken of the Python installation")

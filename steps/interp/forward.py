@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class ModelSettings(Settings):
     """How a step runs a model; those that do build their settings on these."""
 
-    dtype: Literal["float32", "float64"] = Field("float32", description="of the model")
+    dtype: Literal["float32", "float64"] = Field("float32", description="of the model: float32 or float64")
     device: Device = Field("cpu", description="where the model runs")
     batch_tokens: int = Field(4096, ge=1, description="tokens per forward pass, rounded down to whole rows")
     threads: int = Field(1, ge=1, description="arithmetic threads")

@@ -48,8 +48,13 @@ BYTES = 256
 class Settings(Source):
     """Which tokenizer; trained where neither a path nor a hub id is given."""
 
+    path: str | None = Field(
+        None,
+        min_length=1,
+        description="local folder of an existing tokenizer; null: trained, or that of the first listed model",
+    )
     vocabulary: int = Field(
-        512, ge=BYTES + 2, le=1_000_000, description="tokens of a trained one: BOS, 256 bytes, merges"
+        512, ge=BYTES + 2, le=1_000_000, description="tokens of a trained one: BOS, 256 bytes and merges"
     )
     bos_token: Annotated[str, Field(min_length=1)] | Literal[False] | None = Field(
         None, description=f"the BOS token; null: {BOS} if trained, else as its files say; false: none"

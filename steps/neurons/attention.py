@@ -81,14 +81,17 @@ class Settings(ModelSettings):
     seed: int = Field(0, ge=0, description="of random directions and destination tokens")
     rows: int = Field(64, ge=1, description="rows of tokens, from the start of those of the activations")
     positions: tuple[float, float] = Field(
-        (0.5, 1.0), description="destination tokens: from and up to which share of the context"
+        (0.5, 1.0),
+        description="destination tokens, from and up to which share of the context (paper: the second half)",
     )
     destinations: int = Field(2000, ge=3, description="destination tokens drawn for path ablation")
     q: float = Field(0.05, gt=0, lt=1, description="false discovery rate of attention neurons")
     random: int = Field(1000, ge=1, description="random directions to compare the neurons with")
-    strongest: int = Field(20, ge=0, description="pairs with the largest absolute score that are ablated")
+    strongest: int = Field(
+        20, ge=0, description="neuron-head pairs with the largest absolute score that are ablated"
+    )
     named: list[tuple[int, int, int, int]] = Field(
-        [], description="further pairs: neuron's layer and number, head's layer and number"
+        [], description="further pairs: [neuron's layer, neuron, head's layer, head] each"
     )
 
     @model_validator(mode="after")

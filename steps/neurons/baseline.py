@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 class Settings(BaseSettings):
     """When a neuron counts as universal."""
 
-    threshold: float = Field(0.5, description="excess correlation above which the paper says universal")
+    threshold: float = Field(
+        0.5, description="excess correlation above which the paper says universal; never tuned"
+    )
     q: float = Field(0.05, gt=0, lt=1, description="false discovery rate of the calibrated threshold")
 
 

@@ -70,7 +70,7 @@ class Settings(UniversalSettings):
     """How much is compared at each step."""
 
     tokens: int = Field(10_000, ge=1, description="the first ones of those compared, in whole rows")
-    draws: int = Field(99, ge=1, description="random rotations of each partner")
+    draws: int = Field(99, ge=1, description="random rotations of each partner at every step")
     threshold: float = Field(0.5, description="excess correlation above which the paper says universal")
     q: float = Field(0.05, gt=0, lt=1, description="false discovery rate of the calibrated threshold")
     seed: int = Field(0, ge=0, description="of the rotations")

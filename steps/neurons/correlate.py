@@ -56,8 +56,15 @@ class Settings(BaseSettings):
     """How correlations are formed and summarised."""
 
     precision: Precision = Field("float32", description="of products; totals are float64 in either case")
-    top: int = Field(50, ge=1, le=100_000, description="largest and smallest partners kept per neuron")
-    draws: int = Field(999, ge=1, le=1_000_000, description="random rotations of each partner")
+    top: int = Field(
+        50, ge=1, le=100_000, description="largest and smallest partners kept per neuron (paper: 50)"
+    )
+    draws: int = Field(
+        999,
+        ge=1,
+        le=1_000_000,
+        description="random rotations of each partner; draw 0 is the paper's baseline",
+    )
     seed: int = Field(0, ge=0, description="of the rotations")
     allow_self: bool = Field(False, description="let a model be compared with itself")
     device: Device = Field("cpu", description="where products and rotations are formed")

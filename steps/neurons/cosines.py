@@ -48,8 +48,12 @@ BINS = 99
 class Settings(BaseSettings):
     """What is kept of the cosines."""
 
-    tokens: int = Field(100, ge=1, description="largest and smallest cosines with tokens kept per neuron")
-    neurons: int = Field(20, ge=1, description="largest and smallest cosines with neurons kept per neuron")
+    tokens: int = Field(
+        100, ge=1, description="largest and smallest cosines with tokens kept per neuron (paper: 100)"
+    )
+    neurons: int = Field(
+        20, ge=1, description="largest and smallest cosines with other neurons kept per neuron (paper: 20)"
+    )
     device: Device = Field("cpu", description="where products are computed")
     threads: int = Field(1, ge=1, description="arithmetic threads")
 

@@ -58,28 +58,45 @@ class Settings(BaseSettings):
     """How activations are made and kept."""
 
     source: Literal["dump", "model"] = Field(
-        "dump", description="keep activations, or recompute them in every job"
+        "dump", description="dump: keep activations; model: recompute them in every job"
     )
-    split: Literal["train", "held_out"] = Field("held_out", description="which rows of the corpus")
+    split: Literal["train", "held_out"] = Field(
+        "held_out", description="which rows of the corpus: held_out or train"
+    )
     tokens: int = Field(
-        100_000, ge=1, le=10**12, description="how many tokens, BOS included; whole rows are taken"
+        100_000,
+        ge=1,
+        le=10**12,
+        description="how many tokens, BOS included; whole rows are taken (paper: 100 million)",
     )
     exclude_bos: bool = Field(
-        True, description="leave BOS out of correlations; in rows without one, the first token of each"
+        True,
+        description="leave BOS out of correlations (paper); in rows without one, the first token of each",
     )
     exclude_tokens: list[int | str] = Field(
-        ["\n"], description="further tokens left out of correlations, as ids or as the text of one token"
+        ["\n"],
+        description="further tokens left out of correlations, as ids or as the text of one token"
+        " (paper: new line)",
     )
-    dtype: Literal["float16", "float32"] = Field("float16", description="of the kept pre-activations")
-    compute_dtype: Literal["float32", "bfloat16", "float64"] = Field("float32", description="of the model")
+    dtype: Literal["float16", "float32"] = Field(
+        "float16", description="of the kept pre-activations: float16 (paper) or float32"
+    )
+    compute_dtype: Literal["float32", "bfloat16", "float64"] = Field(
+        "float32", description="of the model: float32, bfloat16 or float64"
+    )
     device: Device = Field("cpu", description="where the model runs")
     block_tokens: int = Field(
-        4096, ge=1, le=2**24, description="tokens per block, rounded down to whole rows"
+        4096,
+        ge=1,
+        le=2**24,
+        description="tokens per block, rounded down to whole rows; blocks are what bootstraps resample",
     )
     batch_tokens: int = Field(
         4096, ge=1, le=2**24, description="tokens per forward pass, rounded down to whole rows"
     )
-    codec: Literal["none", "lz4", "zstd"] = Field("zstd", description="compression of the kept blocks")
+    codec: Literal["none", "lz4", "zstd"] = Field(
+        "zstd", description="compression of kept blocks: zstd, lz4 or none"
+    )
     threads: int = Field(1, ge=1, description="arithmetic threads")
 
 

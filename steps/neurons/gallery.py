@@ -40,7 +40,7 @@ OF_EXCESS = ["layer", "neuron", *SET_COLUMNS]
 class Settings(UniversalSettings):
     """What the galleries show."""
 
-    panels: int = Field(12, ge=1, description="neurons in each gallery")
+    panels: int = Field(12, ge=1, description="universal neurons shown of each family")
 
 
 def main(

@@ -39,7 +39,9 @@ class Settings(BaseSettings):
     """How much is counted."""
 
     tokens: int | None = Field(
-        None, ge=1, description="tokens that are counted, rounded up to whole blocks; null: all"
+        None,
+        ge=1,
+        description="tokens counted into bins, rounded up to whole blocks; null: all (paper: 10 million)",
     )
     threads: int = Field(1, ge=1, description="arithmetic threads")
 

@@ -122,22 +122,44 @@ class Settings(UniversalSettings, ModelSettings):
     """Which neurons are changed, how, and on which tokens."""
 
     seed: int = Field(0, ge=0, description="of random neurons")
-    rows: int = Field(32, ge=1, description="rows of tokens, from the start of those of the activations")
+    rows: int = Field(
+        32, ge=1, description="rows of tokens, from the start of those of the activations (paper: 19,532)"
+    )
     values: list[Value] = Field(
-        [-0.17, 0, 1, 2, 3, 4, 5, 6], min_length=1, description="fixed values (-0.17: the minimum of GELU)"
+        [-0.17, 0, 1, 2, 3, 4, 5, 6],
+        min_length=1,
+        description="values that neurons are fixed to (paper; -0.17: the minimum of GELU)",
     )
     clamps: list[Value] = Field([0.0], description="values from which on activations are clamped")
-    named: list[tuple[int, int]] = Field([], description="layer and number of the neurons; none: by weights")
-    candidates: int = Field(2, ge=1, description="entropy neurons by weights, where none are named")
-    controls: int = Field(20, ge=0, description="random control neurons")
-    ablated: int = Field(16, ge=0, description="universal neurons ablated, and as many matched ones")
-    suppression: int = Field(20, ge=0, description="suppression neurons looked at, the clearest first")
-    class_tokens: int = Field(20, ge=1, description="tokens that it lowers most, its second class")
-    reversals: int = Field(20, ge=0, description="tokens kept per neuron that move against the mean")
-    exclude_bos: bool = Field(
-        True, description="leave predictions at BOS, where there is one, out of averages"
+    named: list[tuple[int, int]] = Field(
+        [],
+        description="[layer, neuron] each; none: entropy candidates by their weights, or what comes nearest",
     )
-    exclude_tokens: list[int] = Field([], description="ids of further tokens whose predictions are left out")
+    candidates: int = Field(2, ge=1, description="entropy neurons by their weights, where none are named")
+    controls: int = Field(
+        20, ge=0, description="random neurons of the last two layers as controls (paper: 20)"
+    )
+    ablated: int = Field(
+        16, ge=0, description="universal neurons set to 0, and as many like them that are not"
+    )
+    suppression: int = Field(
+        20, ge=0, description="suppression neurons looked at, the clearest (largest kurtosis) first"
+    )
+    class_tokens: int = Field(
+        20,
+        ge=1,
+        description="tokens that a suppression neuron lowers most: its class beside that of its best feature",
+    )
+    reversals: int = Field(
+        20, ge=0, description="tokens kept per neuron at which entropy moves against the mean"
+    )
+    exclude_bos: bool = Field(
+        True, description="leave predictions at BOS, where there is one, out of averages (authors' code)"
+    )
+    exclude_tokens: list[int] = Field(
+        [],
+        description="ids of further tokens whose predictions are left out (authors' code, Pythia: 0 and 1)",
+    )
 
     @field_validator("named")
     @classmethod

@@ -79,7 +79,11 @@ IN_TABLE = ("excess_corr", "activation_frequency", "kurt", "l2_penalty", "vocab_
 class Settings(UniversalSettings):
     """What the page holds."""
 
-    neurons: int = Field(3000, ge=1, description="neurons on the page at most")
+    neurons: int = Field(
+        3000,
+        ge=1,
+        description="neurons on the page at most: universal ones, then those with the largest excess",
+    )
     examples: int = Field(8, ge=1, description="examples per neuron")
     context: int = Field(8, ge=0, description="tokens shown before and after the strongest one")
 

@@ -38,17 +38,23 @@ class Settings(BaseSettings):
     renamed: ClassVar[dict[str, str]] = {"width": "d_mlp"}
 
     layers: int = Field(
-        2, ge=1, le=10**6, description="MLP layers of listed models whose config.json is not here"
+        2,
+        ge=1,
+        le=10**6,
+        description="MLP layers of listed models whose config.json is neither in a local folder nor in the"
+        " hub's cache",
     )
     d_mlp: int = Field(256, ge=1, le=10**9, description="neurons per layer of the same")
     vocabulary: int = Field(512, ge=1, le=10**9, description="rows of the embedding of the same")
     hardware: Literal["cpu_core", "v100", "a100", "h100"] = Field(
-        "cpu_core", description="whose peak and memory the planner takes"
+        "cpu_core", description="whose peak and memory, as its vendor says: cpu_core, v100, a100, h100"
     )
-    peak_tflops: float | None = Field(None, gt=0, description="of products, 1e12 FLOP/s; null: the vendor's")
+    peak_tflops: float | None = Field(
+        None, gt=0, description="of products, 1e12 FLOP/s; null: the vendor's for `precision`"
+    )
     share: float = Field(0.5, gt=0, le=1, description="share of the peak that is reached")
     memory_gb: float | None = Field(None, gt=0, description="of one device; null: the vendor's")
-    disk_gb_per_s: float = Field(1.0, gt=0, description="read from and written to disk by one job")
+    disk_gb_per_s: float = Field(1.0, gt=0, description="read and written by one job")
     devices: int = Field(1, ge=1, le=10**9, description="that work at the same time")
 
 

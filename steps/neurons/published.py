@@ -72,7 +72,11 @@ QUERIES = ("small", "medium", "pythia")
 class Settings(BaseSettings):
     """The table to classify."""
 
-    table: str | None = Field(None, min_length=1, description="a published neuron table, CSV or parquet")
+    table: str | None = Field(
+        None,
+        min_length=1,
+        description="a neuron table of others, CSV or parquet, for results/neurons/STUDY/published.parquet",
+    )
 
 
 def read_table(path: Path) -> pd.DataFrame:

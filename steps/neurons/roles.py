@@ -87,13 +87,17 @@ class Settings(UniversalSettings):
 
     q: float = Field(0.05, gt=0, lt=1, description="false discovery rate of entropy neurons")
     entropy_query: Literal["small", "medium", "pythia", "width_free"] = Field(
-        "width_free", description="limits of entropy candidates: the paper's for a model set, or ours"
+        "width_free",
+        description="limits of entropy candidates: small, medium, pythia (paper's model sets) or"
+        " width_free (ours); the test keeps those on layer, norm and activation kurtosis",
     )
     activations: bool = Field(
-        True, description="take activation kurtosis and universal neurons from the neuron table"
+        True,
+        description="take activation kurtosis and universal neurons from the neuron table; false:"
+        " weights only",
     )
     last_layers: float = Field(
-        0.25, gt=0, le=1, description="share of the layers that count as the last ones"
+        0.25, gt=0, le=1, description="share of the layers that the figure takes as the last ones, rounded up"
     )
 
     @model_validator(mode="after")

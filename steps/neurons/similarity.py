@@ -77,8 +77,12 @@ ROWS = 512
 class Settings(BaseSettings):
     """Which tokens count, and when a neuron fires."""
 
-    threshold: float = Field(0.0, description="a neuron fires where its post-activation is above")
-    tokens: int | None = Field(None, ge=1, description="only the first ones, in whole rows; null: all")
+    threshold: float = Field(
+        0.0, description="a neuron fires, for Jaccard similarity, where its post-activation is above"
+    )
+    tokens: int | None = Field(
+        None, ge=1, description="only the first ones, in whole rows; null: all that are compared"
+    )
     seed: int = Field(0, ge=0, description="of rotations, permutations and normal numbers")
     precision: Precision = Field("float32", description="of products; float32 for the 16-bit ones")
     allow_self: bool = Field(False, description="let a model be compared with itself")

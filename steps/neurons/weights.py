@@ -78,12 +78,23 @@ logger = logging.getLogger("reprise")
 class Settings(BaseSettings):
     """What is measured on weights."""
 
-    effects: int = Field(10, ge=1, description="tokens kept that a neuron promotes most, and suppresses most")
-    null_space: int = Field(
-        12, ge=1, description="directions that the unembedding gives least to (GPT-2 small: 12)"
+    effects: int = Field(
+        10, ge=1, description="tokens kept that a neuron promotes most, and as many that it suppresses most"
     )
-    redundancy: bool = Field(True, description="compare every neuron with every other of its model")
-    composition: bool = Field(True, description="how every neuron composes with every head of its model")
+    null_space: int = Field(
+        12,
+        ge=1,
+        description="residual directions that the unembedding gives least to (follow-up paper, GPT-2"
+        " small: 12)",
+    )
+    redundancy: bool = Field(
+        True, description="compare every neuron with every other of its model; work grows with their square"
+    )
+    composition: bool = Field(
+        True,
+        description="how every neuron composes with every attention head of its model: the largest,"
+        " and with which",
+    )
     device: Device = Field("cpu", description="where products are computed")
     threads: int = Field(1, ge=1, description="arithmetic threads")
 

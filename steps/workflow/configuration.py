@@ -33,8 +33,15 @@ class Config(Settings):
     """
 
     seed: int = pydantic.Field(0, ge=0, description="of everything random that has no seed of its own")
-    device: Device = pydantic.Field("cpu", description="where models run")
-    threads: int = pydantic.Field(1, ge=1, le=1024, description="arithmetic threads of each job")
+    device: Device = pydantic.Field(
+        "cpu", description="where models run and products are formed: cpu, cuda, cuda:1"
+    )
+    threads: int = pydantic.Field(
+        1,
+        ge=1,
+        le=1024,
+        description="arithmetic threads of each job; results depend on it, --cores changes nothing",
+    )
     corpus: Corpus = pydantic.Field(Corpus(), description="the corpus")
     language_models: LanguageModels = pydantic.Field(LanguageModels(), description="the language models")
     neurons: Neurons = pydantic.Field(Neurons(), description="universal neurons")
@@ -106,18 +113,6 @@ def reports(config: Config) -> dict[str, str]:
     return {name: file for name, file in files.items() if file is not None}
 
 
-def or_exit(function: Callable[..., T], *arguments: Any) -> T:
-    """What a function of a rule's input answers, or the end of Snakemake, whatever the user did wrong.
-
-    What is wrong with a target's settings is known where the target is asked for. Of an exception Snakemake
-    shows the wildcards and frames of ours; it lets an exit pass, and unlocks the folder.
-    """
-    try:
-        return function(*arguments)
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from None
-
-
 def prepare_environment() -> None:
     """Let jobs find this environment's ``python`` and this checkout's ``steps``."""
     for variable, folder in (("PATH", Path(sys.executable).parent), ("PYTHONPATH", ROOT)):
@@ -142,6 +137,18 @@ def step_params(config: Config) -> Callable[[str], dict[str, Any]]:
         return params
 
     return step
+
+
+def or_exit(function: Callable[..., T], *arguments: Any) -> T:
+    """What a function of a rule's input answers, or the end of Snakemake, whatever the user did wrong.
+
+    What is wrong with a target's settings is known where the target is asked for. Of an exception Snakemake
+    shows the wildcards and frames of ours; it lets an exit pass, and unlocks the folder.
+    """
+    try:
+        return function(*arguments)
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 def tracked(settings: Settings) -> Callable[[Any], str]:

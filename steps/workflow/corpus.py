@@ -13,14 +13,14 @@ from steps.corpus import documents as corpus_documents
 from steps.corpus.sources import files, hub
 from steps.corpus.sources.document import shown
 from steps.workflow.resources import growing
-from steps.workflow.section import Name, Section
+from steps.workflow.section import Name, StudySection
 from steps.workflow.user_files import declared
 
 if TYPE_CHECKING:
     from steps.workflow.configuration import Config
 
 
-class Corpus(Section):
+class Corpus(StudySection):
     """The corpus: labelled documents with a train and a held-out side."""
 
     made: ClassVar[tuple[str, ...]] = ("data/raw/embedded", "data/corpora")

@@ -13,7 +13,7 @@ from steps.language_models import rows as language_models_rows
 from steps.language_models import tokenizer as language_models_tokenizer
 from steps.language_models.learning import loop, losses
 from steps.workflow.resources import growing
-from steps.workflow.section import Name, Section
+from steps.workflow.section import Name, StudySection
 from steps.workflow.user_files import declarable
 
 if TYPE_CHECKING:
@@ -34,16 +34,20 @@ class ListedModel(sources.Source):
         return self
 
 
-class LanguageModels(Section):
+class LanguageModels(StudySection):
     """Language models: trained from seeds on the corpus, or listed existing models."""
 
     made: ClassVar[tuple[str, ...]] = ("data/models",)
 
-    study: Name = pydantic.Field("default", description="name of the study, its folder in data/models")
+    study: Name = pydantic.Field(
+        "default", description="name of the study, its folder in data/models and results/language_models"
+    )
     seeds: list[Annotated[int, pydantic.Field(ge=0, lt=2**63)]] = pydantic.Field(
         [1, 2, 3, 4, 5], min_length=1, description="seeds of the models that are trained"
     )
-    models: list[ListedModel] = pydantic.Field([], description="existing models; then nothing is trained")
+    models: list[ListedModel] = pydantic.Field(
+        [], description="existing models; then nothing is trained: {name, path} or {name, hub, revision} each"
+    )
     tokenizer: language_models_tokenizer.Settings = pydantic.Field(
         language_models_tokenizer.Settings(), description="the tokenizer that all share"
     )

@@ -46,7 +46,7 @@ from steps.neurons.figures.statistics import STATISTICS
 from steps.neurons.selection.universal import UniversalSettings
 from steps.workflow.language_models import model_size
 from steps.workflow.resources import growing
-from steps.workflow.section import Name, Section
+from steps.workflow.section import Name, StudySection
 from steps.workflow.user_files import declarable
 
 if TYPE_CHECKING:
@@ -72,18 +72,31 @@ STEP_FIGURES = ["roles", "roles_by_depth", "logit_histograms", "attention", "int
 """The figures that other steps than ``figure`` draw, beside their tables."""
 
 
-class Neurons(Section, UniversalSettings):
+class Neurons(UniversalSettings, StudySection):
     """Universal neurons: which neurons come back in the other models."""
 
     study: Name = pydantic.Field("default", description="name of the study, its folder in results/neurons")
-    reference: Name | None = pydantic.Field(None, description="the model whose neurons are judged")
-    pairs: Literal["reference", "all"] = pydantic.Field("all", description="which models are correlated")
-    tiles: int = pydantic.Field(1, ge=1, le=1000, description="row tiles of each pair, one job each")
-    ranges: int = pydantic.Field(1, ge=1, le=1000, description="token ranges of each tile, one job each")
-    parts: int = pydantic.Field(
-        1, ge=1, le=1000, description="parts of each model that are counted and explained, one job each"
+    reference: Name | None = pydantic.Field(
+        None, description="the model whose neurons are judged; null: the first"
     )
-    precision: Precision = pydantic.Field("float32", description="of products; totals are float64")
+    pairs: Literal["reference", "all"] = pydantic.Field(
+        "all",
+        description="which models are correlated. reference: it with each other one (paper); all: every pair",
+    )
+    tiles: int = pydantic.Field(1, ge=1, le=1000, description="row tiles of each pair, one job each")
+    ranges: int = pydantic.Field(
+        1, ge=1, le=1000, description="token ranges of each tile, one job each; their products are merged"
+    )
+    parts: int = pydantic.Field(
+        1,
+        ge=1,
+        le=1000,
+        description="parts of each model's neurons for histograms and explanations, one job each",
+    )
+    precision: Precision = pydantic.Field(
+        "float32",
+        description="of products: float32, float64; float16, bfloat16 for accelerators; totals are float64",
+    )
     allow_self: bool = pydantic.Field(False, description="let a model be compared with itself")
     q: float = pydantic.Field(
         0.05,
@@ -93,10 +106,14 @@ class Neurons(Section, UniversalSettings):
         " attention and entropy neurons",
     )
     plan: neurons_plan.Settings = pydantic.Field(
-        neurons_plan.Settings(), description="size of the models and hardware, for resources and the planner"
+        neurons_plan.Settings(),
+        description="size of models and hardware, from which jobs ask for memory and time; `snakemake"
+        " neurons_plan` prints bytes, FLOPs, memory and hours before anything is submitted",
     )
     dump: neurons_dump.Settings = pydantic.Field(neurons_dump.Settings(), description="activations")
-    moments: neurons_moments.Settings = pydantic.Field(neurons_moments.Settings(), description="moments")
+    moments: neurons_moments.Settings = pydantic.Field(
+        neurons_moments.Settings(), description="sums of activations, and the top examples of every neuron"
+    )
     histograms: neurons_histograms.Settings = pydantic.Field(
         neurons_histograms.Settings(), description="histograms of pre-activations"
     )
@@ -105,20 +122,28 @@ class Neurons(Section, UniversalSettings):
         neurons_correlate.Settings(), description="correlations and rotations"
     )
     baseline: neurons_baseline.Settings = pydantic.Field(
-        neurons_baseline.Settings(), description="thresholds"
+        neurons_baseline.Settings(), description="excess over the rotated baseline"
     )
-    clusters: neurons_clusters.Settings = pydantic.Field(neurons_clusters.Settings(), description="clusters")
+    clusters: neurons_clusters.Settings = pydantic.Field(
+        neurons_clusters.Settings(), description="clusters of the same neuron across models"
+    )
     similarity: neurons_similarity.Settings = pydantic.Field(
-        neurons_similarity.Settings(), description="other measures and nulls"
+        neurons_similarity.Settings(), description="other measures and nulls: `snakemake neurons_similarity`"
     )
     checkpoints: neurons_checkpoints.Settings = pydantic.Field(
-        neurons_checkpoints.Settings(), description="universality over training"
+        neurons_checkpoints.Settings(),
+        description="universality over the training of models that are trained here: `snakemake"
+        " neurons_checkpoints`",
     )
-    figure: neurons_figure.Settings = pydantic.Field(neurons_figure.Settings(), description="figures")
+    figure: neurons_figure.Settings = pydantic.Field(
+        neurons_figure.Settings(), description="figures of the neuron table and of correlations"
+    )
     explain: explained_text.Settings = pydantic.Field(
         explained_text.Settings(), description="explanations and families"
     )
-    gallery: neurons_gallery.Settings = pydantic.Field(neurons_gallery.Settings(), description="galleries")
+    gallery: neurons_gallery.Settings = pydantic.Field(
+        neurons_gallery.Settings(), description="galleries of families of neurons"
+    )
     page: neurons_page.Settings = pydantic.Field(neurons_page.Settings(), description="the neuron page")
     weights: neurons_weights.Settings = pydantic.Field(
         neurons_weights.Settings(), description="what weights alone say"
@@ -127,7 +152,9 @@ class Neurons(Section, UniversalSettings):
         neurons_composition.Settings(), description="composition of neurons and heads"
     )
     cosines: neurons_cosines.Settings = pydantic.Field(
-        neurons_cosines.Settings(), description="summaries of all cosines"
+        neurons_cosines.Settings(),
+        description="summaries of all cosines, built only on request:"
+        " results/neurons/STUDY/cosines/MODEL.safetensors",
     )
     roles: neurons_roles.Settings = pydantic.Field(
         neurons_roles.Settings(), description="roles from the effect on the vocabulary"
@@ -144,7 +171,9 @@ class Neurons(Section, UniversalSettings):
     published: neurons_published.Settings = pydantic.Field(
         neurons_published.Settings(), description="neuron tables of others"
     )
-    report: neurons_report.Settings = pydantic.Field(neurons_report.Settings(), description="the report")
+    report: neurons_report.Settings = pydantic.Field(
+        neurons_report.Settings(), description="the chapter's part of the report"
+    )
 
     @pydantic.model_validator(mode="after")
     def _draws_can_pass(self) -> Neurons:

@@ -9,7 +9,7 @@ from steps.workflow.section import Section
 
 
 class Report(Section):
-    """The report page."""
+    """The report page results/report/index.html."""
 
     page: report_page.Settings = pydantic.Field(
         default=report_page.Settings(), description="how the page is made"

@@ -45,3 +45,9 @@ class Section(Settings):
     def report_file(self) -> str | None:
         """The ``report.json`` that its study ends with; None where there is none."""
         return None
+
+
+class StudySection(Section):
+    """Base of sections whose results lie under the name of a study."""
+
+    study: Name = pydantic.Field("default", description="name of the study")

@@ -34,7 +34,7 @@ class Embedded(Settings):
     kinds: list[Kind] = pydantic.Field(
         ["docstring", "comment", "code", "topic", "names"],
         min_length=1,
-        description="what to take: parts of the library's sources, help topics, character names",
+        description="what is taken: parts of the library's sources, help topics, character names",
     )
 
 

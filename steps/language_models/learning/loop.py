@@ -55,37 +55,44 @@ class Settings(BaseSettings):
     )
     heads: int = Field(2, ge=1, le=1 << 20, description="attention heads per block; divides d_model")
     activation: Literal["gelu_new", "gelu_pytorch_tanh", "gelu", "relu"] = Field(
-        "gelu_pytorch_tanh", description="of the MLPs; gelu_pytorch_tanh is GPT-2's gelu_new in one kernel"
+        "gelu_pytorch_tanh",
+        description="of the MLPs: gelu_pytorch_tanh (GPT-2's gelu_new in one kernel), gelu_new, gelu or relu",
     )
     scale_attention_by_layer: bool = Field(
         False, description="divide attention scores by the block's number (Stanford's GPT-2 models)"
     )
-    dropout: float = Field(0.0, ge=0, lt=1, description="of embeddings, attention and residuals")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="of embeddings, attention and residuals in training (paper: 0.1)"
+    )
     tokens: int = Field(
-        3_500_000, ge=1, le=10**13, description="training tokens (targets), rounded up to whole steps"
+        3_500_000, ge=1, le=10**13, description="targets seen in training, rounded up to whole steps"
     )
     batch_rows: int = Field(64, ge=1, le=1 << 20, description="rows per step")
-    rate: float = Field(8e-3, gt=0, description="peak learning rate of AdamW")
+    rate: float = Field(
+        8e-3,
+        gt=0,
+        description="peak learning rate of AdamW, after warm-up; then half a cosine down to a tenth",
+    )
     weight_decay: float = Field(0.1, ge=0, description="of matrices; vectors have none")
     warmup: float = Field(0.05, ge=0, le=1, description="share of the steps until the peak rate")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    checkpoints: int = Field(
-        6, ge=0, le=10_000, description="checkpoints on the way, beside the finished model"
+    checkpoints: int = Field(6, ge=0, le=10_000, description="kept on the way, beside the finished model")
+    checkpoint_spacing: Literal["log", "even"] = Field(
+        "log", description="of checkpoints in steps: log or even"
     )
-    checkpoint_spacing: Literal["log", "even"] = Field("log", description="their spacing in steps")
     evaluations: int = Field(
-        8, ge=1, le=100_000, description="evaluations on the held-out side, evenly spaced"
+        8, ge=1, le=100_000, description="on the held-out side on the way, evenly spaced"
     )
     evaluation_rows: int = Field(128, ge=1, le=10**9, description="held-out rows of each")
     device: Device = Field("cpu", description="where the model is trained")
     dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of the arithmetic; weights are float32 in either case"
+        "float32", description="of the arithmetic: float32 or bfloat16; weights are float32"
     )
     threads: int = Field(1, ge=1, le=1024, description="arithmetic threads")
     save_seconds: float = Field(
         30.0,
         ge=0,
-        description="seconds between writings of the state; no influence on the result",
+        description="seconds between writings of the state that survives a kill; no influence on the result",
         json_schema_extra=NO_INFLUENCE,
     )
 

@@ -25,9 +25,14 @@ LOGITS_AT_ONCE = 1 << 25
 class Settings(BaseSettings):
     """On what, where and how models are evaluated."""
 
-    rows: int = Field(1000, ge=1, le=10**9, description="held-out rows; all where there are fewer")
+    rows: int = Field(
+        1000,
+        ge=1,
+        le=10**9,
+        description="held-out rows on which losses are measured; all where there are fewer",
+    )
     device: Device = Field("cpu", description="where models run")
-    dtype: DType = Field("float32", description="of the models")
+    dtype: DType = Field("float32", description="of the models: float32, float64, bfloat16 or float16")
     threads: int = Field(1, ge=1, le=1024, description="arithmetic threads")
 
 

@@ -27,26 +27,50 @@ class Settings(BaseSettings):
     """What neurons are tested against."""
 
     tokens: int | None = Field(
-        None, ge=1, description="tokens read, rounded up to whole blocks; null: all (paper: 10 million)"
+        None,
+        ge=1,
+        description="tokens that explanations are tested on, rounded up to whole blocks; null: all"
+        " (paper: 10 million)",
     )
-    held_out: float = Field(0.5, gt=0, lt=1, description="share of the rows of each block that is held out")
+    held_out: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="share of the rows of each block that is held out, to test the best explanation on",
+    )
     q: float = Field(0.05, gt=0, lt=1, description="false discovery rate")
     minimum_reduction: float = Field(
-        0.2, ge=0, le=1, description="held-out variance reduction that puts a neuron into a family"
+        0.2,
+        ge=0,
+        le=1,
+        description="held-out variance reduction that puts a neuron into a family (figures of the"
+        " paper: 0.5)",
     )
-    minimum_tokens: int = Field(20, ge=2, le=2**31, description="in-sample tokens with and without a feature")
-    unigram_variants: int = Field(1, ge=1, description="tokens that a unigram group needs (paper: 4)")
+    minimum_tokens: int = Field(
+        20, ge=2, le=2**31, description="in-sample tokens that a feature must have, and leave"
+    )
+    unigram_variants: int = Field(
+        1, ge=1, description='tokens that a unigram group needs, such as "on", " on", "On" (paper: 4)'
+    )
     unigram_share: float = Field(
         3e-4,
         ge=0,
         le=1,
-        description="share of the tokens that a unigram group needs (paper: 3000 of 10 million)",
+        description="share of all tokens that a unigram group needs (paper: 3000 of 10 million)",
     )
-    topics: Path | None = Field(None, description="topic sets, JSON; null: learned from the embedding")
-    topic_sets: int = Field(20, ge=0, description="topic sets that are learned (paper: 63, by hand)")
+    topics: Path | None = Field(
+        None,
+        description="file of topic sets, JSON {topic: [word, ...]}; null: learned from the model's embedding",
+    )
+    topic_sets: int = Field(20, ge=0, description="topic sets that are learned; 0: none (paper: 63, by hand)")
     topic_tokens: int = Field(15, ge=1, description="tokens of each learned topic set")
-    small_norm: bool = Field(False, description="add the feature of an embedding norm below 0.52 (paper)")
-    syntax: Literal["rules", "spacy"] = Field("rules", description="who labels words")
+    small_norm: bool = Field(
+        False, description="add the feature of a short embedding, norm below 0.52 (paper)"
+    )
+    syntax: Literal["rules", "spacy"] = Field(
+        "rules",
+        description="who labels words. rules: word lists and suffixes; spacy: the extra of that name (paper)",
+    )
     spacy_model: str = Field("en_core_web_trf", description="spaCy's model (paper: en_core_web_trf)")
     code_sources: list[str] = Field(
         ["code"], description="sources of text that Python's own tokenizer labels too"
@@ -54,7 +78,9 @@ class Settings(BaseSettings):
     top_tokens: int = Field(
         10, ge=0, description="tokens kept per neuron, by mean and by maximum (paper: 100)"
     )
-    top_count: int = Field(5, ge=1, le=2**31, description="occurrences that a token of large mean needs")
+    top_count: int = Field(
+        5, ge=1, le=2**31, description="occurrences that a token needs to be ranked by its mean"
+    )
     neurons_at_once: int | None = Field(
         None,
         ge=1,

@@ -26,7 +26,12 @@ UniversalSet = Literal["half", "calibrated", "top_share"]
 class UniversalSettings(Settings):
     """Which neurons are the universal ones; a step that speaks of them builds its settings on these."""
 
-    universal_set: UniversalSet = Field("calibrated", description="which neurons count as universal")
+    universal_set: UniversalSet = Field(
+        "calibrated",
+        description="which neurons figures and tests call universal. calibrated: excess above the"
+        " privileged basis; half: excess above 0.5 (paper), which few neurons of small"
+        " models pass; top_share: the largest excess",
+    )
     top_share: float = Field(
         0.05, gt=0, le=1, description="share of the neurons, by excess, that top_share takes"
     )
