@@ -76,45 +76,42 @@ rule neurons_moments:
 
 
 rule neurons_histograms:
-    """Count every model's pre-activations into bins, by source of the text."""
-    input:
-        activations=chapters.activation_ledgers(settings),
-        rows="<models>/rows/<corpus_study>/ledger.json",
-        parts=chapters.parts_of_models(settings, "histograms.safetensors"),
-    output:
-        "<neurons>/histograms/ledger.json",
-    log:
-        "logs/neurons/histograms/<neurons_study>/histograms.log",
-    threads: settings.neurons.histograms.threads
-    resources:
-        **chapters.neuron_resources(settings, "histograms"),
-    params:
-        **step("neurons.histograms"),
-    shell:
-        "python -m steps.neurons.histograms --activations {input.activations:q} --rows {input.rows:q}"
-        " --parts {input.parts:q} --settings {params.settings:q} --out {output:q} --log {log:q}"
-
-
-rule neurons_histograms_part:
-    """Count the pre-activations of some layers of a model."""
+    """Count a model's pre-activations into bins, by source of the text, over some layers."""
     input:
         activations="<neurons>/activations/{model}/ledger.json",
         rows="<models>/rows/<corpus_study>/ledger.json",
     output:
         temp("<neurons>/parts/{model}/part-{part}/histograms.safetensors"),
     log:
-        "logs/neurons/histograms_part/<neurons_study>/{model}/part-{part}.log",
+        "logs/neurons/histograms/<neurons_study>/{model}/part-{part}.log",
     threads: settings.neurons.histograms.threads
     resources:
-        **chapters.neuron_resources(settings, "histograms_part"),
+        **chapters.neuron_resources(settings, "histograms"),
     params:
-        code=step("neurons.histograms_part")["code"],
-        settings=step("neurons.histograms")["settings"],
+        **step("neurons.histograms"),
         parts=settings.neurons.parts,
     shell:
-        "python -m steps.neurons.histograms_part --activations {input.activations:q} --rows {input.rows:q}"
+        "python -m steps.neurons.histograms --activations {input.activations:q} --rows {input.rows:q}"
         " --parts {params.parts} --part {wildcards.part:q} --settings {params.settings:q}"
         " --out {output:q} --log {log:q}"
+
+
+rule neurons_merge_histograms:
+    """Put the histograms of all models into one store."""
+    input:
+        activations=chapters.activation_ledgers(settings),
+        parts=chapters.parts_of_models(settings, "histograms.safetensors"),
+    output:
+        "<neurons>/histograms/ledger.json",
+    log:
+        "logs/neurons/merge_histograms/<neurons_study>/merge_histograms.log",
+    resources:
+        **chapters.neuron_resources(settings, "merge_histograms"),
+    params:
+        **step("neurons.merge_histograms"),
+    shell:
+        "python -m steps.neurons.merge_histograms --activations {input.activations:q}"
+        " --parts {input.parts:q} --out {output:q} --log {log:q}"
 
 
 rule neurons_products:
@@ -451,18 +448,63 @@ rule neurons_figure:
         " --settings {params.settings:q} --figures {output.figures:q} --data {output.data:q} --log {log:q}"
 
 
-rule neurons_explain:
-    """Explain what neurons fire on."""
+rule neurons_text:
+    """Label the text that neurons are explained on."""
     input:
         activations=chapters.activation_ledgers(settings),
-        moments=chapters.moment_files(settings),
-        models=expand(
-            "<models>/{model}/ledger.json",
-            model=chapters.compared_models(settings),
-        ),
+        models=chapters.model_ledgers(settings),
         rows="<models>/rows/<corpus_study>/ledger.json",
         tokenizer="<models>/tokenizer/ledger.json",
         topics=user_files.neurons["explain.topics"],
+    output:
+        temp("<neurons>/text.safetensors"),
+    log:
+        "logs/neurons/text/<neurons_study>/text.log",
+    threads: settings.neurons.explain.threads
+    resources:
+        **chapters.neuron_resources(settings, "text"),
+    params:
+        code=step("neurons.text")["code"],
+        settings=step("neurons.explain")["settings"],
+    shell:
+        "python -m steps.neurons.text --activations {input.activations:q} --models {input.models:q}"
+        " --rows {input.rows:q} --tokenizer {input.tokenizer:q} --settings {params.settings:q}"
+        " --out {output:q} --log {log:q}"
+
+
+rule neurons_explain:
+    """Explain what some neurons of a model fire on."""
+    input:
+        activations="<neurons>/activations/{model}/ledger.json",
+        moments=expand(
+            "<neurons>/moments/{model}/range-{range}.safetensors",
+            range=chapters.ranges(settings),
+            allow_missing=True,
+        ),
+        text="<neurons>/text.safetensors",
+    output:
+        explanations=temp("<neurons>/parts/{model}/part-{part}/explanations.parquet"),
+        tokens=temp("<neurons>/parts/{model}/part-{part}/tokens.parquet"),
+        profiles=temp("<neurons>/parts/{model}/part-{part}/profiles.safetensors"),
+    log:
+        "logs/neurons/explain/<neurons_study>/{model}/part-{part}.log",
+    threads: settings.neurons.explain.threads
+    resources:
+        **chapters.neuron_resources(settings, "explain"),
+    params:
+        **step("neurons.explain"),
+        parts=settings.neurons.parts,
+    shell:
+        "python -m steps.neurons.explain --activations {input.activations:q}"
+        " --moments {input.moments:q} --text {input.text:q} --parts {params.parts}"
+        " --part {wildcards.part:q} --settings {params.settings:q} --explanations {output.explanations:q}"
+        " --tokens {output.tokens:q} --profiles {output.profiles:q} --log {log:q}"
+
+
+rule neurons_merge_explanations:
+    """Put the explanations of all models together, and name the families of neurons."""
+    input:
+        activations=chapters.activation_ledgers(settings),
         parts=chapters.parts_of_models(
             settings, "explanations.parquet", "tokens.parquet", "profiles.safetensors"
         ),
@@ -471,50 +513,15 @@ rule neurons_explain:
         tokens="<neurons>/tokens.parquet",
         profiles="<neurons>/profiles.safetensors",
     log:
-        "logs/neurons/explain/<neurons_study>/explain.log",
-    threads: settings.neurons.explain.threads
+        "logs/neurons/merge_explanations/<neurons_study>/merge_explanations.log",
     resources:
-        **chapters.neuron_resources(settings, "explain"),
+        **chapters.neuron_resources(settings, "merge_explanations"),
     params:
-        **step("neurons.explain"),
-    shell:
-        "python -m steps.neurons.explain --activations {input.activations:q} --moments {input.moments:q}"
-        " --models {input.models:q} --rows {input.rows:q} --tokenizer {input.tokenizer:q}"
-        " --parts {input.parts:q} --settings {params.settings:q} --explanations {output.explanations:q}"
-        " --tokens {output.tokens:q} --profiles {output.profiles:q} --log {log:q}"
-
-
-rule neurons_explain_part:
-    """Explain some neurons of a model."""
-    input:
-        activations="<neurons>/activations/{model}/ledger.json",
-        moments=expand(
-            "<neurons>/moments/{model}/range-{range}.safetensors",
-            range=chapters.ranges(settings),
-            allow_missing=True,
-        ),
-        model="<models>/{model}/ledger.json",
-        rows="<models>/rows/<corpus_study>/ledger.json",
-        tokenizer="<models>/tokenizer/ledger.json",
-        topics=user_files.neurons["explain.topics"],
-    output:
-        explanations=temp("<neurons>/parts/{model}/part-{part}/explanations.parquet"),
-        tokens=temp("<neurons>/parts/{model}/part-{part}/tokens.parquet"),
-        profiles=temp("<neurons>/parts/{model}/part-{part}/profiles.safetensors"),
-    log:
-        "logs/neurons/explain_part/<neurons_study>/{model}/part-{part}.log",
-    threads: settings.neurons.explain.threads
-    resources:
-        **chapters.neuron_resources(settings, "explain_part"),
-    params:
-        code=step("neurons.explain_part")["code"],
+        code=step("neurons.merge_explanations")["code"],
         settings=step("neurons.explain")["settings"],
-        parts=settings.neurons.parts,
     shell:
-        "python -m steps.neurons.explain_part --activations {input.activations:q}"
-        " --moments {input.moments:q} --model {input.model:q} --rows {input.rows:q}"
-        " --tokenizer {input.tokenizer:q} --parts {params.parts} --part {wildcards.part:q}"
-        " --settings {params.settings:q} --explanations {output.explanations:q}"
+        "python -m steps.neurons.merge_explanations --activations {input.activations:q}"
+        " --parts {input.parts:q} --settings {params.settings:q} --explanations {output.explanations:q}"
         " --tokens {output.tokens:q} --profiles {output.profiles:q} --log {log:q}"
 
 

@@ -238,9 +238,9 @@ KINDS = ("forward", "within", "products", "rotations", "weights")
 
 
 RULES = (
-    *("dump", "moments", "histograms_part", "histograms", "products", "correlate", "baseline", "clusters"),
-    *("weights", "table", "explain_part", "explain", "roles", "logit_histograms", "attention", "intervene"),
-    *("gallery", "figure", "page", "report"),
+    *("dump", "moments", "histograms", "merge_histograms", "products", "correlate", "baseline", "clusters"),
+    *("weights", "table", "text", "explain", "merge_explanations", "roles", "logit_histograms", "attention"),
+    *("intervene", "gallery", "figure", "page", "report"),
 )
 """Of the chapter's target, whose totals are given; those of single models and pairs cut into jobs."""
 
@@ -251,7 +251,7 @@ ON_REQUEST = ("similarity", "checkpoints", "composition", "cosines", "published"
 
 IN_HOST_MEMORY = (
     *("histograms", "baseline", "table", "explain", "roles", "logit_histograms", "gallery", "figure", "page"),
-    *("report", "published", "histograms_part", "explain_part"),
+    *("report", "published", "text", "merge_histograms", "merge_explanations"),
 )
 """Rules that hold what takes memory on the host: whatever the device, but for the sums of explanations."""
 
@@ -323,12 +323,13 @@ def jobs(study: Study, rule: str) -> list[Job]:
         make = _products if rule == "products" else _correlate
         each = study.tiles * (1 if rule == "correlate" else study.ranges if study.ranges > 1 else 0)
         return [make(study, models[a], models[b]) for a, b in study.pairs for _ in range(each)]
-    if rule.removesuffix("_part") in ("histograms", "explain"):
-        count = _histograms if rule.startswith("histograms") else _explain
-        if not rule.endswith("_part"):
-            return [count(study, models) if study.parts == 1 else _put_together(study, rule)]
-        parts = range(study.parts if study.parts > 1 else 0)
-        return [count(study, [model], part) for model in models for part in parts]
+    if rule in ("histograms", "explain"):
+        part_of = _histograms if rule == "histograms" else _explain
+        return [part_of(study, model, part) for model in models for part in range(study.parts)]
+    if rule == "text":
+        return [_text(study)]
+    if rule in ("merge_histograms", "merge_explanations"):
+        return [_merge(study, rule)]
     if rule == "checkpoints" and not study.checkpoints:
         return []
     single = {
@@ -413,24 +414,15 @@ def _moments(study: Study, model: Model) -> Job:
     )
 
 
-def _histograms(study: Study, models: list[Model], part: int = 0) -> Job:
-    """All layers of ``models``, or those of a part; a model that computes them stops after the last."""
+def _histograms(study: Study, model: Model, part: int) -> Job:
+    """The layers of a part; a model that computes them stops after the last."""
     tokens = min(study.histogram_tokens, study.tokens)
-    counts = 4.0 * MANY_SOURCES * HISTOGRAM_BINS
-    cost = Job("histograms" if study.parts == 1 else "histograms_part")
-    shares = []
-    for model in models:
-        layers = range(model.layers * part // study.parts, model.layers * (part + 1) // study.parts)
-        shares.append(len(layers) * model.width)
-        _add(cost, _reading_layers(study, tokens, model, layers))
-    cost.held = 2 * counts * max(shares) + sum(
-        _reading(study, model) + OPENED * study.tokens for model in models
-    )
-    cost.host = BINNED * tokens * sum(shares)
-    if study.parts == 1:
-        cost.written = counts * sum(shares)
-    else:
-        cost.temporary = counts * sum(shares)
+    layers = range(model.layers * part // study.parts, model.layers * (part + 1) // study.parts)
+    neurons = len(layers) * model.width
+    counts = 4.0 * MANY_SOURCES * HISTOGRAM_BINS * neurons
+    cost = Job("histograms", temporary=counts, host=BINNED * tokens * neurons)
+    _add(cost, _reading_layers(study, tokens, model, layers))
+    cost.held = 2 * counts + _reading(study, model) + OPENED * study.tokens
     return cost
 
 
@@ -440,10 +432,10 @@ def _reading_layers(study: Study, tokens: float, model: Model, layers: range) ->
     return {kind: share * cost for kind, cost in _read(study, tokens, model).items()}
 
 
-def _put_together(study: Study, rule: str) -> Job:
+def _merge(study: Study, rule: str) -> Job:
     """What the parts of models left: histograms of one model at a time, tables and profiles of all."""
     neurons = [model.neurons for model in study.models]
-    if rule == "histograms":
+    if rule == "merge_histograms":
         each = 4.0 * MANY_SOURCES * HISTOGRAM_BINS
         held, read = 3 * each * max(neurons), each * sum(neurons)
         written = read
@@ -561,8 +553,21 @@ def _add(job: Job, cost: dict[str, float]) -> None:
     job.read += cost.get("read", 0.0)
 
 
-def _explain(study: Study, models: list[Model], part: int = 0) -> Job:
-    """Sums by token id of some neurons at a time, of ``models`` or of a part of one.
+def _text(study: Study) -> Job:
+    """Labels of all tokens, features of the vocabulary, and one embedding after the other."""
+    tokens = min(study.explain.tokens or study.tokens, study.tokens)
+    features = max(model.vocabulary for model in study.models) * MANY_FEATURES
+    opened = OPENED * study.tokens * len(study.models)
+    return Job(
+        "text",
+        held=400.0 * tokens + 12.0 * features + max(map(_ends, study.models)) + opened,
+        read=sum(map(_ends, study.models)),
+        temporary=12.0 * tokens + features,
+    )
+
+
+def _explain(study: Study, model: Model, part: int) -> Job:
+    """Sums by token id of some of the neurons of a part at a time.
 
     Bytes, per token id and neuron: three sums in float64 and a maximum in float32 (``first_pass``), and
     four more arrays in float64 while the best tokens are ranked. A block is there as values, squares, labels
@@ -571,32 +576,25 @@ def _explain(study: Study, models: list[Model], part: int = 0) -> Job:
     """
     of = study.explain
     tokens = min(of.tokens or study.tokens, study.tokens)
-    held, cost, explained, profiles = [], Job("explain" if study.parts == 1 else "explain_part"), 0, 0.0
-    for model in models:
-        count = min(of.neurons_at_once or model.neurons, model.neurons)
-        held.append(
-            (28.0 + 32.0) * model.vocabulary * count
-            + (40.0 * _block_tokens(study) + 64.0 * study.context + 48.0 * MANY_FEATURES) * count
-            + 12.0 * model.vocabulary * MANY_FEATURES
-        )
-        runs = math.ceil(model.neurons / count)
-        for number in range(runs * part // study.parts, runs * (part + 1) // study.parts):
-            start, stop = number * count, min((number + 1) * count, model.neurons)
-            layers = range(start // model.width, (stop - 1) // model.width + 1)
-            _add(cost, _reading_layers(study, 2 * tokens, model, layers))
-            explained += stop - start
-            profiles += profile_bytes(study, model) * (stop - start) / model.neurons
-    written = profiles + (300.0 + 30 * 2 * of.top_tokens) * explained
-    if study.parts == 1:
-        cost.written = written
-    else:
-        cost.temporary = written
+    count = min(of.neurons_at_once or model.neurons, model.neurons)
+    cost, explained = Job("explain"), 0
+    runs = math.ceil(model.neurons / count)
+    for number in range(runs * part // study.parts, runs * (part + 1) // study.parts):
+        start, stop = number * count, min((number + 1) * count, model.neurons)
+        layers = range(start // model.width, (stop - 1) // model.width + 1)
+        _add(cost, _reading_layers(study, 2 * tokens, model, layers))
+        explained += stop - start
+    profiles = profile_bytes(study, model) * explained / model.neurons
+    cost.temporary = profiles + (300.0 + 30 * 2 * of.top_tokens) * explained
     cost.held = (
-        max(held)
+        (28.0 + 32.0) * model.vocabulary * count
+        + (40.0 * _block_tokens(study) + 64.0 * study.context + 48.0 * MANY_FEATURES) * count
+        + 12.0 * model.vocabulary * MANY_FEATURES
         + 400.0 * tokens
         + (COLUMNS + 2 * TOP_TOKEN * of.top_tokens) * explained
         + 2 * profiles
-        + sum(_computed(study, model) + OPENED * study.tokens for model in models)
+        + _computed(study, model)
+        + OPENED * study.tokens
     )
     if of.device == "cpu":  # an accelerator forms these sums in a fraction of its forward passes' time
         cost.host = EXPLAINED * tokens * explained
@@ -790,8 +788,8 @@ def plan(study: Study, settings: Settings) -> dict[str, Any]:
     hardware = HARDWARE[settings.hardware]
     memory = settings.memory_gb or hardware.memory
     on_host = {*IN_HOST_MEMORY}
-    if study.explain.device != "cpu":  # it holds the sums; parts are put together on the host
-        on_host.remove("explain" if study.parts == 1 else "explain_part")
+    if study.explain.device != "cpu":  # it holds the sums
+        on_host.remove("explain")
     rules = {}
     for rule in (*RULES, *ON_REQUEST):
         work = jobs(study, rule)

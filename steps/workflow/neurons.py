@@ -28,7 +28,7 @@ GALLERIES = list(galleries.GALLERIES)
 
 COMPUTING = (
     *("moments", "histograms", "explain", "products", "correlate", "clusters", "page", "report"),
-    *("similarity", "checkpoints", "histograms_part", "explain_part"),
+    *("similarity", "checkpoints"),
 )
 """The steps of the neurons chapter that run models where no activations are kept."""
 
@@ -95,12 +95,11 @@ def correlation_files(config: Config, reference: bool = False) -> list[str]:
 
 
 def parts_of_models(config: Config, *files: str) -> list[str]:
-    """``files`` of every part of every model's neurons, model by model; none where one job does all."""
-    parts = config.neurons.parts if config.neurons.parts > 1 else 0
+    """``files`` of every part of every model's neurons, model by model."""
     return [
         f"{NEURONS}/parts/{name}/part-{part}/{file}"
         for name in compared_models(config)
-        for part in range(parts)
+        for part in range(config.neurons.parts)
         for file in files
     ]
 
@@ -142,7 +141,7 @@ def require_parts(config: Config) -> None:
     """
     parts, at_once = config.neurons.parts, config.neurons.explain.neurons_at_once
     for model in [neuron_model(config, name) for name in compared_models(config)]:
-        if parts > 1 and model.read_from != "neurons.plan":
+        if model.read_from != "neurons.plan":
             neurons_histograms.part_layers(model.layers, parts, 0)
             neurons_explain.slices(model.neurons, at_once, parts, 0)
 
@@ -254,12 +253,10 @@ def neuron_resources(config: Config, step: str) -> dict[str, Any]:
     host does that is no product takes one core, whatever the threads.
     """
     jobs = neurons_plan.jobs(neuron_study(config), step)
-    section, dump = getattr(config.neurons, step.removesuffix("_part"), None), config.neurons.dump
+    section, dump = getattr(config.neurons, step, None), config.neurons.dump
     own = models = "cpu" if step == "dump" else getattr(section, "device", "cpu")
     if step in (COMPUTING if dump.source == "model" else ("dump", "checkpoints")):
         models = dump.device
-    if config.neurons.parts > 1 and step in ("histograms", "explain"):  # put together, computed elsewhere
-        own = models = "cpu"
     threads = getattr(section, "threads", 1)
 
     def speed(device: str) -> float:

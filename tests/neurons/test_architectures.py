@@ -20,8 +20,6 @@ from steps.neurons import (
     clusters,
     correlate,
     dump,
-    explain,
-    histograms,
     intervene,
     moments,
     roles,
@@ -32,7 +30,16 @@ from steps.neurons.activations.store import Activations, PostActivations
 from steps.neurons.correlations import moments as moments_library
 from steps.neurons.explanations import text as explained_text
 from tests.language_models.tiny_models import SHAPES, keep, tiny_model
-from tests.neurons.planted import CONTEXT, TOKENIZER, VOCABULARY, rows_of, stored_pre, write_tokenizer
+from tests.neurons.planted import (
+    CONTEXT,
+    TOKENIZER,
+    VOCABULARY,
+    rows_of,
+    stored_pre,
+    write_explanations,
+    write_histograms,
+    write_tokenizer,
+)
 
 ROWS = 60
 
@@ -157,16 +164,15 @@ def test_the_chapters_steps_agree_with_hooks_on_the_model(text: Path, tmp_path: 
 
     words = text / "tokenizer" / "ledger.json"
     labelled = text / "rows" / "ledger.json"
-    files = [out(name) for name in ("explanations", "tokens", "profiles")]
-    explain.main(
-        ledgers, list(map(Path, sums)), saved, labelled, words, [], explained_text.Settings(), *files
+    write_explanations(
+        tmp_path, ledgers, list(map(Path, sums)), saved, labelled, words, explained_text.Settings()
     )
     profiles = read_tensors(tmp_path / "profiles")[0]
     by_position = post.reshape(ROWS, CONTEXT, -1)
     np.testing.assert_allclose(profiles["a.position_mean"], by_position.mean(0).T, atol=1e-4)
     np.testing.assert_allclose(profiles["a.position_std"], by_position.std(0).T, atol=5e-3)
 
-    histograms.main(ledgers, labelled, [], histograms.Settings(), out("histograms/ledger.json"))
+    write_histograms(tmp_path, ledgers, labelled)
     correlate.main(*ledgers, [sums[0]], [sums[1]], [], 1, 0, correlate.Settings(draws=19), out("ab"))
     baseline.main([out("ab")], baseline.Settings(), out("excess"))
     clusters.main([out("ab")], ledgers, clusters.Settings(bootstraps=2), out("clusters"), out("edges"))

@@ -134,7 +134,7 @@ def test_a_gpu_is_asked_for_where_the_device_is_one() -> None:
 def test_a_gpu_does_not_shorten_what_the_host_does() -> None:
     paper = ROOT / "config" / "paper.yaml"
     threads = 8  # of the paper's configuration; they share products, and nothing else
-    for step, least in (("explain_part", 25), ("histograms_part", 4), ("similarity", 30)):
+    for step, least in (("explain", 25), ("histograms", 4), ("similarity", 30)):
         config = configured(paper, dump={"device": "cuda"})
         job = plan.jobs(workflow.neuron_study(config), step)[-1]
         host = (job.host + job.products / (20e9 * threads)) / 60
@@ -142,22 +142,21 @@ def test_a_gpu_does_not_shorten_what_the_host_does() -> None:
         assert 2 * host < asked < workflow.neuron_resources(configured(paper), step)["runtime"](None, 1)
         assert host > least
     config = configured(paper, dump={"device": "cuda"}, explain={"device": "cuda"})
-    for step in ("explain", "histograms"):  # put together what parts computed
-        assert "gpu" not in workflow.neuron_resources(config, step)
-        assert "gpu" in workflow.neuron_resources(config, f"{step}_part")
+    for step, merging in (("explain", "merge_explanations"), ("histograms", "merge_histograms")):
+        assert "gpu" in workflow.neuron_resources(config, step)
+        assert "gpu" not in workflow.neuron_resources(config, merging)
 
 
-@pytest.mark.parametrize(("step", "work"), [("explain_part", "forward"), ("moments", "within")])
+@pytest.mark.parametrize(("step", "work"), [("explain", "forward"), ("moments", "within")])
 def test_work_takes_the_time_of_the_device_that_does_it(step: str, work: str) -> None:
     """Models run on that of the dump, products and sums on the step's own: one GPU hurries one of them."""
     paper = ROOT / "config" / "paper.yaml"
-    section = step.removesuffix("_part")
     devices = {
-        "forward": {"dump": {"device": "cpu"}, section: {"device": "cuda"}},
-        "within": {"dump": {"device": "cuda"}, section: {"device": "cpu"}},
+        "forward": {"dump": {"device": "cpu"}, step: {"device": "cuda"}},
+        "within": {"dump": {"device": "cuda"}, step: {"device": "cpu"}},
     }
-    threads = getattr(configured(paper).neurons, section).threads
-    both = configured(paper, dump={"device": "cuda"}, **{section: {"device": "cuda"}})
+    threads = getattr(configured(paper).neurons, step).threads
+    both = configured(paper, dump={"device": "cuda"}, **{step: {"device": "cuda"}})
     fast = workflow.neuron_resources(both, step)["runtime"](None, 1)
     config = configured(paper, **devices[work])
     job = plan.jobs(workflow.neuron_study(config), step)[-1]
