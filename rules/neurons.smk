@@ -304,10 +304,6 @@ rule neurons_roles:
     output:
         roles="<neurons>/roles.parquet",
         depth="<neurons>/depth.parquet",
-        figure="<neurons>/figures/roles.svg",
-        data="<neurons>/figures/roles.json",
-        depth_figure="<neurons>/figures/roles_by_depth.svg",
-        depth_data="<neurons>/figures/roles_by_depth.json",
     log:
         "logs/neurons/roles/<neurons_study>/roles.log",
     resources:
@@ -316,20 +312,17 @@ rule neurons_roles:
         **step("neurons.roles"),
     shell:
         "python -m steps.neurons.roles --weights {input.weights:q} --neurons {input.neurons:q}"
-        " --settings {params.settings:q} --table {output.roles:q} --depth {output.depth:q}"
-        " --figure {output.figure:q} --data {output.data:q} --depth-figure {output.depth_figure:q}"
-        " --depth-data {output.depth_data:q} --log {log:q}"
+        " --settings {params.settings:q} --table {output.roles:q} --depth {output.depth:q} --log {log:q}"
 
 
 rule neurons_logit_histograms:
-    """Draw what the clearest neurons of each role do to the logits."""
+    """Measure what the clearest neurons of each role do to the logits."""
     input:
         model=chapters.model_ledgers(settings)[0],
         roles="<neurons>/roles.parquet",
         tokenizer="<models>/tokenizer/ledger.json",
     output:
-        figure="<neurons>/figures/logit_histograms.svg",
-        data="<neurons>/figures/logit_histograms.json",
+        "<neurons>/logit_histograms.safetensors",
     log:
         "logs/neurons/logit_histograms/<neurons_study>/logit_histograms.log",
     resources:
@@ -338,8 +331,7 @@ rule neurons_logit_histograms:
         **step("neurons.logit_histograms"),
     shell:
         "python -m steps.neurons.logit_histograms --model {input.model:q} --roles {input.roles:q}"
-        " --tokenizer {input.tokenizer:q} --settings {params.settings:q} --out {output.figure:q}"
-        " --data {output.data:q} --log {log:q}"
+        " --tokenizer {input.tokenizer:q} --settings {params.settings:q} --out {output:q} --log {log:q}"
 
 
 rule neurons_published:
@@ -367,8 +359,7 @@ rule neurons_attention:
         heads="<neurons>/attention_heads.parquet",
         neurons="<neurons>/attention_neurons.parquet",
         pairs="<neurons>/attention_pairs.parquet",
-        figure="<neurons>/figures/attention.svg",
-        data="<neurons>/figures/attention.json",
+        points="<neurons>/attention.safetensors",
         numbers="<neurons>/attention.json",
     log:
         "logs/neurons/attention/<neurons_study>/attention.log",
@@ -380,7 +371,7 @@ rule neurons_attention:
     shell:
         "python -m steps.neurons.attention --model {input.model:q} --activations {input.activations:q}"
         " --settings {params.settings:q} --heads {output.heads:q} --neurons {output.neurons:q}"
-        " --pairs {output.pairs:q} --figure {output.figure:q} --data {output.data:q}"
+        " --pairs {output.pairs:q} --points {output.points:q}"
         " --numbers {output.numbers:q} --log {log:q}"
 
 
@@ -396,10 +387,7 @@ rule neurons_intervene:
         interventions="<neurons>/interventions.parquet",
         reversals="<neurons>/reversals.parquet",
         suppression="<neurons>/suppression.parquet",
-        figure="<neurons>/figures/interventions.svg",
-        data="<neurons>/figures/interventions.json",
-        suppression_figure="<neurons>/figures/suppression.svg",
-        suppression_data="<neurons>/figures/suppression.json",
+        arrays="<neurons>/interventions.safetensors",
     log:
         "logs/neurons/intervene/<neurons_study>/intervene.log",
     threads: settings.neurons.intervene.threads
@@ -412,29 +400,34 @@ rule neurons_intervene:
         " --neurons {input.neurons:q} --roles {input.roles:q} --tokenizer {input.tokenizer:q}"
         " --settings {params.settings:q} --interventions {output.interventions:q}"
         " --reversals {output.reversals:q} --suppression {output.suppression:q}"
-        " --figure {output.figure:q} --data {output.data:q}"
-        " --suppression-figure {output.suppression_figure:q} --suppression-data {output.suppression_data:q}"
-        " --log {log:q}"
+        " --arrays {output.arrays:q} --log {log:q}"
 
 
 rule neurons_figure:
     """Draw the figures."""
     input:
-        excess="<neurons>/excess.parquet",
-        clusters="<neurons>/clusters.parquet",
+        files=expand(
+            "<neurons>/{file}",
+            file=[
+                *("excess.parquet", "clusters.parquet", "neurons.parquet"),
+                *("roles.parquet", "depth.parquet", "logit_histograms.safetensors"),
+                *("attention_heads.parquet", "attention_pairs.parquet"),
+                *("attention.json", "attention.safetensors"),
+                *(
+                    "interventions.parquet",
+                    "suppression.parquet",
+                    "interventions.safetensors",
+                ),
+            ],
+        ),
         correlations=chapters.correlation_files(settings, reference=True),
-        neurons="<neurons>/neurons.parquet",
         beside=user_files.neurons["figure.beside"],
     output:
         figures=expand(
-            "<neurons>/figures/{figure}.svg",
-            figure=chapters.NEURON_FIGURES,
-            allow_missing=True,
+            "<neurons>/figures/{figure}.svg", figure=chapters.joint_figures(settings)
         ),
         data=expand(
-            "<neurons>/figures/{figure}.json",
-            figure=chapters.NEURON_FIGURES,
-            allow_missing=True,
+            "<neurons>/figures/{figure}.json", figure=chapters.joint_figures(settings)
         ),
     log:
         "logs/neurons/figure/<neurons_study>/figure.log",
@@ -443,9 +436,31 @@ rule neurons_figure:
     params:
         **step("neurons.figure"),
     shell:
-        "python -m steps.neurons.figure --excess {input.excess:q} --clusters {input.clusters:q}"
-        " --correlations {input.correlations:q} --neurons {input.neurons:q} --beside {input.beside:q}"
-        " --settings {params.settings:q} --figures {output.figures:q} --data {output.data:q} --log {log:q}"
+        "python -m steps.neurons.figure --files {input.files:q} --correlations {input.correlations:q}"
+        " --beside {input.beside:q} --settings {params.settings:q} --figures {output.figures:q}"
+        " --data {output.data:q} --log {log:q}"
+
+
+rule neurons_single_figure:
+    """Draw a figure that one table is enough for."""
+    input:
+        lambda wildcards: chapters.single_figures(settings)[wildcards.figure],
+    output:
+        figure="<neurons>/figures/{figure}.svg",
+        data="<neurons>/figures/{figure}.json",
+    log:
+        "logs/neurons/figure/<neurons_study>/{figure}.log",
+    wildcard_constraints:
+        figure="|".join(chapters.single_figures(settings)),
+    resources:
+        **chapters.neuron_resources(settings, "figure"),
+    params:
+        **step("neurons.figure"),
+        threshold=settings.neurons.checkpoints.threshold,
+    shell:
+        "python -m steps.neurons.figure --files {input:q} --correlations --beside"
+        " --settings {params.settings:q} --threshold {params.threshold} --figures {output.figure:q}"
+        " --data {output.data:q} --log {log:q}"
 
 
 rule neurons_text:
@@ -598,7 +613,7 @@ rule neurons_report:
         attention="<neurons>/attention.json",
         figures=expand(
             "<neurons>/figures/{figure}.svg",
-            figure=chapters.NEURON_FIGURES + chapters.STEP_FIGURES,
+            figure=chapters.NEURON_FIGURES,
             allow_missing=True,
         ),
         galleries=expand(
@@ -631,13 +646,18 @@ rule neurons_report:
 
 
 rule neurons_similarity:
+    """Other measures of similarity and other nulls: table and figure."""
+    input:
+        "<neurons>/similarity.parquet",
+        multiext("<neurons>/figures/similarity", ".svg", ".json"),
+
+
+rule neurons_similarity_table:
     """Compare the reference with its partners by other measures, and with other nulls."""
     input:
         chapters.activation_ledgers(settings),
     output:
-        table="<neurons>/similarity.parquet",
-        figure="<neurons>/figures/similarity.svg",
-        data="<neurons>/figures/similarity.json",
+        "<neurons>/similarity.parquet",
     log:
         "logs/neurons/similarity/<neurons_study>/similarity.log",
     threads: settings.neurons.similarity.threads
@@ -647,18 +667,23 @@ rule neurons_similarity:
         **step("neurons.similarity"),
     shell:
         "python -m steps.neurons.similarity --activations {input:q} --settings {params.settings:q}"
-        " --out {output.table:q} --figure {output.figure:q} --data {output.data:q} --log {log:q}"
+        " --out {output:q} --log {log:q}"
 
 
 rule neurons_checkpoints:
+    """Universality and persistence over training: table and figure."""
+    input:
+        "<neurons>/checkpoints.parquet",
+        multiext("<neurons>/figures/checkpoints", ".svg", ".json"),
+
+
+rule neurons_checkpoints_table:
     """Follow universality and persistence over training."""
     input:
         models=chapters.model_ledgers(settings),
         activations=chapters.activation_ledgers(settings)[0],
     output:
-        table="<neurons>/checkpoints.parquet",
-        figure="<neurons>/figures/checkpoints.svg",
-        data="<neurons>/figures/checkpoints.json",
+        "<neurons>/checkpoints.parquet",
     log:
         "logs/neurons/checkpoints/<neurons_study>/checkpoints.log",
     threads: settings.neurons.checkpoints.threads
@@ -668,5 +693,4 @@ rule neurons_checkpoints:
         **step("neurons.checkpoints"),
     shell:
         "python -m steps.neurons.checkpoints --models {input.models:q} --activations {input.activations:q}"
-        " --settings {params.settings:q} --out {output.table:q} --figure {output.figure:q}"
-        " --data {output.data:q} --log {log:q}"
+        " --settings {params.settings:q} --out {output:q} --log {log:q}"

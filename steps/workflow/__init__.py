@@ -65,13 +65,13 @@ from steps.workflow.neurons import (  # noqa: F401 (for the rules)
     GALLERIES,
     NEURON_FIGURES,
     NEURONS,
-    STEP_FIGURES,
     activation_ledgers,
     compared_models,
     compared_pairs,
     correlation_files,
     family_tables,
     further_columns,
+    joint_figures,
     local_configurations,
     logit_effects,
     model_ledgers,
@@ -86,6 +86,7 @@ from steps.workflow.neurons import (  # noqa: F401 (for the rules)
     published_table,
     ranges,
     require_parts,
+    single_figures,
 )
 
 MADE = ("data/raw/embedded", "data/corpora", "data/models", "results", "logs")

@@ -14,7 +14,6 @@ from steps.neurons import figure as neurons_figure
 from steps.neurons import histograms as neurons_histograms
 from steps.neurons import plan as neurons_plan
 from steps.neurons.figures import galleries
-from steps.neurons.figures.statistics import STATISTICS
 from steps.workflow.common import declarable, growing
 
 if TYPE_CHECKING:
@@ -32,12 +31,8 @@ COMPUTING = (
 )
 """The steps of the neurons chapter that run models where no activations are kept."""
 
-NEURON_FIGURES = [*neurons_figure.FIGURES, *STATISTICS]
-"""The figures of the neurons chapter."""
-
-
-STEP_FIGURES = ["roles", "roles_by_depth", "logit_histograms", "attention", "interventions", "suppression"]
-"""The figures that other steps than ``figure`` draw, beside their tables."""
+NEURON_FIGURES = [name for name in neurons_figure.FIGURES if name not in ("similarity", "checkpoints")]
+"""The figures of the chapter's target."""
 
 
 def compared_models(config: Config) -> list[str]:
@@ -193,6 +188,23 @@ def neuron_study(config: Config) -> neurons_plan.Study:
     )
 
 
+def single_figures(config: Config) -> dict[str, str]:
+    """The figures that are drawn by jobs of their own, since one table is all that they need, and that table.
+
+    Those built only on request; and where roles are told from weights alone, theirs, so that no activations
+    are needed.
+    """
+    tables = {"similarity": "similarity", "checkpoints": "checkpoints"}
+    if not config.neurons.roles.activations:
+        tables |= {"roles": "roles", "roles_by_depth": "depth"}
+    return {name: f"results/neurons/{config.neurons.study}/{table}.parquet" for name, table in tables.items()}
+
+
+def joint_figures(config: Config) -> list[str]:
+    """The figures of the chapter's target that one job draws."""
+    return [name for name in NEURON_FIGURES if name not in single_figures(config)]
+
+
 def further_columns(config: Config) -> list[str]:
     """Tables whose columns the neuron table takes in."""
     return [f"{NEURONS}/weights.parquet"]
@@ -298,7 +310,7 @@ def neuron_files(config: Config) -> list[str]:
         "suppression",
     )
     tables = [f"{name}.parquet" for name in (*names, "explanations", "tokens")]
-    drawn = [f"figures/{figure}" for figure in NEURON_FIGURES + STEP_FIGURES]
+    drawn = [f"figures/{figure}" for figure in NEURON_FIGURES]
     drawn += [f"galleries/{family}" for family in GALLERIES]
     files = [f"{name}.{kind}" for name in drawn for kind in ("svg", "json")]
     folder = f"results/neurons/{config.neurons.study}"

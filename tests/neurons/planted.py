@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from steps.core.stores import ArrayWriter, Ledger, write_array
 from steps.neurons import (
     correlate,
     explain,
+    figure,
     histograms,
     merge_explanations,
     merge_histograms,
@@ -102,6 +105,23 @@ def write_labelled_rows(folder: Path, tokens: np.ndarray, context: int, labels: 
     write_array(ledger, "held_out_source", labels.astype(np.uint16), ("row",))
     ledger.finish({"context": context, "bos": 0, "vocabulary": 50, "sources": ["code", "names", "prose"]})
     return folder / "ledger.json"
+
+
+def draw_figure(
+    folder: Path,
+    name: str,
+    files: Iterable[Path],
+    correlations: Iterable[Path] = (),
+    beside: Iterable[Path] = (),
+    **settings: Any,
+) -> tuple[str, dict[str, Any]]:
+    """Draw a figure from ``files``, which have the names that the chapter's steps give them: SVG and data."""
+    out, data = folder / f"{name}.svg", folder / f"{name}.json"
+    chosen = figure.Settings(**settings)
+    inputs = list(files), list(correlations), list(beside)
+    figure.main(*inputs, chosen, {name: Output(out)}, {name: Output(data)})
+    ElementTree.parse(out)
+    return out.read_text("utf-8"), json.loads(data.read_text("utf-8"))
 
 
 def histogram_parts(

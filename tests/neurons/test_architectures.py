@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from tests.neurons.planted import (
     CONTEXT,
     TOKENIZER,
     VOCABULARY,
+    draw_figure,
     rows_of,
     stored_pre,
     write_explanations,
@@ -179,27 +179,26 @@ def test_the_chapters_steps_agree_with_hooks_on_the_model(text: Path, tmp_path: 
     weights.main(saved, words, weights.Settings(), out("weights"), out("effects"))
     tables = [out("excess"), out("clusters"), out("neurons"), out("examples"), [out("weights")]]
     table.main(ledgers, sums, out("histograms/ledger.json"), [out("ab")], *tables)
-    of_roles = [out(f"roles-{number}") for number in range(4)]
-    figures = [out(f"figure-{number}.svg") for number in range(5)]
-    roles.main(
-        out("weights"), [out("neurons")], roles.Settings(), *of_roles[:2], figures[0], of_roles[2],
-        figures[1], of_roles[3],
-    )  # fmt: skip
+    of_roles = [out("roles.parquet"), out("depth.parquet")]
+    roles.main(out("weights"), [out("neurons")], roles.Settings(), *of_roles)
 
     named = [(0, 5, 2, 1)]
     settings = attention.Settings(rows=ROWS, destinations=10**6, random=10, named=named, strongest=2)
-    heads = [out(name) for name in ("heads", "steering", "pairs")]
-    attention.main(saved[0], ledgers[0], settings, *heads, figures[2], out("seen"), out("numbers"))
-    first = json.loads((tmp_path / "seen").read_text())["pairs"][0]
+    heads = [out(f"attention_{name}.parquet") for name in ("heads", "neurons", "pairs")]
+    heads += [out("attention.safetensors"), out("attention.json")]
+    attention.main(saved[0], ledgers[0], settings, *heads)
+    first = draw_figure(tmp_path, "attention", heads)[1]["pairs"][0]
     assert first["pair"] == list(named[0])
     expected = by_position[:, CONTEXT // 2 :, 5].reshape(-1)
     np.testing.assert_allclose(np.sort(first["activation"]), np.sort(expected), atol=1e-4)
 
-    changed = [out(name) for name in ("interventions", "reversals", "suppression")]
+    changed = [out(f"{name}.parquet") for name in ("interventions", "reversals", "suppression")]
+    changed.append(out("interventions.safetensors"))
     chosen = intervene.Settings(rows=ROWS, values=[0, 3], named=[(1, 7)], controls=2, ablated=2)
     inputs = saved[0], ledgers[0], out("neurons"), of_roles[0], words
-    drawn = figures[3], out("shown"), figures[4], out("suppressed")
-    intervene.main(*inputs, chosen, *changed, *drawn)
+    intervene.main(*inputs, chosen, *changed)
+    for name in ("interventions", "suppression", "roles_by_depth"):
+        draw_figure(tmp_path, name, [*changed, *of_roles])
     found = pd.read_parquet(changed[0])
     log_p = logits.log_softmax(-1)[:, 1:-1].reshape(-1, VOCABULARY)
     loss = -log_p.gather(1, torch.from_numpy(rows[:, 2:]).reshape(-1, 1).long()).mean()

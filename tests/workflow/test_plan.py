@@ -46,10 +46,14 @@ def test_rules_ask_for_what_the_planner_says() -> None:
 def test_the_plan_lists_every_rule_that_runs_something() -> None:
     text = (ROOT / "rules" / "neurons.smk").read_text(encoding="utf-8")
     rules = re.findall(r"^rule neurons_(\w+):\n((?:    .*\n|\n)+)", text, re.MULTILINE)
-    running = {name: body for name, body in rules if "    shell:" in body}
+    running = {}
+    for rule, body in rules:
+        if found := re.search(r"python -m steps\.neurons\.(\w+)", body):
+            step = found[1]
+            assert rule.startswith(step) or rule == "single_figure"
+            assert f'neuron_resources(settings, "{step}")' in body or step == "plan"
+            running[step] = body
     assert running.keys() - {"plan"} == {*plan.RULES, *plan.ON_REQUEST}
-    for name, body in running.items():
-        assert f'neuron_resources(settings, "{name}")' in body or name == "plan"
     files = workflow.neuron_files(workflow.Config())
     made_where_asked_for = {name for name in running if not any(name in file for file in files)}
     assert made_where_asked_for >= {"similarity", "checkpoints", "composition", "cosines", "published"}
