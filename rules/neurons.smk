@@ -78,45 +78,42 @@ rule neurons_moments:
 
 
 rule neurons_histograms:
-    """Count every model's pre-activations into bins, by source of the text."""
-    input:
-        activations=neurons.activation_ledgers(settings),
-        rows="<models>/rows/<corpus_study>/ledger.json",
-        parts=neurons.parts_of_models(settings, "histograms.safetensors"),
-    output:
-        "<neurons>/histograms/ledger.json",
-    log:
-        "logs/neurons/histograms/<neurons_study>/histograms.log",
-    threads: settings.neurons.histograms.threads
-    resources:
-        **neurons.resources(settings, "histograms"),
-    params:
-        **step("neurons.histograms"),
-    shell:
-        "python -m steps.neurons.histograms --activations {input.activations:q} --rows {input.rows:q}"
-        " --parts {input.parts:q} --settings {params.settings:q} --out {output:q} --log {log:q}"
-
-
-rule neurons_histograms_part:
-    """Count the pre-activations of some layers of a model."""
+    """Count a model's pre-activations into bins, by source of the text, over some layers."""
     input:
         activations="<neurons>/activations/{model}/ledger.json",
         rows="<models>/rows/<corpus_study>/ledger.json",
     output:
         temp("<neurons>/parts/{model}/part-{part}/histograms.safetensors"),
     log:
-        "logs/neurons/histograms_part/<neurons_study>/{model}/part-{part}.log",
+        "logs/neurons/histograms/<neurons_study>/{model}/part-{part}.log",
     threads: settings.neurons.histograms.threads
     resources:
-        **neurons.resources(settings, "histograms_part"),
+        **neurons.resources(settings, "histograms"),
     params:
-        code=step("neurons.histograms_part")["code"],
-        settings=step("neurons.histograms")["settings"],
+        **step("neurons.histograms"),
         parts=settings.neurons.parts,
     shell:
-        "python -m steps.neurons.histograms_part --activations {input.activations:q} --rows {input.rows:q}"
+        "python -m steps.neurons.histograms --activations {input.activations:q} --rows {input.rows:q}"
         " --parts {params.parts} --part {wildcards.part:q} --settings {params.settings:q}"
         " --out {output:q} --log {log:q}"
+
+
+rule neurons_merge_histograms:
+    """Put the histograms of all models into one store."""
+    input:
+        activations=neurons.activation_ledgers(settings),
+        parts=neurons.parts_of_models(settings, "histograms.safetensors"),
+    output:
+        "<neurons>/histograms/ledger.json",
+    log:
+        "logs/neurons/merge_histograms/<neurons_study>/merge_histograms.log",
+    resources:
+        **neurons.resources(settings, "merge_histograms"),
+    params:
+        **step("neurons.merge_histograms"),
+    shell:
+        "python -m steps.neurons.merge_histograms --activations {input.activations:q}"
+        " --parts {input.parts:q} --out {output:q} --log {log:q}"
 
 
 rule neurons_products:
@@ -309,10 +306,6 @@ rule neurons_roles:
     output:
         roles="<neurons>/roles.parquet",
         depth="<neurons>/depth.parquet",
-        figure="<neurons>/figures/roles.svg",
-        data="<neurons>/figures/roles.json",
-        depth_figure="<neurons>/figures/roles_by_depth.svg",
-        depth_data="<neurons>/figures/roles_by_depth.json",
     log:
         "logs/neurons/roles/<neurons_study>/roles.log",
     resources:
@@ -321,20 +314,17 @@ rule neurons_roles:
         **step("neurons.roles"),
     shell:
         "python -m steps.neurons.roles --weights {input.weights:q} --neurons {input.neurons:q}"
-        " --settings {params.settings:q} --table {output.roles:q} --depth {output.depth:q}"
-        " --figure {output.figure:q} --data {output.data:q} --depth-figure {output.depth_figure:q}"
-        " --depth-data {output.depth_data:q} --log {log:q}"
+        " --settings {params.settings:q} --table {output.roles:q} --depth {output.depth:q} --log {log:q}"
 
 
 rule neurons_logit_histograms:
-    """Draw what the clearest neurons of each role do to the logits."""
+    """Measure what the clearest neurons of each role do to the logits."""
     input:
         model=neurons.model_ledgers(settings)[0],
         roles="<neurons>/roles.parquet",
         tokenizer="<models>/tokenizer/ledger.json",
     output:
-        figure="<neurons>/figures/logit_histograms.svg",
-        data="<neurons>/figures/logit_histograms.json",
+        "<neurons>/logit_histograms.safetensors",
     log:
         "logs/neurons/logit_histograms/<neurons_study>/logit_histograms.log",
     resources:
@@ -343,8 +333,7 @@ rule neurons_logit_histograms:
         **step("neurons.logit_histograms"),
     shell:
         "python -m steps.neurons.logit_histograms --model {input.model:q} --roles {input.roles:q}"
-        " --tokenizer {input.tokenizer:q} --settings {params.settings:q} --out {output.figure:q}"
-        " --data {output.data:q} --log {log:q}"
+        " --tokenizer {input.tokenizer:q} --settings {params.settings:q} --out {output:q} --log {log:q}"
 
 
 rule neurons_published:
@@ -372,8 +361,7 @@ rule neurons_attention:
         heads="<neurons>/attention_heads.parquet",
         neurons="<neurons>/attention_neurons.parquet",
         pairs="<neurons>/attention_pairs.parquet",
-        figure="<neurons>/figures/attention.svg",
-        data="<neurons>/figures/attention.json",
+        points="<neurons>/attention.safetensors",
         numbers="<neurons>/attention.json",
     log:
         "logs/neurons/attention/<neurons_study>/attention.log",
@@ -385,7 +373,7 @@ rule neurons_attention:
     shell:
         "python -m steps.neurons.attention --model {input.model:q} --activations {input.activations:q}"
         " --settings {params.settings:q} --heads {output.heads:q} --neurons {output.neurons:q}"
-        " --pairs {output.pairs:q} --figure {output.figure:q} --data {output.data:q}"
+        " --pairs {output.pairs:q} --points {output.points:q}"
         " --numbers {output.numbers:q} --log {log:q}"
 
 
@@ -401,10 +389,7 @@ rule neurons_intervene:
         interventions="<neurons>/interventions.parquet",
         reversals="<neurons>/reversals.parquet",
         suppression="<neurons>/suppression.parquet",
-        figure="<neurons>/figures/interventions.svg",
-        data="<neurons>/figures/interventions.json",
-        suppression_figure="<neurons>/figures/suppression.svg",
-        suppression_data="<neurons>/figures/suppression.json",
+        arrays="<neurons>/interventions.safetensors",
     log:
         "logs/neurons/intervene/<neurons_study>/intervene.log",
     threads: settings.neurons.intervene.threads
@@ -417,29 +402,34 @@ rule neurons_intervene:
         " --neurons {input.neurons:q} --roles {input.roles:q} --tokenizer {input.tokenizer:q}"
         " --settings {params.settings:q} --interventions {output.interventions:q}"
         " --reversals {output.reversals:q} --suppression {output.suppression:q}"
-        " --figure {output.figure:q} --data {output.data:q}"
-        " --suppression-figure {output.suppression_figure:q} --suppression-data {output.suppression_data:q}"
-        " --log {log:q}"
+        " --arrays {output.arrays:q} --log {log:q}"
 
 
 rule neurons_figure:
     """Draw the figures."""
     input:
-        excess="<neurons>/excess.parquet",
-        clusters="<neurons>/clusters.parquet",
+        files=expand(
+            "<neurons>/{file}",
+            file=[
+                *("excess.parquet", "clusters.parquet", "neurons.parquet"),
+                *("roles.parquet", "depth.parquet", "logit_histograms.safetensors"),
+                *("attention_heads.parquet", "attention_pairs.parquet"),
+                *("attention.json", "attention.safetensors"),
+                *(
+                    "interventions.parquet",
+                    "suppression.parquet",
+                    "interventions.safetensors",
+                ),
+            ],
+        ),
         correlations=neurons.correlation_files(settings, reference=True),
-        neurons="<neurons>/neurons.parquet",
         beside=user_files["neurons"]["figure.beside"],
     output:
         figures=expand(
-            "<neurons>/figures/{figure}.svg",
-            figure=neurons.NEURON_FIGURES,
-            allow_missing=True,
+            "<neurons>/figures/{figure}.svg", figure=neurons.joint_figures(settings)
         ),
         data=expand(
-            "<neurons>/figures/{figure}.json",
-            figure=neurons.NEURON_FIGURES,
-            allow_missing=True,
+            "<neurons>/figures/{figure}.json", figure=neurons.joint_figures(settings)
         ),
     log:
         "logs/neurons/figure/<neurons_study>/figure.log",
@@ -448,23 +438,90 @@ rule neurons_figure:
     params:
         **step("neurons.figure"),
     shell:
-        "python -m steps.neurons.figure --excess {input.excess:q} --clusters {input.clusters:q}"
-        " --correlations {input.correlations:q} --neurons {input.neurons:q} --beside {input.beside:q}"
-        " --settings {params.settings:q} --figures {output.figures:q} --data {output.data:q} --log {log:q}"
+        "python -m steps.neurons.figure --files {input.files:q} --correlations {input.correlations:q}"
+        " --beside {input.beside:q} --settings {params.settings:q} --figures {output.figures:q}"
+        " --data {output.data:q} --log {log:q}"
 
 
-rule neurons_explain:
-    """Explain what neurons fire on."""
+rule neurons_single_figure:
+    """Draw a figure that one table is enough for."""
+    input:
+        lambda wildcards: neurons.single_figures(settings)[wildcards.figure],
+    output:
+        figure="<neurons>/figures/{figure}.svg",
+        data="<neurons>/figures/{figure}.json",
+    log:
+        "logs/neurons/figure/<neurons_study>/{figure}.log",
+    wildcard_constraints:
+        figure="|".join(neurons.single_figures(settings)),
+    resources:
+        **neurons.resources(settings, "figure"),
+    params:
+        **step("neurons.figure"),
+        threshold=settings.neurons.checkpoints.threshold,
+    shell:
+        "python -m steps.neurons.figure --files {input:q} --correlations --beside"
+        " --settings {params.settings:q} --threshold {params.threshold} --figures {output.figure:q}"
+        " --data {output.data:q} --log {log:q}"
+
+
+rule neurons_text:
+    """Label the text that neurons are explained on."""
     input:
         activations=neurons.activation_ledgers(settings),
-        moments=neurons.moment_files(settings),
-        models=expand(
-            "<models>/{model}/ledger.json",
-            model=neurons.compared_models(settings),
-        ),
+        models=neurons.model_ledgers(settings),
         rows="<models>/rows/<corpus_study>/ledger.json",
         tokenizer="<models>/tokenizer/ledger.json",
         topics=user_files["neurons"]["explain.topics"],
+    output:
+        temp("<neurons>/text.safetensors"),
+    log:
+        "logs/neurons/text/<neurons_study>/text.log",
+    threads: settings.neurons.explain.threads
+    resources:
+        **neurons.resources(settings, "text"),
+    params:
+        code=step("neurons.text")["code"],
+        settings=step("neurons.explain")["settings"],
+    shell:
+        "python -m steps.neurons.text --activations {input.activations:q} --models {input.models:q}"
+        " --rows {input.rows:q} --tokenizer {input.tokenizer:q} --settings {params.settings:q}"
+        " --out {output:q} --log {log:q}"
+
+
+rule neurons_explain:
+    """Explain what some neurons of a model fire on."""
+    input:
+        activations="<neurons>/activations/{model}/ledger.json",
+        moments=expand(
+            "<neurons>/moments/{model}/range-{range}.safetensors",
+            range=neurons.ranges(settings),
+            allow_missing=True,
+        ),
+        text="<neurons>/text.safetensors",
+    output:
+        explanations=temp("<neurons>/parts/{model}/part-{part}/explanations.parquet"),
+        tokens=temp("<neurons>/parts/{model}/part-{part}/tokens.parquet"),
+        profiles=temp("<neurons>/parts/{model}/part-{part}/profiles.safetensors"),
+    log:
+        "logs/neurons/explain/<neurons_study>/{model}/part-{part}.log",
+    threads: settings.neurons.explain.threads
+    resources:
+        **neurons.resources(settings, "explain"),
+    params:
+        **step("neurons.explain"),
+        parts=settings.neurons.parts,
+    shell:
+        "python -m steps.neurons.explain --activations {input.activations:q}"
+        " --moments {input.moments:q} --text {input.text:q} --parts {params.parts}"
+        " --part {wildcards.part:q} --settings {params.settings:q} --explanations {output.explanations:q}"
+        " --tokens {output.tokens:q} --profiles {output.profiles:q} --log {log:q}"
+
+
+rule neurons_merge_explanations:
+    """Put the explanations of all models together, and name the families of neurons."""
+    input:
+        activations=neurons.activation_ledgers(settings),
         parts=neurons.parts_of_models(
             settings, "explanations.parquet", "tokens.parquet", "profiles.safetensors"
         ),
@@ -473,50 +530,15 @@ rule neurons_explain:
         tokens="<neurons>/tokens.parquet",
         profiles="<neurons>/profiles.safetensors",
     log:
-        "logs/neurons/explain/<neurons_study>/explain.log",
-    threads: settings.neurons.explain.threads
+        "logs/neurons/merge_explanations/<neurons_study>/merge_explanations.log",
     resources:
-        **neurons.resources(settings, "explain"),
+        **neurons.resources(settings, "merge_explanations"),
     params:
-        **step("neurons.explain"),
-    shell:
-        "python -m steps.neurons.explain --activations {input.activations:q} --moments {input.moments:q}"
-        " --models {input.models:q} --rows {input.rows:q} --tokenizer {input.tokenizer:q}"
-        " --parts {input.parts:q} --settings {params.settings:q} --explanations {output.explanations:q}"
-        " --tokens {output.tokens:q} --profiles {output.profiles:q} --log {log:q}"
-
-
-rule neurons_explain_part:
-    """Explain some neurons of a model."""
-    input:
-        activations="<neurons>/activations/{model}/ledger.json",
-        moments=expand(
-            "<neurons>/moments/{model}/range-{range}.safetensors",
-            range=neurons.ranges(settings),
-            allow_missing=True,
-        ),
-        model="<models>/{model}/ledger.json",
-        rows="<models>/rows/<corpus_study>/ledger.json",
-        tokenizer="<models>/tokenizer/ledger.json",
-        topics=user_files["neurons"]["explain.topics"],
-    output:
-        explanations=temp("<neurons>/parts/{model}/part-{part}/explanations.parquet"),
-        tokens=temp("<neurons>/parts/{model}/part-{part}/tokens.parquet"),
-        profiles=temp("<neurons>/parts/{model}/part-{part}/profiles.safetensors"),
-    log:
-        "logs/neurons/explain_part/<neurons_study>/{model}/part-{part}.log",
-    threads: settings.neurons.explain.threads
-    resources:
-        **neurons.resources(settings, "explain_part"),
-    params:
-        code=step("neurons.explain_part")["code"],
+        code=step("neurons.merge_explanations")["code"],
         settings=step("neurons.explain")["settings"],
-        parts=settings.neurons.parts,
     shell:
-        "python -m steps.neurons.explain_part --activations {input.activations:q}"
-        " --moments {input.moments:q} --model {input.model:q} --rows {input.rows:q}"
-        " --tokenizer {input.tokenizer:q} --parts {params.parts} --part {wildcards.part:q}"
-        " --settings {params.settings:q} --explanations {output.explanations:q}"
+        "python -m steps.neurons.merge_explanations --activations {input.activations:q}"
+        " --parts {input.parts:q} --settings {params.settings:q} --explanations {output.explanations:q}"
         " --tokens {output.tokens:q} --profiles {output.profiles:q} --log {log:q}"
 
 
@@ -593,7 +615,7 @@ rule neurons_report:
         attention="<neurons>/attention.json",
         figures=expand(
             "<neurons>/figures/{figure}.svg",
-            figure=neurons.NEURON_FIGURES + neurons.STEP_FIGURES,
+            figure=neurons.NEURON_FIGURES,
             allow_missing=True,
         ),
         galleries=expand(
@@ -626,13 +648,18 @@ rule neurons_report:
 
 
 rule neurons_similarity:
+    """Other measures of similarity and other nulls: table and figure."""
+    input:
+        "<neurons>/similarity.parquet",
+        multiext("<neurons>/figures/similarity", ".svg", ".json"),
+
+
+rule neurons_similarity_table:
     """Compare the reference with its partners by other measures, and with other nulls."""
     input:
         neurons.activation_ledgers(settings),
     output:
-        table="<neurons>/similarity.parquet",
-        figure="<neurons>/figures/similarity.svg",
-        data="<neurons>/figures/similarity.json",
+        "<neurons>/similarity.parquet",
     log:
         "logs/neurons/similarity/<neurons_study>/similarity.log",
     threads: settings.neurons.similarity.threads
@@ -642,18 +669,25 @@ rule neurons_similarity:
         **step("neurons.similarity"),
     shell:
         "python -m steps.neurons.similarity --activations {input:q} --settings {params.settings:q}"
-        " --out {output.table:q} --figure {output.figure:q} --data {output.data:q} --log {log:q}"
+        " --out {output:q} --log {log:q}"
 
 
 rule neurons_checkpoints:
+    """Universality and persistence over training: table and figure."""
+    input:
+        "<neurons>/checkpoints.parquet",
+        multiext("<neurons>/figures/checkpoints", ".svg", ".json"),
+
+
+rule neurons_checkpoints_table:
     """Follow universality and persistence over training."""
     input:
-        models=lambda wildcards: configuration.or_exit(neurons.checkpointed_models, settings),
+        models=lambda wildcards: configuration.or_exit(
+            neurons.checkpointed_models, settings
+        ),
         activations=neurons.activation_ledgers(settings)[0],
     output:
-        table="<neurons>/checkpoints.parquet",
-        figure="<neurons>/figures/checkpoints.svg",
-        data="<neurons>/figures/checkpoints.json",
+        "<neurons>/checkpoints.parquet",
     log:
         "logs/neurons/checkpoints/<neurons_study>/checkpoints.log",
     threads: settings.neurons.checkpoints.threads
@@ -663,5 +697,4 @@ rule neurons_checkpoints:
         **step("neurons.checkpoints"),
     shell:
         "python -m steps.neurons.checkpoints --models {input.models:q} --activations {input.activations:q}"
-        " --settings {params.settings:q} --out {output.table:q} --figure {output.figure:q}"
-        " --data {output.data:q} --log {log:q}"
+        " --settings {params.settings:q} --out {output:q} --log {log:q}"

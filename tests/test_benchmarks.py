@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from benchmarks import measure
-from steps import workflow
+from steps.workflow.configuration import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = sorted((ROOT / "benchmarks" / "records").glob("*.json"))
@@ -339,7 +339,7 @@ def fault(quote: Quote, records: dict[str, dict[str, float]]) -> str:
 
 def is_setting(name: str) -> bool:
     """Whether ``name`` is a dotted key of the configuration."""
-    model: Any = workflow.Config
+    model: Any = Config
     for key in name.split("."):
         fields = getattr(model, "model_fields", {})
         if key not in fields:

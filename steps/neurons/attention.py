@@ -29,8 +29,11 @@ later head has a score. A positive score turns the head off.
 of attention to BOS and of the relative change of the norm of the head's output, changes being clean minus
 ablated (positive ``activation_bos``: the neuron turns the head off); ``bos_change``, ``norm_change``: means.
 
-``figure`` and ``data``: SVG and JSON, the paper's F8 and F26. ``numbers``: JSON, ``attention_score_max``,
-the largest score, and ``attention_neurons``, how many there are; null where no head has a score.
+``points`` (safetensors): ``ablated`` (float64 ``[pairs, 3, destinations]``), activation, change of attention
+to BOS and relative change of the norm of each pair; where a head has a score, ``scores`` (int64 ``[2,
+100]``), how many of the neurons' scores and of the random directions' lie in each bin, and their ``edges``
+(float64 ``[101]``). ``numbers``: JSON, ``attention_score_max``, the largest score, and
+``attention_neurons``, how many there are; null where no head has a score.
 """
 
 from __future__ import annotations
@@ -40,11 +43,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
+from steps.core.digest import code_digest, file_digest
 from steps.core.digest import seed as derived_seed
-from steps.core.figures import save_figure
 from steps.core.runner import Output, run
 from steps.core.statistics import adjusted_p_values, discovered
 from steps.core.stores import write_json, write_table
+from steps.core.tensors import write_tensors
 from steps.interp.forward import ModelSettings, row_batches
 from steps.interp.heads import HeadNorms, Heads, Scores, all_scores, random_directions
 from steps.interp.path_ablation import (
@@ -57,7 +61,6 @@ from steps.interp.path_ablation import (
     strongest_pairs,
 )
 from steps.neurons.activations.store import Activations, first_rows, open_model
-from steps.neurons.figures.attention import correlation, draw
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,6 +76,8 @@ ROTARY = "rotary positions: the query turns with the position, so no one key of 
 
 NO_BOS = "rows without BOS: no one key stands for what they begin with"
 """The same."""
+BINS = 100
+"""Of the histogram of scores."""
 
 
 class Settings(ModelSettings):
@@ -99,6 +104,39 @@ class Settings(ModelSettings):
         if not 0 <= self.positions[0] < self.positions[1] <= 1:
             raise ValueError("positions from 0 to 1, the first below the second")
         return self
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's; nan where one does not vary."""
+    import numpy as np
+
+    varies = np.ptp(a) > 0 and np.ptp(b) > 0  # the mean of equal values may differ from them by rounding
+    a, b = a - a.mean(), b - b.mean()
+    scale = float(np.sqrt((a**2).sum() * (b**2).sum()))
+    return float((a * b).sum()) / scale if varies and scale > 0 else float("nan")
+
+
+def score_histograms(heads: pd.DataFrame, scores: Scores, directions: torch.Tensor) -> dict[str, np.ndarray]:
+    """``scores`` and ``edges`` of the module's docstring; empty where no head has a score.
+
+    Args:
+        heads: the table of that name.
+        scores: of all neurons.
+        directions: the random ones.
+    """
+    import numpy as np
+
+    layers = sorted(set(heads.loc[heads["score_max"].notna(), "layer"]))
+    if not layers:
+        return {}
+    ends = heads[["score_max", "score_min", "random_max", "random_min"]].abs().to_numpy(float)
+    limit = 1.05 * max(np.nanmax(ends), 1e-6)
+    edges = np.linspace(-limit, limit, BINS + 1)
+    counts = np.zeros((2, BINS), np.int64)
+    for layer in layers:
+        counts[0] += np.histogram(scores.of(layer), edges)[0]
+        counts[1] += np.histogram(scores.beside(layer, directions), edges)[0]
+    return {"scores": counts, "edges": edges}
 
 
 def pair_table(name: str, points: dict[Pair, np.ndarray], layers: list[Heads]) -> pd.DataFrame:
@@ -228,11 +266,11 @@ def main(
     heads: Output,
     neurons: Output,
     pairs: Output,
-    figure: Output,
-    data: Output,
+    points: Output,
     numbers: Output,
 ) -> None:
     """Look at the heads of a model and at the neurons that steer them."""
+    import numpy as np
     import torch
 
     source = Activations(activations)
@@ -267,18 +305,24 @@ def main(
             for p in strongest_pairs(map(scores.of, range(parts.layers)), parts.d_mlp, settings.strongest)
             if (p.layer, p.neuron, p.head_layer, p.head) not in known
         ]
-        points = path_ablation(forward, layers, chosen, rows, where, settings.batch_tokens)
+        ablated = path_ablation(forward, layers, chosen, rows, where, settings.batch_tokens)
         by_head = head_table(source.name, norms, scores, directions, parts.d_mlp)
         factors = [own.layer_factor for own in layers]
         by_neuron = neuron_table(source.name, parts, scores, factors, settings.q)
-        by_pair = pair_table(source.name, points, layers)
+        by_pair = pair_table(source.name, ablated, layers)
         write_table(by_head, heads)
         write_table(by_neuron, neurons)
         write_table(by_pair, pairs)
         called = int(by_neuron["attention_neuron"].sum())
-        drawn_figure, shown = draw(by_head, by_pair, points, called, scores, directions)
-    save_figure(drawn_figure, figure)
-    write_json(data, shown)
+        arrays = score_histograms(by_head, scores, directions)
+    facts = {
+        "kind": "attention points",
+        "pairs": file_digest(pairs),
+        "code": code_digest("neurons.attention"),
+    }
+    nothing = np.zeros((0, 3, len(where)))
+    each = np.stack(list(ablated.values())) if ablated else nothing
+    write_tensors(points, {"ablated": each, **arrays}, facts)
     largest = by_head["score_max"].max()
     scored = largest == largest
     write_json(

@@ -4,9 +4,8 @@ Reads the ledgers of the models, the reference first, which list the checkpoints
 the reference's activations, from which it takes the tokens, the mask and how values are rounded. Every
 model is run at every step that all of them kept, and at the last one; none of its activations are stored.
 
-Writes one parquet table, a row per step and neuron of the reference, and a figure of it, SVG with its
-data as JSON; where the figure speaks of universal neurons, they are those of ``universal_set`` after the
-last step, and it says which. With the same step of every partner, as in ``neurons.baseline``:
+Writes one parquet table, a row per step and neuron of the reference. With the same step of every partner, as
+in ``neurons.baseline``:
 
 =========================================  =========================================================
 ``step``, ``tokens``, ``layer``, ``neuron``  steps and targets of training; which neuron
@@ -31,10 +30,10 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from steps.core.errors import UserError
-from steps.core.figures import save_figure
 from steps.core.runner import Output, run
+from steps.core.settings import Settings as BaseSettings
 from steps.core.statistics import adjusted_p_values, discovered, p_values
-from steps.core.stores import Folder, read_json, write_json, write_table
+from steps.core.stores import Folder, read_json, write_table
 from steps.interp.loading import weights_fingerprint
 from steps.interp.pre_activations import PreActivations
 from steps.neurons.activations.store import (
@@ -49,8 +48,6 @@ from steps.neurons.correlations.moments import Moments, WithinLayers
 from steps.neurons.correlations.pearson import correlations
 from steps.neurons.correlations.products import sum_products
 from steps.neurons.correlations.rotation import rotated_maxima
-from steps.neurons.figures.checkpoints import training_figure
-from steps.neurons.selection.universal import UniversalSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +63,7 @@ logger = logging.getLogger("reprise")
 FOLDER = "checkpoints/step-"
 
 
-class Settings(UniversalSettings):
+class Settings(BaseSettings):
     """How much is compared at each step."""
 
     tokens: int = Field(10_000, ge=1, description="the first ones of those compared, in whole rows")
@@ -257,9 +254,7 @@ def training_table(models: list[Path], like: Activations, settings: Settings) ->
     return pd.concat(tables, ignore_index=True)
 
 
-def main(
-    models: list[Path], activations: Path, settings: Settings, out: Output, figure: Output, data: Output
-) -> None:
+def main(models: list[Path], activations: Path, settings: Settings, out: Output) -> None:
     """Compare the first of ``models``, whose activations are ``activations``, with the others."""
     like = Activations(activations)
     if len(models) < 2:
@@ -274,11 +269,7 @@ def main(
         weights[own] = ledger
     if like.store.made_from["model"] != next(iter(weights)):
         raise UserError(f"{activations}: not of the model {models[0]}; give those of the first model")
-    table = training_table(models, like, settings)
-    write_table(table, out)
-    drawn, shown = training_figure(table, settings, settings.threshold)
-    save_figure(drawn, figure)
-    write_json(data, shown)
+    write_table(training_table(models, like, settings), out)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,5 @@
-"""What neurons fire on: all neurons against all features, on held-out tokens too (docs/neurons.md).
+"""What neurons fire on: a part of a model's neurons against all features, on held-out tokens too.
 
-Reads the activations and moments of all models, their packed rows, tokenizer and weights (for topics), and
-the word lists. All tokens count, BOS included, as in the paper's code. Writes two tables and arrays.
-
-``explanations``: a row per neuron of every model, by model, layer and neuron, with
-
-==============================  =======================================================================
 column                          meaning
 ==============================  =======================================================================
 ``feature`` ``which``           best explanation; of the ``current`` or ``previous`` token, or the
@@ -31,6 +25,13 @@ column                          meaning
 rank token_id text value count``). ``profiles`` (safetensors): ``MODEL.position_mean`` and ``_std`` [neurons,
 context], ``MODEL.bins_on`` [neurons, 257], pre-activations on tokens with the best feature, in the bins of
 ``neurons.histograms``.
+=======
+Reads the activations and moments of a model, and the labels of ``neurons.text`` (docs/neurons.md). All tokens
+count, BOS included, as in the paper's code. A part are some of the slices of ``neurons_at_once`` neurons,
+consecutive. Writes three files, which ``neurons.merge_explanations`` puts together with those of the other
+parts and models, and describes: the tables ``explanations`` (without what follows from all neurons of a
+model: ``p_adjusted``, ``position_p_adjusted``, ``family``, ``evidence``) and ``tokens``, and ``profiles``
+(safetensors: ``position_mean`` and ``position_std`` [neurons, context], ``bins_on`` [neurons, 257]).
 
 *In-sample and held out.* Of every block the last rows are held out. The best explanation is the one of
 largest squared correlation in-sample.
@@ -52,37 +53,18 @@ from steps.core.errors import UserError
 from steps.core.runner import Output, progress, run
 from steps.core.settings import deciding
 from steps.core.statistics import power_moments
-from steps.core.stores import read_table, write_table
-from steps.core.tensors import read_tensors, write_tensors
-from steps.interp.weights import open_reader, processed_ends
+from steps.core.stores import write_table
+from steps.core.tensors import write_tensors
 from steps.neurons.activations.store import Activations
 from steps.neurons.correlations.moments import Moments
-from steps.neurons.explanations import features as token_level
-from steps.neurons.explanations.features import Features
 from steps.neurons.explanations.first_pass import Split, SplitReader, best_explanations, first_pass
 from steps.neurons.explanations.labels import Labelling
 from steps.neurons.explanations.second_pass import second_pass
-from steps.neurons.explanations.table import Explanations, explanation_table, finish, letters, with_place
-from steps.neurons.explanations.text import (
-    Settings,
-    Text,
-    labellings,
-    model_features,
-    read_text,
-    shared_features,
-)
+from steps.neurons.explanations.table import Explanations, explanation_table, letters, with_place
+from steps.neurons.explanations.text import Settings, Text, labellings, read_labels
 
 if TYPE_CHECKING:
     import numpy as np
-
-
-def embedding_matrix(model: Path, vocabulary: int) -> np.ndarray:
-    """The token embedding ``[vocabulary, d_model]`` of a model, preprocessed as all weights, float32."""
-    reader = open_reader(model)
-    weight = processed_ends(reader.ends(), reader.facts).w_e.numpy()
-    if len(weight) < vocabulary:
-        raise UserError(f"{model}: embeds {len(weight)} tokens, its tokenizer has {vocabulary}")
-    return weight[:vocabulary]
 
 
 def slices(neurons: int, at_once: int | None, parts: int, part: int) -> list[slice]:
@@ -145,123 +127,34 @@ def explain_neurons(
     return tables[0], tables[1], arrays
 
 
-def explain(
-    source: Activations,
-    moments: list[Path],
-    model: Path,
-    text: Text,
-    shared: Features,
-    settings: Settings,
-    parts: int = 1,
-    part: int = 0,
-) -> Explanations:
-    """Explain part ``part`` of ``parts`` of the neurons of ``source``.
-
-    Args:
-        source: activations of the model.
-        moments: its moments, a file per token range.
-        model: its ledger.
-        text: the tokens and their labels.
-        shared: see :func:`shared_features`.
-        settings: what neurons are tested against.
-        parts: see :func:`slices`.
-        part: the same.
-    """
-    chosen = slices(source.neurons, settings.neurons_at_once, parts, part)
-    own = Moments(moments, source)
-    kurtosis = power_moments(own.arrays["pre_powers"], int(own.arrays["count"][1]))["kurt"]
-    needs_embedding = settings.small_norm or (settings.topics is None and settings.topic_sets > 0)
-    of_model = (
-        model_features(text, embedding_matrix(model, len(text.texts)), settings) if needs_embedding else []
-    )
-    found = labellings(text, token_level.join([shared, *of_model]))
-    return explain_neurons(source, found, text, kurtosis, settings, chosen)
-
-
-def read_parts(files: list[Path], source: Activations, settings: Settings) -> Explanations:
-    """Put together what ``neurons.explain_part`` wrote of a model, three files of each part.
-
-    Raises:
-        UserError: a part is missing, there twice, of other activations or settings, or mixed with another.
-    """
-    import numpy as np
-    import pandas as pd
-
-    found, end = [], 0
-    for *written, path in zip(files[::3], files[1::3], files[2::3], strict=True):
-        arrays, facts = read_tensors(path, kind="explained")
-        source.require_origin(path, facts["activations"])
-        if facts["settings"] != deciding(settings):
-            raise UserError(f"{path}: was made with other settings; delete it and run snakemake again")
-        for table, digest in zip(written, facts["tables"], strict=True):
-            if file_digest(table) != digest:
-                raise UserError(f"{table}: does not belong to {path}; delete both and run snakemake again")
-        start, stop = facts["neurons"]
-        if start != end:
-            raise UserError(
-                f"{path}: begins at neuron {start}, expected {end}; give every part once, in order"
-            )
-        found.append(arrays)
-        end = stop
-    if end != source.neurons:
-        raise UserError(
-            f"--parts: end at neuron {end} of {source.name!r}, expected {source.neurons}; give all"
-        )
-    tables = [
-        pd.concat([read_table(path).to_pandas() for path in files[kind::3]], ignore_index=True)
-        for kind in (0, 1)
-    ]
-    return *tables, {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-
-
 def main(
-    activations: list[Path],
+    activations: Path,
     moments: list[Path],
-    models: list[Path],
-    rows: Path,
-    tokenizer: Path,
-    parts: list[Path],
+    text: Path,
+    parts: int,
+    part: int,
     settings: Settings,
     explanations: Output,
     tokens: Output,
     profiles: Output,
 ) -> None:
-    """Explain all models, or put together what was explained part by part.
-
-    ``moments`` lists the files of all ranges model by model, as ``activations``; ``parts`` those of
-    ``neurons.explain_part``, if any, model by model and part by part.
-    """
-    import pandas as pd
-
-    sources = [Activations(path) for path in activations]
-    for source in sources:
-        if source.store.made_from["tokens"] != sources[0].store.made_from["tokens"]:
-            raise UserError(f"{source.store.path}: holds other tokens than {sources[0].store.path}")
-    if parts:
-        each = len(parts) // len(sources)
-        found = [
-            read_parts(parts[n * each : (n + 1) * each], source, settings) for n, source in enumerate(sources)
-        ]
-    else:
-        text = read_text(sources[0], rows, tokenizer, settings)
-        shared = shared_features(text, settings)
-        ranges = len(moments) // len(sources)
-        found = [
-            explain(source, moments[n * ranges : (n + 1) * ranges], model, text, shared, settings)
-            for n, (source, model) in enumerate(zip(sources, models, strict=True))
-        ]
-    table = pd.concat([finish(table, settings) for table, _, _ in found], ignore_index=True)
+    """Explain part ``part`` of ``parts`` of a model; ``moments`` lists its files of all token ranges."""
+    source = Activations(activations)
+    chosen = slices(source.neurons, settings.neurons_at_once, parts, part)
+    labelled, of_tokens = read_labels(text, source, settings)
+    found = labellings(labelled, of_tokens)
+    own = Moments(moments, source)
+    kurtosis = power_moments(own.arrays["pre_powers"], int(own.arrays["count"][1]))["kurt"]
+    table, top, arrays = explain_neurons(source, found, labelled, kurtosis, settings, chosen)
     write_table(table, explanations)
-    write_table(pd.concat([top for _, top, _ in found], ignore_index=True), tokens)
+    write_table(top, tokens)
     facts = {
-        "kind": "explanation profiles",
-        "activations": [source.store.fingerprint for source in sources],
+        "kind": "explained",
+        "activations": source.store.fingerprint,
+        "neurons": [chosen[0].start, chosen[-1].stop],
+        "settings": deciding(settings),
+        "tables": [file_digest(explanations), file_digest(tokens)],
         "code": code_digest("neurons.explain"),
-    }
-    arrays = {
-        f"{source.name}.{name}": values
-        for source, (_, _, own) in zip(sources, found, strict=True)
-        for name, values in own.items()
     }
     write_tensors(profiles, arrays, facts)
 

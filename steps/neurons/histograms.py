@@ -1,18 +1,18 @@
-"""Histograms of every neuron's pre-activations, for each source of text (docs/neurons.md).
+"""Histograms of the pre-activations of a part of a model's neurons, by source of the text (docs/neurons.md).
 
-Reads the activations of all models and the packed rows, which know the source of each row. Writes a
-zarr v3 folder with, for every model,
+Reads the activations of a model and the packed rows, which know the source of each row. A part are some
+layers, consecutive. Writes a safetensors file, which ``neurons.merge_histograms`` puts into one store with
+those of the other parts and models:
 
-=======================  ===============================  ===============================================
-array                    shape, dtype                     contents
-=======================  ===============================  ===============================================
-``counts/MODEL/tokens``  [sources, neurons, 257], uint32  tokens (BOS included) whose pre-activation lies
-                                                          in a bin, by source of the text
-=======================  ===============================  ===============================================
+==========  ===============================  ===========================================================
+array       shape, dtype                     contents
+==========  ===============================  ===========================================================
+``counts``  [sources, neurons of the         tokens (BOS included) whose pre-activation lies in a bin, by
+            layers, 257], uint32             source of the text
+==========  ===============================  ===========================================================
 
-Attributes: ``models``, ``sources`` (labels), ``tokens`` (of each source). The bins are those of the
-paper's authors: 256 edges from -10 to 15, a bin below and one above them; a bin holds its upper edge.
-Edge 102 is exactly 0, so the bins after 102 count what is above 0 and nothing else.
+The bins are those of the paper's authors: 256 edges from -10 to 15, a bin below and one above them; a bin
+holds its upper edge. Edge 102 is exactly 0, so the bins after 102 count what is above 0 and nothing else.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from steps.core.digest import code_digest
 from steps.core.errors import UserError
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
-from steps.core.stores import ArrayWriter, Folder, Ledger
-from steps.core.tensors import read_tensors
+from steps.core.stores import Folder
+from steps.core.tensors import write_tensors
 from steps.neurons.activations.bins import BINS, bin_numbers, block_sources, count_bins
 from steps.neurons.activations.store import Activations
 
@@ -92,83 +92,27 @@ def model_counts(
     return counts
 
 
-def read_parts(files: list[Path], source: Activations, rows: Folder, blocks: int) -> np.ndarray:
-    """Put together what ``neurons.histograms_part`` counted of a model, in the order of its layers.
-
-    Raises:
-        UserError: a part is missing, there twice, of other activations or rows, or of another number of
-            blocks.
-    """
+def main(activations: Path, rows: Path, parts: int, part: int, settings: Settings, out: Output) -> None:
+    """Count part ``part`` of ``parts``."""
     import numpy as np
 
-    found, end = [], 0
-    for path in files:
-        arrays, facts = read_tensors(path, kind="histograms part")
-        source.require_origin(path, facts["activations"])
-        if (facts["rows"], facts["blocks"]) != (rows.fingerprint, blocks):
-            raise UserError(
-                f"{path}: of other tokens than are counted now; delete it and run snakemake again"
-            )
-        start, stop = facts["layers"]
-        if start != end:
-            raise UserError(
-                f"{path}: begins at layer {start}, expected {end}; give every part once, in order"
-            )
-        found.append(arrays["counts"])
-        end = stop
-    if end != source.layers:
-        raise UserError(f"--parts: end at layer {end} of {source.name!r}, expected {source.layers}; give all")
-    return np.concatenate(found, axis=1)
-
-
-def main(activations: list[Path], rows: Path, parts: list[Path], settings: Settings, out: Output) -> None:
-    """Count every model's pre-activations, model by model; models that are done are kept.
-
-    ``parts`` are what ``neurons.histograms_part`` counted, if anything, model by model and part by part.
-    """
-    import numpy as np
-
-    packed = Folder(rows, "rows")
+    source, packed = Activations(activations), Folder(rows, "rows")
     names: list[str] = packed.attributes["sources"]
-    sources = [Activations(path) for path in activations]
-    made_from = {
-        "activations": [source.store.fingerprint for source in sources],
+    layers = part_layers(source.layers, parts, part)
+    blocks = counted_blocks(source, settings.tokens)
+    labels = block_sources(source, packed)
+    spread = np.bincount(labels[: source.block_slice(blocks - 1).stop], minlength=len(names))
+    counts = model_counts(source, labels, len(names), blocks, layers)
+    facts = {
+        "kind": "histograms part",
+        "activations": source.store.fingerprint,
         "rows": packed.fingerprint,
-        "tokens": settings.tokens,
+        "sources": names,
+        "tokens": spread.tolist(),
+        "layers": [layers.start, layers.stop],
         "code": code_digest("neurons.histograms"),
     }
-    ledger = Ledger(out, "histograms", made_from, ("numpy", "torch", "transformers", "zarr"))
-    spread = np.zeros(len(names), int)
-    each = len(parts) // len(sources)
-    for number, source in enumerate(sources):
-        shape = (len(names), source.neurons, BINS)
-        block = (1, source.d_mlp, BINS)
-        array = ArrayWriter(
-            ledger,
-            f"counts/{source.name}/tokens",  # models of any size, each in a group of its own
-            shape,
-            block,
-            "uint32",
-            dims=("source", "neuron", "bin"),
-            units="tokens",
-            description="tokens by their pre-activation and the source of the text",
-        )
-        blocks = counted_blocks(source, settings.tokens)
-        labels = block_sources(source, packed)
-        spread = np.bincount(labels[: source.block_slice(blocks - 1).stop], minlength=len(names))
-        places = [(label, layer, 0) for label in range(len(names)) for layer in range(source.layers)]
-        if all(place in array for place in places):
-            continue
-        if parts:
-            counts = read_parts(parts[number * each : (number + 1) * each], source, packed, blocks)
-        else:
-            counts = model_counts(source, labels, len(names), blocks, range(source.layers))
-        for label, layer, _ in places:
-            here = counts[label : label + 1, layer * source.d_mlp : (layer + 1) * source.d_mlp]
-            array.write((label, layer, 0), here)
-    ledger.finish(
-        {"models": [source.name for source in sources], "sources": names, "tokens": spread.tolist()}
-    )
+    write_tensors(out, {"counts": counts}, facts)
 
 
 if __name__ == "__main__":

@@ -50,9 +50,10 @@ neurons in the order of ``interventions``, of each the largest change first:
 (activation before them), ``difference``, ``welch_t``. The class ``feature`` are the tokens of the neuron's
 best vocabulary feature, where it lowers their logits; ``lowered`` the tokens whose logits it lowers most.
 
-``figure`` and ``data``: SVG and JSON, the paper's F7 and F25. ``suppression_figure`` and
-``suppression_data``: the activation of suppression neurons before tokens of their class and before others,
-the paper's F24.
+``arrays`` (safetensors): ``cosines`` (float64 ``[neurons, vocabulary]``) of the output weights of the swept
+neurons with the unembedding, whose layer and number are ``swept`` (int64 ``[neurons, 2]``); ``counts`` (int64
+``[rows of suppression, 2, bins]``), next tokens in the class and not by activation before them, see
+:func:`steps.interp.interventions.activation_by_class`. Facts: which neurons count as universal, and how many.
 """
 
 from __future__ import annotations
@@ -62,10 +63,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, field_validator
 
+from steps.core.digest import code_digest, file_digest
 from steps.core.digest import seed as derived_seed
 from steps.core.errors import UserError
 from steps.core.runner import Output, run
-from steps.core.stores import Folder, read_table, write_json, write_table
+from steps.core.stores import Folder, read_table, write_table
+from steps.core.tensors import write_tensors
 from steps.interp.forward import Forward, ModelSettings
 from steps.interp.interventions import Intervention, Suppressed, Sweep, activation_by_class, counted, sweep
 from steps.interp.loading import load_tokenizer
@@ -81,7 +84,7 @@ from steps.neurons.selection.candidates import (
     vocabulary_cosines,
 )
 from steps.neurons.selection.rules import clearest
-from steps.neurons.selection.universal import SET_COLUMNS, UniversalSettings, chosen, describe
+from steps.neurons.selection.universal import SET_COLUMNS, UniversalSettings, chosen
 
 if TYPE_CHECKING:
     import numpy as np
@@ -412,16 +415,11 @@ def main(
     interventions: Output,
     reversals: Output,
     suppression: Output,
-    figure: Output,
-    data: Output,
-    suppression_figure: Output,
-    suppression_data: Output,
+    arrays: Output,
 ) -> None:
     """Intervene on neurons of the model."""
+    import numpy as np
     import torch
-
-    from steps.core.figures import save_figure
-    from steps.neurons.figures.interventions import draw, draw_suppression
 
     source = Activations(activations)
     forward = open_model(model, source, settings.device, settings.dtype)
@@ -463,14 +461,20 @@ def main(
     write_table(whole, interventions)
     write_table(against, reversals)
     write_table(by_class, suppression)
-    members = int(chosen(table, settings.universal_set, settings.top_share).sum())
-    told = describe(settings.universal_set, settings.top_share, members)
-    for (drawn, shown), out, out_data in (
-        (draw(whole, cosines, table, told), figure, data),
-        (draw_suppression(by_class, counts), suppression_figure, suppression_data),
-    ):
-        save_figure(drawn, out)
-        write_json(out_data, shown)
+    facts = {
+        "kind": "interventions",
+        "interventions": file_digest(interventions),
+        "suppression": file_digest(suppression),
+        "universal_set": settings.universal_set,
+        "top_share": settings.top_share,
+        "universal": int(chosen(table, settings.universal_set, settings.top_share).sum()),
+        "code": code_digest("neurons.intervene"),
+    }
+    of_swept = {
+        "swept": np.array(list(cosines), np.int64).reshape(-1, 2),
+        "cosines": np.stack(list(cosines.values())),  # some neuron is always looked at
+    }
+    write_tensors(arrays, {**of_swept, "counts": counts}, facts)
 
 
 if __name__ == "__main__":

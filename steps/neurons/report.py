@@ -428,8 +428,9 @@ def main(
     tokens = next(iter(sources.values())).tokens
     write_json(metrics_out, numbers)
     table = cluster_table(cluster_members, example_table, sources, token_texts(tokenizer, tokens), settings)
-    steps = ["dump", "moments", "correlate", "baseline", "clusters", "histograms", "table", "figure"]
-    steps += ["explain", "gallery", "weights", "roles", "attention", "intervene", "page", "report"]
+    steps = ["dump", "moments", "correlate", "baseline", "clusters", "histograms", "merge_histograms"]
+    steps += ["table", "text", "explain", "merge_explanations", "weights", "roles", "logit_histograms"]
+    steps += ["attention", "intervene", "figure", "gallery", "page", "report"]
     content = {
         "chapter": "neurons",
         "study": study,

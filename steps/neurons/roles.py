@@ -1,8 +1,7 @@
 """Roles of neurons from their effect on the vocabulary (paper, sections 5 and 6).
 
 Reads the weight columns of ``neurons.weights`` and, for the activation kurtosis that some entropy queries
-need, the neuron table. Writes three parquet tables and two figures with their data. ``roles``: a row per
-neuron of every model:
+need, the neuron table. Writes two parquet tables. ``roles``: a row per neuron of every model:
 
 ==========================  =======================================================================
 column                      definition
@@ -25,33 +24,31 @@ column                      definition
 and the columns of the weights that decide or label (``vocab_*``, ``l2_penalty``, ``null_space_*``,
 ``best_feature*``). ``depth``: for every model and layer, percentiles of kurtosis and skewness, how many
 neurons have a kurtosis above 10 and percentiles of their skewness, and how many neurons have each role.
-Figures: ``roles`` (how many of the universal neurons of the last layers have a role) and ``roles_by_depth``
-(F6, F22).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from steps.core.errors import UserError
-from steps.core.figures import save_figure
 from steps.core.runner import Output, run
+from steps.core.settings import Settings as BaseSettings
 from steps.core.statistics import discovered
-from steps.core.stores import read_table, require_rows, write_json, write_table
-from steps.neurons.figures.roles import LABELS, PERCENTILES, draw_depth, draw_roles
+from steps.core.stores import read_table, require_rows, write_table
 from steps.neurons.selection.rules import (
     ENTROPY,
     KURTOSIS,
+    PERCENTILES,
+    ROLE_COLUMNS,
     ROLES,
     entropy_columns,
     entropy_ranks,
     entropy_test,
     roles,
 )
-from steps.neurons.selection.universal import SET_COLUMNS, UniversalSettings, chosen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,12 +75,10 @@ KEPT = (
 )
 
 
-OF_NEURONS = ["kurt", *SET_COLUMNS]
-"""The columns read of the neuron table."""
+class Settings(BaseSettings):
+    """Which neurons are candidates."""
 
-
-class Settings(UniversalSettings):
-    """Which neurons are candidates, and which are shown."""
+    renamed: ClassVar[dict[str, str]] = {"last_layers": "neurons.figure.last_layers"}
 
     q: float = Field(0.05, gt=0, lt=1, description="false discovery rate of entropy neurons")
     entropy_query: Literal["small", "medium", "pythia", "width_free"] = Field(
@@ -95,9 +90,6 @@ class Settings(UniversalSettings):
         True,
         description="take activation kurtosis and universal neurons from the neuron table; false:"
         " weights only",
-    )
-    last_layers: float = Field(
-        0.25, gt=0, le=1, description="share of the layers that the figure takes as the last ones, rounded up"
     )
 
     @model_validator(mode="after")
@@ -160,45 +152,24 @@ def depth_table(table: pd.DataFrame) -> pd.DataFrame:
         heavy = part[part["vocab_kurt"] > KURTOSIS]
         row |= {"neurons": len(part), "high_kurtosis": len(heavy)}
         row |= percentiles("high_kurtosis_skew", heavy["vocab_skew"])
-        for column in LABELS:
+        for column in ROLE_COLUMNS:
             row |= {f"{role}[{column}]": int((part[column] == role).sum()) for role in ROLES}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def main(
-    weights: Path,
-    neurons: list[Path],
-    settings: Settings,
-    table: Output,
-    depth: Output,
-    figure: Output,
-    data: Output,
-    depth_figure: Output,
-    depth_data: Output,
-) -> None:
-    """Write the tables and figures; ``neurons`` is the neuron table or nothing, the reference comes first."""
+def main(weights: Path, neurons: list[Path], settings: Settings, table: Output, depth: Output) -> None:
+    """Write both tables; ``neurons`` is the neuron table or nothing."""
     known = read_table(weights, needed=[*KEYS, *KEPT]).to_pandas()
-    activity = read_table(neurons[0], [*KEYS, *OF_NEURONS]).to_pandas() if neurons else None
-    if activity is not None:
+    if neurons:
+        activity = read_table(neurons[0], [*KEYS, "kurt"]).to_pandas()
         require_rows(neurons[0], activity[KEYS], known[KEYS], weights)
         known = known.drop(columns="kurt", errors="ignore").merge(
-            activity[[*KEYS, "kurt"]], on=KEYS, how="left", validate="one_to_one"
+            activity, on=KEYS, how="left", validate="one_to_one"
         )
     whole = role_table(known, settings)
     write_table(whole, table)
-    layers = depth_table(whole)
-    write_table(layers, depth)
-    reference = whole[whole["model"] == whole["model"].iloc[0]].reset_index(drop=True)
-    if activity is not None:
-        own = reference[KEYS].merge(activity, on=KEYS, how="left", validate="one_to_one")
-        reference["in_set"] = chosen(own, settings.universal_set, settings.top_share)
-    for drawn, shown, out, out_data in (
-        (*draw_roles(reference, settings, settings.last_layers), figure, data),
-        (*draw_depth(layers), depth_figure, depth_data),
-    ):
-        save_figure(drawn, out)
-        write_json(out_data, shown)
+    write_table(depth_table(whole), depth)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Other measures of similarity and other nulls than Pearson's correlation and rotations (docs/neurons.md).
 
 Reads the activations of the reference and of its partners. Writes one parquet table, a row per neuron of
-the reference (:func:`similarity_table`), and a figure of it, SVG with its data as JSON.
+the reference (:func:`similarity_table`).
 
 Measures, each between all neurons of the reference and all of a partner, over the kept tokens:
 
@@ -41,10 +41,9 @@ from pydantic import Field
 from steps.core.devices import Device
 from steps.core.digest import seed as derive_seed
 from steps.core.errors import UserError
-from steps.core.figures import save_figure
 from steps.core.runner import Output, progress, run
 from steps.core.settings import Settings as BaseSettings
-from steps.core.stores import write_json, write_table
+from steps.core.stores import write_table
 from steps.neurons.activations.store import (
     Activations,
     Arithmetic,
@@ -56,7 +55,7 @@ from steps.neurons.activations.store import (
 from steps.neurons.correlations.pearson import correlations
 from steps.neurons.correlations.products import add_products
 from steps.neurons.correlations.rotation import rotation
-from steps.neurons.figures.similarity import MEASURES, NULLS, similarity_figure
+from steps.neurons.selection.tables import MEASURES, NULLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -415,13 +414,9 @@ def compare(sources: list[Activations], settings: Settings) -> pd.DataFrame:
     return similarity_table(first.d_mlp, largest)
 
 
-def main(activations: list[Path], settings: Settings, out: Output, figure: Output, data: Output) -> None:
+def main(activations: list[Path], settings: Settings, out: Output) -> None:
     """Compare the first model of ``activations``, the reference, with each other one."""
-    table = compare([Activations(ledger) for ledger in activations], settings)
-    write_table(table, out)
-    drawn, shown = similarity_figure(table)
-    save_figure(drawn, figure)
-    write_json(data, shown)
+    write_table(compare([Activations(ledger) for ledger in activations], settings), out)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,6 @@ from steps.neurons.costs.rules import FORMULAS
 from steps.neurons.costs.study import Job, Study
 from steps.neurons.explanations import text as explained_text
 from steps.neurons.figures import galleries
-from steps.neurons.figures.statistics import STATISTICS
 from steps.neurons.selection.universal import UniversalSettings
 from steps.workflow.language_models import model_size
 from steps.workflow.resources import growing
@@ -60,16 +59,12 @@ GALLERIES = list(galleries.GALLERIES)
 
 COMPUTING = (
     *("moments", "histograms", "explain", "products", "correlate", "clusters", "page", "report"),
-    *("similarity", "checkpoints", "histograms_part", "explain_part"),
+    *("similarity", "checkpoints"),
 )
 """The steps of the neurons chapter that run models where no activations are kept."""
 
-NEURON_FIGURES = [*neurons_figure.FIGURES, *STATISTICS]
-"""The figures of the neurons chapter."""
-
-
-STEP_FIGURES = ["roles", "roles_by_depth", "logit_histograms", "attention", "interventions", "suppression"]
-"""The figures that other steps than ``figure`` draw, beside their tables."""
+NEURON_FIGURES = [name for name in neurons_figure.FIGURES if name not in ("similarity", "checkpoints")]
+"""The figures of the chapter's target."""
 
 
 class Neurons(UniversalSettings, StudySection):
@@ -271,12 +266,11 @@ def correlation_files(config: Config, reference: bool = False) -> list[str]:
 
 
 def parts_of_models(config: Config, *files: str) -> list[str]:
-    """``files`` of every part of every model's neurons, model by model; none where one job does all."""
-    parts = config.neurons.parts if config.neurons.parts > 1 else 0
+    """``files`` of every part of every model's neurons, model by model."""
     return [
         f"{NEURONS}/parts/{name}/part-{part}/{file}"
         for name in compared_models(config)
-        for part in range(parts)
+        for part in range(config.neurons.parts)
         for file in files
     ]
 
@@ -297,9 +291,8 @@ def require_sizes(config: Config) -> None:
         if model.read_from == "neurons.plan":
             continue
         tile_rows(model.neurons, neurons.tiles, 0)
-        if neurons.parts > 1:
-            neurons_histograms.part_layers(model.layers, neurons.parts, 0)
-            neurons_explain.slices(model.neurons, neurons.explain.neurons_at_once, neurons.parts, 0)
+        neurons_histograms.part_layers(model.layers, neurons.parts, 0)
+        neurons_explain.slices(model.neurons, neurons.explain.neurons_at_once, neurons.parts, 0)
         if place == 0:
             neurons_intervene.require_neurons(neurons.intervene.named, model.layers, model.d_mlp)
             path_ablation.require_pairs(neurons.attention.named, model.layers, model.d_mlp, model.heads)
@@ -338,6 +331,23 @@ def study(config: Config) -> Study:
         n_ctx=chapter.rows.n_ctx,
         checkpoints=trained + 1 if trained else 0,
     )
+
+
+def single_figures(config: Config) -> dict[str, str]:
+    """The figures that are drawn by jobs of their own, since one table is all that they need, and that table.
+
+    Those built only on request; and where roles are told from weights alone, theirs, so that no activations
+    are needed.
+    """
+    tables = {"similarity": "similarity", "checkpoints": "checkpoints"}
+    if not config.neurons.roles.activations:
+        tables |= {"roles": "roles", "roles_by_depth": "depth"}
+    return {name: f"results/neurons/{config.neurons.study}/{table}.parquet" for name, table in tables.items()}
+
+
+def joint_figures(config: Config) -> list[str]:
+    """The figures of the chapter's target that one job draws."""
+    return [name for name in NEURON_FIGURES if name not in single_figures(config)]
 
 
 def further_columns(config: Config) -> list[str]:
@@ -399,12 +409,10 @@ def resources(config: Config, step: str) -> dict[str, Any]:
     host does that is no product takes one core, whatever the threads.
     """
     jobs = FORMULAS[step].jobs(study(config))
-    section, dump = getattr(config.neurons, step.removesuffix("_part"), None), config.neurons.dump
+    section, dump = getattr(config.neurons, step, None), config.neurons.dump
     own = models = "cpu" if step == "dump" else getattr(section, "device", "cpu")
     if step in (COMPUTING if dump.source == "model" else ("dump", "checkpoints")):
         models = dump.device
-    if config.neurons.parts > 1 and step in ("histograms", "explain"):  # put together, computed elsewhere
-        own = models = "cpu"
     threads = getattr(section, "threads", 1)
 
     def speed(device: str) -> float:
@@ -444,7 +452,7 @@ def files(config: Config) -> list[str]:
         "suppression",
     )
     tables = [f"{name}.parquet" for name in (*names, "explanations", "tokens")]
-    drawn = [f"figures/{figure}" for figure in NEURON_FIGURES + STEP_FIGURES]
+    drawn = [f"figures/{figure}" for figure in NEURON_FIGURES]
     drawn += [f"galleries/{family}" for family in GALLERIES]
     drawings = [f"{name}.{kind}" for name in drawn for kind in ("svg", "json")]
     folder = f"results/neurons/{config.neurons.study}"

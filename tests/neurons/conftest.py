@@ -12,9 +12,9 @@ import pytest
 from steps.core.runner import Output
 from steps.core.stores import Folder
 from steps.interp.loading import weights_fingerprint
-from steps.neurons import baseline, clusters, correlate, histograms, moments, table
+from steps.neurons import baseline, clusters, correlate, moments, table
 from steps.neurons.activations.store import Activations
-from tests.neurons.planted import write_activations, write_labelled_rows, write_model
+from tests.neurons.planted import write_activations, write_histograms, write_labelled_rows, write_model
 
 SHARED = range(10, 30)
 """Neurons that are the same in every model; all others of a model are a random rotation of one latent."""
@@ -77,7 +77,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Study:
     labels = np.arange(tokens // 16) % 2 * 2  # the second source, names, has no rows
     rows = write_labelled_rows(folder / "rows", Activations(ledgers[0]).tokens, 16, labels)
     study = Study(folder, ledgers, own, files, rows, models)
-    histograms.main(ledgers, rows, [], histograms.Settings(), Output(folder / "histograms" / "ledger.json"))
+    write_histograms(folder, ledgers, rows)
     baseline.main(study.reference, baseline.Settings(), Output(folder / "excess.parquet"))
     clusters.main(
         files,

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import numpy as np
 
 from steps.core.digest import fingerprint
 from steps.core.runner import Output
 from steps.core.stores import ArrayWriter, Ledger, write_array
-from steps.neurons import correlate, moments, products
+from steps.neurons import (
+    correlate,
+    explain,
+    figure,
+    histograms,
+    merge_explanations,
+    merge_histograms,
+    moments,
+    products,
+    text,
+)
+from steps.neurons.explanations.text import Settings as ExplainSettings
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -93,6 +106,87 @@ def write_labelled_rows(folder: Path, tokens: np.ndarray, context: int, labels: 
     write_array(ledger, "held_out_source", labels.astype(np.uint16), ("row",))
     ledger.finish({"n_ctx": context, "bos": 0, "vocabulary": 50, "sources": ["code", "names", "prose"]})
     return folder / "ledger.json"
+
+
+def draw_figure(
+    folder: Path,
+    name: str,
+    files: Iterable[Path],
+    correlations: Iterable[Path] = (),
+    beside: Iterable[Path] = (),
+    **settings: Any,
+) -> tuple[str, dict[str, Any]]:
+    """Draw a figure from ``files``, which have the names that the chapter's steps give them: SVG and data."""
+    out, data = folder / f"{name}.svg", folder / f"{name}.json"
+    chosen = figure.Settings(**settings)
+    inputs = list(files), list(correlations), list(beside)
+    figure.main(*inputs, chosen, {name: Output(out)}, {name: Output(data)})
+    ElementTree.parse(out)
+    return out.read_text("utf-8"), json.loads(data.read_text("utf-8"))
+
+
+def histogram_parts(
+    folder: Path,
+    activations: list[Path],
+    rows: Path,
+    settings: histograms.Settings | None = None,
+    parts: int = 1,
+) -> list[Path]:
+    """Count what is cut into ``parts`` of each model, model by model; returns the files."""
+    files = []
+    for number, ledger in enumerate(activations):
+        for part in range(parts):
+            files.append(folder / f"histograms-{number}-{part}")
+            chosen = settings or histograms.Settings()
+            histograms.main(ledger, rows, parts, part, chosen, Output(files[-1]))
+    return files
+
+
+def write_histograms(
+    folder: Path, activations: list[Path], rows: Path, settings: histograms.Settings | None = None
+) -> Path:
+    """Histograms of all models, as the chapter's steps make them; returns the ledger."""
+    out = folder / "histograms" / "ledger.json"
+    merge_histograms.main(activations, histogram_parts(folder, activations, rows, settings), Output(out))
+    return out
+
+
+def explanation_parts(
+    folder: Path,
+    activations: list[Path],
+    own: list[Path],
+    models: list[Path],
+    rows: Path,
+    tokenizer: Path,
+    settings: ExplainSettings,
+    parts: int = 1,
+) -> list[Path]:
+    """Explain what is cut into ``parts`` of each model, model by model; ``own`` are moments. The files."""
+    labels = folder / "text"
+    text.main(activations, models, rows, tokenizer, settings, Output(labels))
+    files: list[Path] = []
+    for number, (ledger, sums) in enumerate(zip(activations, own, strict=True)):
+        for part in range(parts):
+            out = [folder / f"explained-{number}-{part}-{kind}" for kind in range(3)]
+            explain.main(ledger, [sums], labels, parts, part, settings, *map(Output, out))
+            files += out
+    return files
+
+
+def write_explanations(
+    folder: Path,
+    activations: list[Path],
+    own: list[Path],
+    models: list[Path],
+    rows: Path,
+    tokenizer: Path,
+    settings: ExplainSettings,
+) -> list[Path]:
+    """Explanations, tokens and profiles of all models, as the chapter's steps make them."""
+    files = explanation_parts(folder, activations, own, models, rows, tokenizer, settings)
+    out = [folder / name for name in ("explanations", "tokens", "profiles")]
+    merge_explanations.main(activations, files, settings, *map(Output, out))
+    return out
 
 
 def activate(name: str, x: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,6 @@ from steps.neurons import (
     clusters,
     correlate,
     dump,
-    explain,
-    histograms,
     intervene,
     moments,
     roles,
@@ -32,7 +29,17 @@ from steps.neurons.activations.store import Activations, PostActivations
 from steps.neurons.correlations import moments as moments_library
 from steps.neurons.explanations import text as explained_text
 from tests.language_models.tiny_models import SHAPES, keep, tiny_model
-from tests.neurons.planted import CONTEXT, TOKENIZER, VOCABULARY, rows_of, stored_pre, write_tokenizer
+from tests.neurons.planted import (
+    CONTEXT,
+    TOKENIZER,
+    VOCABULARY,
+    draw_figure,
+    rows_of,
+    stored_pre,
+    write_explanations,
+    write_histograms,
+    write_tokenizer,
+)
 
 ROWS = 60
 
@@ -157,43 +164,41 @@ def test_the_chapters_steps_agree_with_hooks_on_the_model(text: Path, tmp_path: 
 
     words = text / "tokenizer" / "ledger.json"
     labelled = text / "rows" / "ledger.json"
-    files = [out(name) for name in ("explanations", "tokens", "profiles")]
-    explain.main(
-        ledgers, list(map(Path, sums)), saved, labelled, words, [], explained_text.Settings(), *files
+    write_explanations(
+        tmp_path, ledgers, list(map(Path, sums)), saved, labelled, words, explained_text.Settings()
     )
     profiles = read_tensors(tmp_path / "profiles")[0]
     by_position = post.reshape(ROWS, CONTEXT, -1)
     np.testing.assert_allclose(profiles["a.position_mean"], by_position.mean(0).T, atol=1e-4)
     np.testing.assert_allclose(profiles["a.position_std"], by_position.std(0).T, atol=5e-3)
 
-    histograms.main(ledgers, labelled, [], histograms.Settings(), out("histograms/ledger.json"))
+    write_histograms(tmp_path, ledgers, labelled)
     correlate.main(*ledgers, [sums[0]], [sums[1]], [], 1, 0, correlate.Settings(draws=19), out("ab"))
     baseline.main([out("ab")], baseline.Settings(), out("excess"))
     clusters.main([out("ab")], ledgers, clusters.Settings(bootstraps=2), out("clusters"), out("edges"))
     weights.main(saved, words, weights.Settings(), out("weights"), out("effects"))
     tables = [out("excess"), out("clusters"), out("neurons"), out("examples"), [out("weights")]]
     table.main(ledgers, sums, out("histograms/ledger.json"), [out("ab")], *tables)
-    of_roles = [out(f"roles-{number}") for number in range(4)]
-    figures = [out(f"figure-{number}.svg") for number in range(5)]
-    roles.main(
-        out("weights"), [out("neurons")], roles.Settings(), *of_roles[:2], figures[0], of_roles[2],
-        figures[1], of_roles[3],
-    )  # fmt: skip
+    of_roles = [out("roles.parquet"), out("depth.parquet")]
+    roles.main(out("weights"), [out("neurons")], roles.Settings(), *of_roles)
 
     named = [(0, 5, 2, 1)]
     settings = attention.Settings(rows=ROWS, destinations=10**6, random=10, named=named, strongest=2)
-    heads = [out(name) for name in ("heads", "steering", "pairs")]
-    attention.main(saved[0], ledgers[0], settings, *heads, figures[2], out("seen"), out("numbers"))
-    first = json.loads((tmp_path / "seen").read_text())["pairs"][0]
+    heads = [out(f"attention_{name}.parquet") for name in ("heads", "neurons", "pairs")]
+    heads += [out("attention.safetensors"), out("attention.json")]
+    attention.main(saved[0], ledgers[0], settings, *heads)
+    first = draw_figure(tmp_path, "attention", heads)[1]["pairs"][0]
     assert first["pair"] == list(named[0])
     expected = by_position[:, CONTEXT // 2 :, 5].reshape(-1)
     np.testing.assert_allclose(np.sort(first["activation"]), np.sort(expected), atol=1e-4)
 
-    changed = [out(name) for name in ("interventions", "reversals", "suppression")]
+    changed = [out(f"{name}.parquet") for name in ("interventions", "reversals", "suppression")]
+    changed.append(out("interventions.safetensors"))
     chosen = intervene.Settings(rows=ROWS, values=[0, 3], named=[(1, 7)], controls=2, ablated=2)
     inputs = saved[0], ledgers[0], out("neurons"), of_roles[0], words
-    drawn = figures[3], out("shown"), figures[4], out("suppressed")
-    intervene.main(*inputs, chosen, *changed, *drawn)
+    intervene.main(*inputs, chosen, *changed)
+    for name in ("interventions", "suppression", "roles_by_depth"):
+        draw_figure(tmp_path, name, [*changed, *of_roles])
     found = pd.read_parquet(changed[0])
     log_p = logits.log_softmax(-1)[:, 1:-1].reshape(-1, VOCABULARY)
     loss = -log_p.gather(1, torch.from_numpy(rows[:, 2:]).reshape(-1, 1).long()).mean()

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from steps.core.errors import UserError
-from steps.core.figures import new_figure
 from steps.core.runner import Output
+from steps.core.tensors import read_tensors
 from steps.interp.architectures import compute_in_float64
 from steps.interp.forward import Forward
 from steps.interp.heads import HeadNorms, Heads, Scores, all_scores, random_directions
@@ -25,7 +25,7 @@ from steps.neurons.activations.store import Activations
 from steps.neurons.attention import Settings, head_table, neuron_table, pair_table
 from steps.neurons.figures.attention import correlation
 from tests.language_models.tiny_models import SHAPES, tiny_model
-from tests.neurons.planted import CONTEXT, rows_of, write_model, write_rows, write_tokenizer
+from tests.neurons.planted import CONTEXT, draw_figure, rows_of, write_model, write_rows, write_tokenizer
 
 WINDOW = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}
 """Of Qwen2: every layer but the first sees five tokens."""
@@ -475,8 +475,9 @@ def step(
     made: Path, folder: Path, model: str = "a", activations: str = "dump", **settings: Any
 ) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    names = ("heads.parquet", "neurons.parquet", "pairs.parquet", "figure.svg", "figure.json", "numbers.json")
-    files = [Output(folder / name) for name in names]
+    names = ("heads.parquet", "neurons.parquet", "pairs.parquet", "points.safetensors", "numbers.json")
+    kept = [f"attention_{name}" for name in names[:3]] + ["attention.safetensors", "attention.json"]
+    files = [Output(folder / name) for name in kept]
     chosen = Settings.model_validate({"rows": 10, "destinations": 40, "strongest": 6, **settings})
     attention.main(made / model / "ledger.json", made / activations / "ledger.json", chosen, *files)
     return dict(zip(names, files, strict=True))
@@ -525,12 +526,31 @@ def test_the_step_writes_the_same_bytes_twice_and_tables_that_agree(made: Path, 
     assert best.iloc[0] == max(heads["score_max"].max(), -heads["score_min"].min())
     assert best.is_monotonic_decreasing
     assert (pairs["destinations"] == 40).all()
+    points, _ = read_tensors(first["points.safetensors"])
+    for pair, (activation, bos, norm) in zip(pairs.to_dict("records"), points["ablated"], strict=True):
+        assert np.corrcoef(activation, bos)[0, 1] == pytest.approx(pair["activation_bos"])
+        assert (bos.mean(), norm.mean()) == pytest.approx((pair["bos_change"], pair["norm_change"]))
+    assert points["scores"].sum(1).tolist() == [64 * 2, 1000 * 2]
+    svg, drawn = draw_figure(tmp_path, "attention", first.values())
+    assert f"Scores; {numbers['attention_neurons']} neurons beyond chance" in svg
+    assert drawn["neurons"] == points["scores"][0].tolist()
+    best = pairs.sort_values("score", key=abs, ascending=False, kind="stable")
+    best = best.sort_values("source", key=lambda s: s != "named", kind="stable")
+    keys = ["layer", "neuron", "head_layer", "head"]
+    assert [one["pair"] for one in drawn["pairs"]] == best[keys].head(5).to_numpy().tolist()
+    for one in drawn["pairs"]:
+        number = pairs[keys].to_numpy().tolist().index(one["pair"])
+        shown = [one[name] for name in ("activation", "bos_change", "norm_change")]
+        np.testing.assert_array_equal(points["ablated"][number], shown)
+    other = pairs.assign(score=pairs["score"] + 1)
+    other.to_parquet(first["pairs.parquet"])
+    with pytest.raises(UserError, match=r"attention_pairs.parquet: is not the table that belongs to"):
+        draw_figure(tmp_path, "attention", first.values())
 
 
 def test_the_table_of_heads_is_what_plain_weights_say(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "draw", lambda *tables: (new_figure()[0], {}))
     drawn = np.linalg.qr(np.random.default_rng(0).standard_normal((16, 16)))[0]
     monkeypatch.setattr(attention, "random_directions", lambda *arguments: torch.from_numpy(drawn))
     files = step(made, tmp_path, dtype="float64", positions=(0.25, 0.75), batch_tokens=48)
@@ -576,8 +596,7 @@ def test_the_table_of_heads_is_what_plain_weights_say(
     assert (found["score_max"][2:] != found["random_max"][2:]).all()
 
 
-def test_a_smaller_batch_changes_nothing(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "draw", lambda *tables: (new_figure()[0], {}))
+def test_a_smaller_batch_changes_nothing(made: Path, tmp_path: Path) -> None:
     first, second = (step(made, tmp_path / str(n), batch_tokens=n, dtype="float64") for n in (24, 4096))
     for name in ("heads.parquet", "neurons.parquet", "pairs.parquet"):
         pd.testing.assert_frame_equal(pd.read_parquet(first[name]), pd.read_parquet(second[name]), rtol=1e-9)
@@ -608,4 +627,4 @@ def test_rotary_heads_are_skipped_with_the_reason(
     assert pd.read_parquet(files["neurons.parquet"])["attention_neuron"].isna().all()
     none = {"attention_score_max": None, "attention_neurons": None}
     assert json.loads(files["numbers.json"].read_text()) == none
-    assert "no head has a score" in files["figure.svg"].read_text()
+    assert "no head has a score" in draw_figure(tmp_path, "attention", files.values())[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +17,13 @@ from steps.neurons import baseline, checkpoints, dump
 from steps.neurons.activations.store import Activations
 from steps.neurons.correlations.pairs import load_pairs
 from steps.neurons.figures import checkpoints as checkpoints_figure
-from steps.neurons.selection.universal import describe
+from steps.neurons.selection.universal import UniversalSettings, describe
 from tests.neurons.planted import (
     CONTEXT,
     TOKENIZER,
     VOCABULARY,
     correlate_pair,
+    draw_figure,
     save_model,
     write_rows,
     write_tokenizer,
@@ -169,15 +169,16 @@ def test_fewer_tokens_and_float32(planted: tuple[Path, list[Path], Path]) -> Non
 
 def test_the_step_writes_table_and_figure(planted: tuple[Path, list[Path], Path], tmp_path: Path) -> None:
     _, ledgers, like = planted
-    outs = [tmp_path / name for name in ("checkpoints.parquet", "checkpoints.svg", "checkpoints.json")]
-    checkpoints.main(ledgers, like, checkpoints.Settings(draws=19), *map(Output, outs))
-    table, data = pd.read_parquet(outs[0]), json.loads(outs[2].read_text())
+    out = tmp_path / "checkpoints.parquet"
+    checkpoints.main(ledgers, like, checkpoints.Settings(draws=19), Output(out))
+    table, (svg, data) = pd.read_parquet(out), draw_figure(tmp_path, "checkpoints", [out])
     assert data["tokens"] == [500, 4000]
     assert data["privileged_basis"] == table.groupby("step")["privileged_basis"].sum().tolist()
     assert data["best_is_itself"][0] == pytest.approx(1 - 7 / (WIDTH * LAYERS))
     members = int(table[table["step"] == LAST]["privileged_basis"].sum())
     assert data["set"] == describe("calibrated", 0.05, members)
-    assert data["set"] in outs[1].read_text()
+    assert data["set"] in svg
+    assert "excess above 0.5" in svg
 
 
 @pytest.mark.parametrize(("universal_set", "count"), [("half", 0), ("top_share", 16), ("calibrated", 2)])
@@ -188,8 +189,8 @@ def test_the_figure_is_of_the_configured_set(
     last = table["step"] == LAST
     table["universal"] = False
     table["privileged_basis"] = last & table["neuron"].isin([SWAPPED[0], 11]) & (table["layer"] == 0)
-    settings = checkpoints.Settings.model_validate({"universal_set": universal_set, "top_share": 0.25})
-    figure, data = checkpoints_figure.training_figure(table, settings, settings.threshold)
+    settings = UniversalSettings.model_validate({"universal_set": universal_set, "top_share": 0.25})
+    figure, data = checkpoints_figure.training_figure(table, settings, 0.5)
     assert data["set"] == describe(settings.universal_set, 0.25, count)
     assert data["set"] in figure.get_suptitle()
     if count == 0:
@@ -216,12 +217,12 @@ def test_models_without_common_checkpoints_are_refused(
     with pytest.raises(UserError, match="expected one length"):
         checkpoints.training_table([ledgers[0], longer], source, settings)
     with pytest.raises(UserError, match="not of the model"):
-        checkpoints.main(ledgers[::-1], like, settings, *[Output(tmp_path / "x")] * 3)
+        checkpoints.main(ledgers[::-1], like, settings, Output(tmp_path / "x"))
     copied = save_trained(tmp_path / "copied", random_model(0), {EARLY: model})
     for partner in (ledgers[0], copied):
         with pytest.raises(
             UserError, match=rf"--models: .*a/ledger.json and {partner} hold the same weights"
         ):
-            checkpoints.main([*ledgers[:2], partner], like, settings, *[Output(tmp_path / "x")] * 3)
+            checkpoints.main([*ledgers[:2], partner], like, settings, Output(tmp_path / "x"))
     with pytest.raises(UserError, match="found 1, expected the reference and its partners"):
-        checkpoints.main(ledgers[:1], like, settings, *[Output(tmp_path / "x")] * 3)
+        checkpoints.main(ledgers[:1], like, settings, Output(tmp_path / "x"))

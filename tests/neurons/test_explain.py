@@ -18,14 +18,19 @@ from steps.core.runner import Output
 from steps.core.settings import validate
 from steps.core.stores import Ledger, write_array
 from steps.core.tensors import read_tensors
-from steps.neurons import explain, explain_part, moments
+from steps.neurons import explain, merge_explanations, moments, text
 from steps.neurons.activations.bins import bin_numbers, count_bins
 from steps.neurons.explanations import features, labels
 from steps.neurons.explanations import text as explained_text
 from steps.neurons.explanations.families import letter
 from steps.neurons.explanations.features import WORD_LISTS, Features
 from steps.neurons.explanations.first_pass import position_p
-from tests.neurons.planted import write_activations, write_tokenizer
+from tests.neurons.planted import (
+    explanation_parts,
+    write_activations,
+    write_explanations,
+    write_tokenizer,
+)
 
 TEXTS = [
     *["", " to", "to", " of", "of", " b", "b", " bed", " box", ",", " (", ")", " 7", " 19", " wal", "king"],
@@ -97,11 +102,10 @@ class Inputs:
     def explain(
         self, model: Path | None = None, **settings: object
     ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, np.ndarray]]:
-        out = [Output(self.folder / name) for name in ("explanations", "tokens", "profiles")]
         chosen = explained_text.Settings.model_validate({"topic_sets": 0, "code_sources": [], **settings})
         models = [model or self.activations]  # opened only where topics are learned
         inputs = [self.activations], [self.moments], models, self.rows, self.tokenizer
-        explain.main(*inputs, [], chosen, *out)
+        out = write_explanations(self.folder, *inputs, chosen)
         return pd.read_parquet(out[0]), pd.read_parquet(out[1]), read_tensors(out[2])[0]
 
 
@@ -327,41 +331,36 @@ def test_parts_put_together_are_the_same_bytes(tmp_path: Path) -> None:
     settings = explained_text.Settings.model_validate(usual)
     ledgers, sums = [one.activations for one in inputs], [one.moments for one in inputs]
 
+    def cut(parts: int) -> list[Path]:
+        return explanation_parts(
+            tmp_path, ledgers, sums, ledgers, first.rows, first.tokenizer, settings, parts
+        )
+
     def put_together(parts: list[Path]) -> list[bytes]:
         out = [Output(tmp_path / name) for name in ("explanations", "tokens", "profiles")]
-        explain.main(ledgers, sums, ledgers, first.rows, first.tokenizer, parts, settings, *out)
+        merge_explanations.main(ledgers, parts, settings, *out)
         return [Path(path).read_bytes() for path in out]
 
-    whole = put_together([])
+    whole = put_together(cut(1))
     roles = pd.read_parquet(tmp_path / "explanations")["role"]
     assert roles[:20].notna().any()
     assert roles[20:30].isna().all()
     for parts in (2, 5):
-        files: list[Path] = []
-        for one in inputs:
-            for part in range(parts):
-                out = [Output(tmp_path / f"{one.folder.name}-{part}-{kind}") for kind in range(3)]
-                explain_part.main(
-                    one.activations,
-                    [one.moments],
-                    one.activations,
-                    first.rows,
-                    first.tokenizer,
-                    parts,
-                    part,
-                    settings,
-                    *out,
-                )
-                files += map(Path, out)
+        files = cut(parts)
         assert put_together(files) == whole
-    with pytest.raises(UserError, match=r"a-1-2: begins at neuron 10, expected 0; give every part once"):
+    with pytest.raises(UserError, match=r"0-1-2: begins at neuron 10, expected 0; give every part once"):
         put_together([*files[3:6], *files[:3], *files[6:]])
-    with pytest.raises(UserError, match="a-1-0: is not the table that belongs to .*a-0-2"):
+    with pytest.raises(UserError, match="0-1-0: is not the table that belongs to .*0-0-2"):
         put_together([files[3], *files[1:]])
     with pytest.raises(UserError, match=r"end at neuron 40 of 'a', expected 48"):
         put_together([*files[:12], *files[15:27]])
     with pytest.raises(UserError, match=r"not made from .*a/a/ledger.json"):
         put_together([*files[15:], *files[:15]])
+    other = explained_text.Settings.model_validate({**usual, "top_count": 6})
+    with pytest.raises(UserError, match="0-0-2: was made with other settings than these"):
+        merge_explanations.main(ledgers, files, other, *map(Output, files[:3]))
+    with pytest.raises(UserError, match="text: was made with other settings than these"):
+        explain.main(ledgers[0], sums[:1], tmp_path / "text", 1, 0, other, *map(Output, files[:3]))
 
 
 def test_parts_are_whole_slices() -> None:
@@ -526,21 +525,15 @@ def test_other_rows_and_other_tokens_are_refused(
     words = write_tokenizer(tmp_path / "words")
     with pytest.raises(UserError, match=r"words/ledger.json: not the tokenizer that .*rows/ledger.json was"):
         dataclasses.replace(other, tokenizer=words).explain()
-    out = [Output(tmp_path / name) for name in ("x", "y", "z")]
     inputs = studies[0][0]
     both = [inputs.activations, other.activations]
     settings = explained_text.Settings(topic_sets=0)
     with pytest.raises(UserError, match="other tokens"):
-        explain.main(
-            both,
-            [inputs.moments, other.moments],
-            both,
-            inputs.rows,
-            inputs.tokenizer,
-            [],
-            settings,
-            *out,
-        )
+        text.main(both, both, inputs.rows, inputs.tokenizer, settings, Output(tmp_path / "x"))
+    text.main(both[:1], both[:1], inputs.rows, inputs.tokenizer, settings, Output(tmp_path / "x"))
+    out = [Output(tmp_path / name) for name in ("explanations", "tokens", "profiles")]
+    with pytest.raises(UserError, match="x: is of other tokens than .*a/ledger.json"):
+        explain.main(other.activations, [other.moments], tmp_path / "x", 1, 0, settings, *out)
 
 
 def test_the_split_holds_out_the_last_rows_of_every_block(studies: list[tuple[Inputs, pd.DataFrame]]) -> None:
@@ -614,11 +607,11 @@ def test_learned_topics_need_the_embedding_of_each_model(tmp_path: Path) -> None
     from tests.neurons.planted import write_model
 
     model = write_model(tmp_path / "model")
-    embedding = explain.embedding_matrix(model, 48)
+    embedding = text.embedding_matrix(model, 48)
     assert embedding.shape == (48, 16)
     np.testing.assert_allclose(embedding.mean(1), 0, atol=1e-6)  # as weights are looked at everywhere
     with pytest.raises(UserError, match="embeds 48 tokens"):
-        explain.embedding_matrix(model, 49)
+        text.embedding_matrix(model, 49)
 
 
 def test_features_of_an_embedding_are_topics_and_small_norms(
@@ -628,15 +621,17 @@ def test_features_of_an_embedding_are_topics_and_small_norms(
 
     inputs = studies[0][0]
     settings = explained_text.Settings(topic_sets=4, topic_tokens=3, small_norm=True, code_sources=["code"])
-    text = explained_text.read_text(Activations(inputs.activations), inputs.rows, inputs.tokenizer, settings)
-    assert any(name.startswith("python ") for name in text.surroundings.features.names)
+    labelled = explained_text.read_text(
+        Activations(inputs.activations), inputs.rows, inputs.tokenizer, settings
+    )
+    assert any(name.startswith("python ") for name in labelled.surroundings.features.names)
     embedding = np.random.default_rng(0).standard_normal((len(TEXTS), 8))
     embedding[5] = 0.1
-    small, topics = explained_text.model_features(text, embedding, settings)
+    small, topics = explained_text.model_features(labelled, embedding, settings)
     assert np.flatnonzero(small.matrix).tolist() == [5]
     assert topics.matrix.sum(0).tolist() == [3] * 4
     found = explained_text.labellings(
-        text, features.join([explained_text.shared_features(text, settings), small, topics])
+        labelled, features.join([explained_text.shared_features(labelled, settings), small, topics])
     )
     assert [labelling.which for labelling in found] == ["current", "current", "previous", "previous"]
     assert "bos" in found[0].features.groups

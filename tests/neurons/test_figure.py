@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
-import json
-import xml.etree.ElementTree as ET
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ import pandas as pd
 import pytest
 
 from steps.core.errors import UserError
-from steps.core.runner import Output
-from steps.neurons import figure
 from steps.neurons.correlations.pairs import load_pairs
 from steps.neurons.figures import correlations
-from steps.neurons.figures.statistics import STATISTICS
+from steps.neurons.figures.statistics import STATISTICS, reference_rows
+from steps.neurons.selection.universal import chosen
 from steps.neurons.table import percentiles
+from tests.conftest import ROOT
 from tests.neurons.conftest import SHARED, Study
+from tests.neurons.planted import draw_figure
 
 PLANTED_SET = {"universal_set": "top_share", "top_share": 0.2}
 """Takes 19 of the 20 shared neurons."""
@@ -29,34 +30,23 @@ def draw(
     planted: Study,
     name: str,
     folder: Path,
-    clusters: Path | None = None,
-    neurons: Path | None = None,
     beside: tuple[Path, ...] = (),
+    changed: Path | None = None,
     **settings: Any,
-) -> tuple[Path, dict[str, Any]]:
-    out, data = folder / f"{name}.svg", folder / f"{name}.json"
-    members = clusters or planted.folder / "clusters.parquet"
-    figure.main(
-        planted.folder / "excess.parquet",
-        members,
-        planted.reference,
-        neurons or planted.folder / "neurons.parquet",
-        list(beside),
-        figure.Settings(**settings),
-        {name: Output(out)},
-        {name: Output(data)},
-    )
-    ET.parse(out)
-    return out, json.loads(data.read_text())
+) -> tuple[str, dict[str, Any]]:
+    """Draw from the tables of the planted study; those in the folder ``changed`` take their places."""
+    files = {
+        name: planted.folder / name for name in ("excess.parquet", "clusters.parquet", "neurons.parquet")
+    }
+    if changed is not None:
+        files |= {name: changed / name for name in files if (changed / name).exists()}
+    return draw_figure(folder, name, files.values(), planted.reference, beside, **settings)
 
 
-@pytest.mark.parametrize("name", [*figure.FIGURES, *STATISTICS])
+@pytest.mark.parametrize("name", [*correlations.FIGURES, *STATISTICS])
 def test_drawn_twice_the_bytes_are_the_same(planted: Study, name: str, tmp_path: Path) -> None:
     (tmp_path / "again").mkdir()
-    first, data = draw(planted, name, tmp_path)
-    second, same = draw(planted, name, tmp_path / "again")
-    assert first.read_bytes() == second.read_bytes()
-    assert data == same
+    assert draw(planted, name, tmp_path) == draw(planted, name, tmp_path / "again")
 
 
 def test_summary_shows_the_numbers_of_the_table(planted: Study, tmp_path: Path) -> None:
@@ -99,10 +89,10 @@ def test_partners_of_another_depth_have_a_map_of_their_own(planted: Study, tmp_p
 
 
 def test_no_cluster_draws_a_figure_that_says_so(planted: Study, tmp_path: Path) -> None:
-    empty = tmp_path / "none.parquet"
-    pd.read_parquet(planted.folder / "clusters.parquet").iloc[:0].to_parquet(empty)
-    out, data = draw(planted, "clusters", tmp_path, empty)
-    assert "no neurons form a cluster" in out.read_text()
+    none = pd.read_parquet(planted.folder / "clusters.parquet").iloc[:0]
+    none.to_parquet(tmp_path / "clusters.parquet")
+    out, data = draw(planted, "clusters", tmp_path, changed=tmp_path)
+    assert "no neurons form a cluster" in out
     assert data["cluster_size"] == []
 
 
@@ -121,7 +111,7 @@ def test_an_unknown_figure_is_named(planted: Study, tmp_path: Path) -> None:
 
 @pytest.fixture
 def with_weights(planted: Study, tmp_path: Path) -> Path:
-    """The neuron table with weights: anti-aligned neurons fire most, shared ones have large norms."""
+    """The folder of a neuron table with weights: anti-aligned neurons fire most, shared norms are large."""
     table = pd.read_parquet(planted.folder / "neurons.parquet")
     rng = np.random.default_rng(2)
     noise = rng.standard_normal(len(table))
@@ -133,19 +123,21 @@ def with_weights(planted: Study, tmp_path: Path) -> Path:
     table["w_in_max_cos"] = np.where(shared, 0.8, 0.2)
     table["w_out_max_cos"] = np.where(shared, 0.7, 0.1)
     columns = ["in_out_sim", "l2_penalty", "vocab_kurt"]
-    pd.concat([table, percentiles(table, columns)], axis=1).to_parquet(tmp_path / "weights.parquet")
-    return tmp_path / "weights.parquet"
+    (tmp_path / "weights").mkdir()
+    whole = pd.concat([table, percentiles(table, columns)], axis=1)
+    whole.to_parquet(tmp_path / "weights" / "neurons.parquet")
+    return tmp_path / "weights"
 
 
 def test_universal_neurons_stand_where_they_were_planted(
     planted: Study, with_weights: Path, tmp_path: Path
 ) -> None:
-    out, data = draw(planted, "universal_percentiles", tmp_path, neurons=with_weights, **PLANTED_SET)
+    out, data = draw(planted, "universal_percentiles", tmp_path, changed=with_weights, **PLANTED_SET)
     assert data["neurons"] == 19
-    assert "19 neurons taken as universal: the 20 % of largest excess" in out.read_text()
+    assert "19 neurons taken as universal: the 20 % of largest excess" in out
     # the 20 planted ones hold the upper 20 places of 48 in their layer
     assert data["quantiles"]["l2_penalty"]["0.03125"] > 100 * 28 / 48
-    table = pd.read_parquet(with_weights)
+    table = pd.read_parquet(with_weights / "neurons.parquet")
     values = table.loc[table["model"] == "a"].nlargest(19, "excess_corr")["percentile[l2_penalty]"]
     assert data["quantiles"]["l2_penalty"]["0.5"] == pytest.approx(values.median())
     assert "input_bias" not in data["quantiles"]
@@ -154,20 +146,20 @@ def test_universal_neurons_stand_where_they_were_planted(
 def test_frequency_and_cosine_are_correlated_and_it_is_printed(
     planted: Study, with_weights: Path, tmp_path: Path
 ) -> None:
-    out, data = draw(planted, "frequency_cosine", tmp_path, neurons=with_weights)
-    table = pd.read_parquet(with_weights)
+    out, data = draw(planted, "frequency_cosine", tmp_path, changed=with_weights)
+    table = pd.read_parquet(with_weights / "neurons.parquet")
     for name in "abc":
         rows = table[table["model"] == name]
         expected = rows["in_out_sim"].corr(rows["activation_frequency"])
         assert expected < -0.9
         assert data["correlation"][name] == pytest.approx(expected)
-    assert f"a: correlation {data['correlation']['a']:.2f}" in out.read_text()
+    assert f"a: correlation {data['correlation']['a']:.2f}" in out
 
 
 def test_redundancy_tells_universal_neurons_from_others(
     planted: Study, with_weights: Path, tmp_path: Path
 ) -> None:
-    _, data = draw(planted, "redundancy", tmp_path, neurons=with_weights, **PLANTED_SET)
+    _, data = draw(planted, "redundancy", tmp_path, changed=with_weights, **PLANTED_SET)
     inside = data["w_in_max_cos"]
     assert sum(inside["universal neurons"]) == 19
     edges = np.array(inside["edges"])
@@ -200,13 +192,13 @@ def test_densities_hold_every_model_and_layers_every_universal_neuron(planted: S
 def test_an_empty_universal_set_draws_a_figure_that_says_so(
     planted: Study, with_weights: Path, name: str, tmp_path: Path
 ) -> None:
-    out, _ = draw(planted, name, tmp_path, neurons=with_weights, universal_set="top_share", top_share=0.001)
-    assert "no neurons taken as universal" in out.read_text() or name == "metric_densities"
+    out, _ = draw(planted, name, tmp_path, changed=with_weights, universal_set="top_share", top_share=0.001)
+    assert "no neurons taken as universal" in out or name == "metric_densities"
 
 
 def test_medians_stay_readable_where_no_neuron_is_universal(with_weights: Path) -> None:
     """One sentence for the figure, none in its panels, and every panel with its numbers."""
-    table = pd.read_parquet(with_weights)
+    table = pd.read_parquet(with_weights / "neurons.parquet")
     none = np.zeros(96, bool)
     drawn, data = STATISTICS["metrics_by_layer"](table, none, "none at all")
     assert drawn.get_suptitle() == "none at all"
@@ -222,8 +214,8 @@ def test_medians_stay_readable_where_no_neuron_is_universal(with_weights: Path) 
 @pytest.mark.parametrize("share", [0.001, 0.2])
 def test_frequencies_end_where_the_data_end(with_weights: Path, share: float) -> None:
     """No room is made for a legend: it stands below."""
-    table = pd.read_parquet(with_weights)
-    universal = figure.chosen(figure.reference_rows(table), "top_share", share)
+    table = pd.read_parquet(with_weights / "neurons.parquet")
+    universal = chosen(reference_rows(table), "top_share", share)
     drawn, data = STATISTICS["frequency_cosine"](table, universal, "so many")
     assert drawn.axes[0].get_ylim()[1] < 1.1 * max(data["activation_frequency"])
     assert drawn.axes[0].get_legend() is None
@@ -247,7 +239,7 @@ def test_one_partner_is_not_compared_with_itself(planted: Study) -> None:
 @pytest.mark.parametrize("name", ["frequency_cosine", "redundancy"])
 def test_without_weights_a_figure_says_so(planted: Study, name: str, tmp_path: Path) -> None:
     out, _ = draw(planted, name, tmp_path)
-    assert "needs the weights of" in out.read_text()
+    assert "needs the weights of" in out
 
 
 @pytest.mark.parametrize("change", ["column", "model", "excess", "neuron"])
@@ -259,6 +251,28 @@ def test_a_neuron_table_of_another_study_is_refused(planted: Study, change: str,
         "excess": (table.assign(excess_corr=table["excess_corr"] + 0.01), "holds model a, layer 0, neuron 0"),
         "neuron": (table.drop(index=95), "lacks model a, layer 1, neuron 47"),
     }[change]
-    changed.to_parquet(tmp_path / "other.parquet")
-    with pytest.raises(UserError, match=f"other.parquet: {said}"):
-        draw(planted, "clusters", tmp_path, neurons=tmp_path / "other.parquet")
+    changed.to_parquet(tmp_path / "neurons.parquet")
+    with pytest.raises(UserError, match=f"{tmp_path.name}/neurons.parquet: {said}"):
+        draw(planted, "clusters", tmp_path, changed=tmp_path)
+
+
+def test_a_file_that_a_figure_needs_is_named(planted: Study, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--files: found no clusters.parquet, which a figure needs"):
+        draw_figure(tmp_path, "clusters", [planted.folder / "excess.parquet"], planted.reference)
+    with pytest.raises(UserError, match="--correlations: found none"):
+        draw_figure(tmp_path, "excess", [planted.folder / "excess.parquet"])
+
+
+def test_steps_that_compute_draw_nothing() -> None:
+    """So that an edit of a figure reruns no computing."""
+    drawing = set()
+    for path in (ROOT / "steps/neurons").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = (
+                [alias.name for alias in getattr(node, "names", [])] if isinstance(node, ast.Import) else []
+            )
+            if isinstance(node, ast.ImportFrom):
+                names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+            if any(re.match(r"(matplotlib|steps\.(core|neurons)\.figures)\b", name) for name in names):
+                drawing.add(path.relative_to(ROOT / "steps/neurons").parts[0].removesuffix(".py"))
+    assert drawing == {"figures", "figure", "gallery", "report"}

@@ -10,12 +10,18 @@ import pytest
 
 from steps.core.errors import UserError
 from steps.core.runner import Output
-from steps.neurons import histograms, histograms_part
+from steps.neurons import histograms, merge_histograms
 from steps.neurons.activations import bins
 from steps.neurons.activations.bins import BINS, ZERO, Histograms, bin_edges, bin_numbers, binned_moments
 from steps.neurons.activations.store import Activations
 from tests.neurons.conftest import Study
-from tests.neurons.planted import stored_pre, write_activations, write_labelled_rows
+from tests.neurons.planted import (
+    histogram_parts,
+    stored_pre,
+    write_activations,
+    write_histograms,
+    write_labelled_rows,
+)
 
 
 def plain(values: np.ndarray) -> np.ndarray:
@@ -41,8 +47,7 @@ def test_counts_are_numpys_by_source(tmp_path: Path, dtype: type) -> None:
     ledger = write_activations(tmp_path / "a", pre, block_tokens=48)
     labels = np.array([0, 2, 2, 0, 0, 0, 2, 0, 2, 2])
     rows = write_labelled_rows(tmp_path / "rows", Activations(ledger).tokens, 16, labels)
-    histograms.main([ledger], rows, [], histograms.Settings(), Output(tmp_path / "h" / "ledger.json"))
-    found = Histograms(tmp_path / "h" / "ledger.json")
+    found = Histograms(write_histograms(tmp_path, [ledger], rows))
     counts = found.counts("a")
     assert counts.shape == (3, 12, BINS)
     assert (found.sources, found.tokens) == (["code", "names", "prose"], [80, 0, 80])
@@ -59,9 +64,7 @@ def test_a_part_of_the_tokens_in_whole_blocks(tmp_path: Path) -> None:
     pre = np.random.default_rng(4).standard_normal((160, 4)).astype(np.float16)
     ledger = write_activations(tmp_path / "a", pre, block_tokens=48)
     rows = write_labelled_rows(tmp_path / "rows", Activations(ledger).tokens, 16, np.zeros(10))
-    settings = histograms.Settings(tokens=50)
-    histograms.main([ledger], rows, [], settings, Output(tmp_path / "h" / "ledger.json"))
-    found = Histograms(tmp_path / "h" / "ledger.json")
+    found = Histograms(write_histograms(tmp_path, [ledger], rows, histograms.Settings(tokens=50)))
     assert found.tokens == [96, 0, 0]
     np.testing.assert_array_equal(found.counts("a").sum(2), [[96] * 4, [0] * 4, [0] * 4])
 
@@ -71,18 +74,18 @@ def test_parts_put_together_are_the_same_bytes(planted: Study, tmp_path: Path) -
 
     def put_together(name: str, parts: list[Path]) -> dict[str, bytes]:
         folder = tmp_path / name
-        histograms.main(planted.activations, planted.rows, parts, settings, Output(folder / "ledger.json"))
+        merge_histograms.main(planted.activations, parts, Output(folder / "ledger.json"))
         return {
             path.relative_to(folder).as_posix(): path.read_bytes()
             for path in folder.rglob("*")
             if path.is_file()
         }
 
-    files = [tmp_path / f"{model}-{part}" for model in range(3) for part in range(2)]
-    for number, path in enumerate(files):
-        inputs = planted.activations[number // 2], planted.rows
-        histograms_part.main(*inputs, 2, number % 2, settings, Output(path))
-    assert put_together("parts", files) == put_together("whole", [])
+    (tmp_path / "one").mkdir()
+    whole = histogram_parts(tmp_path / "one", planted.activations, planted.rows, settings)
+    files = histogram_parts(tmp_path, planted.activations, planted.rows, settings, 2)
+    assert put_together("parts", files) == put_together("whole", whole)
+    inputs = planted.activations[2], planted.rows
     with pytest.raises(
         UserError, match=r"0-1: begins at layer 1, expected 0; give every part once, in order"
     ):
@@ -91,22 +94,21 @@ def test_parts_put_together_are_the_same_bytes(planted: Study, tmp_path: Path) -
         put_together("y", files[::2])
     with pytest.raises(UserError, match=r"2-0: not made from"):
         put_together("z", [*files[4:], *files[:4]])
-    histograms_part.main(*inputs, 2, 1, histograms.Settings(tokens=10), Output(files[-1]))
-    with pytest.raises(UserError, match=r"2-1: of other tokens than are counted now"):
+    histograms.main(*inputs, 2, 1, histograms.Settings(tokens=10), Output(files[-1]))
+    with pytest.raises(UserError, match=r"2-1: of other tokens than .*histograms-0-0"):
         put_together("w", files)
+    assert not any((tmp_path / name).exists() for name in "xyzw")
     with pytest.raises(UserError, match=r"neurons.parts: found 3, expected at most 2, the number of layers"):
-        histograms_part.main(*inputs, 3, 0, settings, Output(files[0]))
+        histograms.main(*inputs, 3, 0, settings, Output(files[0]))
     with pytest.raises(UserError, match="--part 2 of --parts 2: expected a part from 0"):
-        histograms_part.main(*inputs, 2, 2, settings, Output(files[0]))
+        histograms.main(*inputs, 2, 2, settings, Output(files[0]))
 
 
 def test_other_rows_are_refused(planted: Study, tmp_path: Path) -> None:
     source = Activations(planted.activations[0])
     rows = write_labelled_rows(tmp_path / "rows", source.tokens[::-1], 16, np.zeros(400))
     with pytest.raises(UserError, match="not made from .*rows"):
-        histograms.main(
-            planted.activations, rows, [], histograms.Settings(), Output(tmp_path / "h/ledger.json")
-        )
+        write_histograms(tmp_path, planted.activations, rows)
 
 
 def test_the_published_sparsity_is_too_high() -> None:

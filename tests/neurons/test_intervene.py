@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import torch
 from scipy.stats import ttest_ind
 
 from steps.core.errors import UserError
-from steps.core.figures import new_figure
 from steps.core.runner import Output
 from steps.core.settings import validate
 from steps.interp.architectures import architecture, compute_in_float64
@@ -48,6 +46,7 @@ from tests.language_models.tiny_models import tiny_model
 from tests.neurons.planted import (
     CONTEXT,
     VOCABULARY,
+    draw_figure,
     rows_of,
     write_model,
     write_moments,
@@ -467,8 +466,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-NAMES = ("interventions.parquet", "reversals.parquet", "suppression.parquet", "figure.svg", "figure.json")
-NAMES += ("suppression.svg", "suppression.json")
+NAMES = ("interventions.parquet", "reversals.parquet", "suppression.parquet", "interventions.safetensors")
 
 
 def step(made: Path, folder: Path, **settings: Any) -> dict[str, Path]:
@@ -480,7 +478,7 @@ def step(made: Path, folder: Path, **settings: Any) -> dict[str, Path]:
     inputs = [made / "a" / "ledger.json", made / "dump" / "ledger.json", made / "neurons.parquet"]
     inputs += [made / "roles.parquet", made / "tokenizer" / "ledger.json"]
     intervene.main(*inputs, chosen, *files)
-    return dict(zip(NAMES, files, strict=True))
+    return dict(zip(NAMES, files, strict=True)) | {"roles.parquet": made / "roles.parquet"}
 
 
 def test_the_step_writes_the_same_bytes_twice_and_tables_that_agree(made: Path, tmp_path: Path) -> None:
@@ -521,14 +519,15 @@ def test_the_step_writes_the_same_bytes_twice_and_tables_that_agree(made: Path, 
     tokens = np.flatnonzero(features.matrix[:, features.names.index("contains_digit")])
     assert suppression["token_ids"][0].tolist() == tokens.tolist()
     assert [len(ids) for ids in suppression["token_ids"][1:]] == [20, 20]
-    drawn = json.loads(first["suppression.json"].read_text())["neurons"]
+    svg, data = draw_figure(tmp_path, "suppression", first.values())
+    drawn = data["neurons"]
     assert [(one["layer"], one["class"]) for one in drawn] == [(0, "feature"), (0, "lowered"), (1, "lowered")]
     for one, (_, row) in zip(drawn, suppression.iterrows(), strict=True):
         assert (sum(one["inside"]), sum(one["outside"])) == (row["inside"], row["outside"])
         assert len(one["edges"]) == len(one["inside"]) + 1
-    assert first["suppression.svg"].read_text().count(">activation<") == 2
+    assert svg.count(">activation<") == 2
     assert (suppression["inside"] + suppression["outside"] == table["tokens"][0]).all()
-    shown = json.loads(first["figure.json"].read_text())
+    _, shown = draw_figure(tmp_path, "interventions", first.values())
     assert shown["universal_set"].endswith("calibrated against rotations")
     assert len(shown["effects"]) == len(table[table["kind"] == "mean"])
     assert len(shown["cosines"]["neurons"]) == 2 + 1 + 3  # nearest, opposite, controls
@@ -542,12 +541,8 @@ NAMED = ((0, 3), (1, 5), (0, 9))
 @pytest.fixture(scope="module")
 def exact(made: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], Any, np.ndarray]:
     """What the step writes in float64 of ``NAMED`` neurons, the model, and the tokens."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("draw", "draw_suppression"):
-            patch.setattr(intervention_figure, name, lambda *tables: (new_figure()[0], {}))
-        files = step(
-            made, tmp_path_factory.mktemp("exact"), named=NAMED, dtype="float64", controls=1, class_tokens=3
-        )
+    folder = tmp_path_factory.mktemp("exact")
+    files = step(made, folder, named=NAMED, dtype="float64", controls=1, class_tokens=3)
     model = load(made / "a" / "ledger.json", dtype="float64")
     return files, model, Activations(made / "dump" / "ledger.json").tokens.reshape(-1, CONTEXT)
 
@@ -658,22 +653,21 @@ def test_without_a_suppression_neuron_the_nearest_is_shown_and_called_so(made: P
     suppression = pd.read_parquet(files["suppression.parquet"])
     assert suppression[["layer", "neuron"]].to_numpy().tolist() == [[0, 6], [0, 6]]
     assert not suppression["by_the_rule"].any()
-    assert "nearest to suppression: L0.6" in files["suppression.svg"].read_text()
+    assert "nearest to suppression: L0.6" in draw_figure(tmp_path, "suppression", files.values())[0]
     roles.assign(vocab_skew=1.0).to_parquet(other / "roles.parquet")
-    assert "no neuron comes near to suppression" in step(other, tmp_path)["suppression.svg"].read_text()
+    files = step(other, tmp_path)
+    svg, _ = draw_figure(tmp_path, "suppression", files.values())
+    assert "no neuron comes near to suppression" in svg
 
 
 def test_an_empty_universal_set_is_told(made: Path, tmp_path: Path) -> None:
     files = step(made, tmp_path, universal_set="half", controls=0)
-    assert "nothing to ablate: no neurons taken" in files["figure.svg"].read_text()
+    svg, _ = draw_figure(tmp_path, "interventions", files.values())
+    assert "nothing to ablate: no neurons taken" in svg
     assert not pd.read_parquet(files["interventions.parquet"])["role"].isin(["universal", "matched"]).any()
 
 
-def test_named_neurons_and_excluded_tokens(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("draw", "draw_suppression"):
-        monkeypatch.setattr(intervention_figure, name, lambda *tables: (new_figure()[0], {}))
+def test_named_neurons_and_excluded_tokens(made: Path, tmp_path: Path) -> None:
     files = step(made, tmp_path, named=[(0, 3)], exclude_tokens=[1], controls=0, ablated=0)
     table = pd.read_parquet(files["interventions.parquet"])
     assert set(table["role"]) == {"nominal", "named", "opposite"}

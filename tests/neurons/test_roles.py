@@ -20,6 +20,7 @@ from steps.neurons.roles import Settings
 from steps.neurons.selection import rules
 from steps.neurons.selection.rules import ENTROPY as QUERIES
 from steps.neurons.selection.rules import ROLES, entropy_test, null_space_p
+from tests.neurons.planted import draw_figure
 from tests.neurons.planted_weights import (
     CLASS,
     ENTROPY,
@@ -200,17 +201,22 @@ def test_models_of_different_depth_have_one_smooth_mean() -> None:
 
 
 def write(
-    folder: Path, table: pd.DataFrame, activity: pd.DataFrame | None, **settings: object
+    folder: Path,
+    table: pd.DataFrame,
+    activity: pd.DataFrame | None,
+    universal_set: str = "calibrated",
+    **settings: object,
 ) -> dict[str, Path]:
-    names = ["roles.parquet", "depth.parquet", "roles.svg", "roles.json", "depth.svg", "depth.json"]
-    out = {name: folder / name for name in names}
+    """The tables, and the figure ``roles`` with its data, of weights and, where it is known, activity."""
+    out = {name: folder / name for name in ("roles.parquet", "depth.parquet")}
     table.drop(columns="kurt").to_parquet(folder / "weights.parquet", index=False)
     neurons = []
     if activity is not None:
         neurons = [folder / "neurons.parquet"]
         activity.to_parquet(neurons[0], index=False)
     roles.main(folder / "weights.parquet", neurons, Settings(**settings), *map(Output, out.values()))
-    return out
+    draw_figure(folder, "roles", [*out.values(), *neurons], universal_set=universal_set)
+    return out | {name: folder / name for name in ("roles.svg", "roles.json")}
 
 
 def activity(table: pd.DataFrame, universal: list[int]) -> pd.DataFrame:
@@ -312,7 +318,7 @@ def test_weights_alone_are_enough_for_the_query_that_needs_no_activations(tmp_pa
 def test_damaged_tables_are_told(tmp_path: Path) -> None:
     table = planted_table(0)
     write(tmp_path, table, activity(table, []))
-    outputs = [Output(tmp_path / name) for name in "abcdef"]
+    outputs = [Output(tmp_path / name) for name in "ab"]
     for name in ("weights.parquet", "neurons.parquet"):
         whole = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(whole[:-40])
@@ -339,6 +345,6 @@ def test_tables_of_another_kind_or_study_are_refused(
     files[name] = change(files[name])
     for file, frame in files.items():
         frame.to_parquet(tmp_path / f"{file}.parquet")
-    out = [Output(tmp_path / letter) for letter in "abcdef"]
+    out = [Output(tmp_path / letter) for letter in "ab"]
     with pytest.raises(UserError, match=said):
         roles.main(tmp_path / "weights.parquet", [tmp_path / "neurons.parquet"], Settings(), *out)

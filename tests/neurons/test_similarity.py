@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from steps.neurons import similarity
 from steps.neurons.activations.store import PostActivations
 from steps.neurons.correlations import products, rotation
 from steps.neurons.correlations.pairs import load_pairs
-from steps.neurons.figures import similarity as similarity_figure
-from tests.neurons.planted import correlate_pair, pearson, stored_post, write_activations
+from steps.neurons.selection.tables import MEASURES, NULLS
+from tests.neurons.planted import correlate_pair, draw_figure, pearson, stored_post, write_activations
 
 TOKENS, WIDTH, LAYERS = 900, 24, 2
 CONSTANT, SILENT, ONCE = 3, 4, 5
@@ -104,8 +103,8 @@ def test_measures_and_nulls_equal_numpy(
     for column, values in mean.items():
         exact = 0 if column in ("jaccard", "jaccard_permuted") else atol
         np.testing.assert_allclose(table[column], np.mean(values, axis=0), rtol=0, atol=exact, err_msg=column)
-    for measure in similarity_figure.MEASURES:
-        for null in similarity_figure.NULLS:
+    for measure in MEASURES:
+        for null in NULLS:
             excess = table[measure] - table[f"{measure}_{null}"]
             np.testing.assert_array_equal(table[f"{measure}_excess_{null}"], excess)
     assert np.isfinite(table.to_numpy(float)).all()
@@ -114,12 +113,10 @@ def test_measures_and_nulls_equal_numpy(
 def test_neurons_that_never_vary_or_fire_are_like_nothing(tmp_path: Path) -> None:
     ledgers = [planted(tmp_path, name, k) for k, name in enumerate("ab")]
     table = run(ledgers)
-    nulls = [f"pearson_{null}" for null in similarity_figure.NULLS]
+    nulls = [f"pearson_{null}" for null in NULLS]
     assert not table.loc[[CONSTANT, SILENT], ["pearson[b]", *nulls]].to_numpy().any()
     for measure in ("cosine", "jaccard"):
-        assert not table.loc[
-            SILENT, [f"{measure}[b]", *(f"{measure}_{n}" for n in similarity_figure.NULLS)]
-        ].any()
+        assert not table.loc[SILENT, [f"{measure}[b]", *(f"{measure}_{n}" for n in NULLS)]].any()
     # It fires on the same token in both: the one and only.
     assert table.loc[ONCE, "jaccard[b]"] == 1
     assert table.loc[ONCE, ["pearson[b]", "cosine[b]"]].to_numpy() == pytest.approx(1)
@@ -132,9 +129,9 @@ def test_planted_neurons_come_back_by_every_measure_and_exceed_every_null(tmp_pa
         folder.mkdir()
         ledgers = [planted(folder, name, 100 * seed + k) for k, name in enumerate("ab")]
         table = run(ledgers, precision="float32", seed=seed)
-        for measure in similarity_figure.MEASURES:
+        for measure in MEASURES:
             assert (table.loc[10:17, f"{measure}_neuron[b]"] == np.arange(10, 18)).all()
-            for null in similarity_figure.NULLS:
+            for null in NULLS:
                 excess = table[f"{measure}_excess_{null}"]
                 assert excess[10:18].min() > 0.2, (measure, null)
                 if measure == "pearson":
@@ -203,15 +200,14 @@ def test_only_the_first_tokens(tmp_path: Path) -> None:
 
 def test_the_figure_says_what_it_shows(tmp_path: Path) -> None:
     ledgers = [planted(tmp_path, name, k) for k, name in enumerate("ab")]
-    outs = [tmp_path / name for name in ("similarity.parquet", "similarity.svg", "similarity.json")]
-    similarity.main(ledgers, similarity.Settings(), *map(Output, outs))
-    table, data = pd.read_parquet(outs[0]), json.loads(outs[2].read_text())
-    for measure in similarity_figure.MEASURES:
-        for shown in ("partners", *similarity_figure.NULLS):
+    out = tmp_path / "similarity.parquet"
+    similarity.main(ledgers, similarity.Settings(), Output(out))
+    table, (_, data) = pd.read_parquet(out), draw_figure(tmp_path, "similarity", [out])
+    for measure in MEASURES:
+        for shown in ("partners", *NULLS):
             assert sum(data[measure][shown]) == len(table)
     mean = data["mean_excess_gaussian"]["cosine"]
     assert mean == pytest.approx(table["cosine_excess_gaussian"].mean())
-    assert "<svg" in outs[1].read_text()
 
 
 def test_the_same_model_other_tokens_and_no_partner_are_refused(tmp_path: Path) -> None:

@@ -139,9 +139,10 @@ def test_parts_of_models_are_put_together_and_not_kept(paper: Path) -> None:
     table = pd.read_parquet(paper / "results/neurons/paper_small/explanations.parquet")
     assert table.groupby(["model", "layer"]).size().tolist() == [64] * 2 + [64] * 3 + [48] * 2
     assert {"p_adjusted", "family", "evidence"} <= set(table)
-    logs = sorted((paper / "logs/neurons").glob("*_part/paper_small/*/part-?.log"))
-    assert len(logs) == 2 * 3 * 2
+    for step in ("histograms", "explain"):
+        assert len(list((paper / f"logs/neurons/{step}/paper_small").glob("*/part-?.log"))) == 2 * 3
     assert not list((paper / "results/neurons/paper_small/parts").rglob("*.*"))
+    assert not (paper / "results/neurons/paper_small/text.safetensors").exists()
 
 
 def test_partners_are_compared_as_they_are(paper: Path) -> None:
@@ -179,8 +180,8 @@ def test_both_tiles_of_each_pair_are_there(paper: Path) -> None:
                 "language_models_import": 5,
                 "neurons_products": 4 * 2 * 16,
                 "neurons_correlate": 4 * 2,
-                "neurons_histograms_part": 5 * 12,
-                "neurons_explain_part": 5 * 12,
+                "neurons_histograms": 5 * 12,
+                "neurons_explain": 5 * 12,
             },
         ),
         (
@@ -201,7 +202,8 @@ def test_both_tiles_of_each_pair_are_there(paper: Path) -> None:
                 "language_models_import": 5,
                 "neurons_weights": 1,
                 "neurons_roles": 1,
-                "total": 8,
+                "neurons_single_figure": 1,
+                "total": 9,
             },
         ),
     ],

@@ -48,7 +48,11 @@ def test_rules_ask_for_what_the_planner_says() -> None:
 def test_rules_that_can_be_heavy_have_a_formula_and_others_run_here() -> None:
     text = (ROOT / "rules" / "neurons.smk").read_text(encoding="utf-8")
     rules = re.findall(r"^ *rule neurons_(\w+):\n((?: .*\n|\n)+)", text, re.MULTILINE)
-    running = {name: body for name, body in rules if "    shell:" in body}
+    running = {}
+    for rule, body in rules:
+        if found := re.search(r"python -m steps\.neurons\.(\w+)", body):
+            assert rule.startswith(found[1]) or rule == "single_figure"
+            running[found[1]] = body
     asking = {name for name, body in running.items() if f'neurons.resources(settings, "{name}")' in body}
     assert asking == FORMULAS.keys()
     listed = " ".join(re.findall(r"^localrules:\n((?:    .*\n)+)", text, re.MULTILINE))
@@ -153,7 +157,7 @@ def test_a_gpu_is_asked_for_where_the_device_is_one() -> None:
 def test_a_gpu_does_not_shorten_what_the_host_does() -> None:
     paper = ROOT / "config" / "paper.yaml"
     threads = 8  # of the paper's configuration; they share products, and nothing else
-    for step, least in (("explain_part", 25), ("histograms_part", 4), ("similarity", 30)):
+    for step, least in (("explain", 25), ("histograms", 4), ("similarity", 30)):
         config = configured(paper, dump={"device": "cuda"})
         job = FORMULAS[step].jobs(neurons.study(config))[-1]
         host = (job.host + job.products / (20e9 * threads)) / 60
@@ -161,22 +165,21 @@ def test_a_gpu_does_not_shorten_what_the_host_does() -> None:
         assert 2 * host < asked < neurons.resources(configured(paper), step)["runtime"](None, 1)
         assert host > least
     config = configured(paper, dump={"device": "cuda"}, explain={"device": "cuda"})
-    for step in ("explain", "histograms"):  # put together what parts computed
-        assert "gpu" not in neurons.resources(config, step)
-        assert "gpu" in neurons.resources(config, f"{step}_part")
+    for step, merging in (("explain", "merge_explanations"), ("histograms", "merge_histograms")):
+        assert "gpu" in neurons.resources(config, step)
+        assert "gpu" not in neurons.resources(config, merging)
 
 
-@pytest.mark.parametrize(("step", "work"), [("explain_part", "forward"), ("moments", "within")])
+@pytest.mark.parametrize(("step", "work"), [("explain", "forward"), ("moments", "within")])
 def test_work_takes_the_time_of_the_device_that_does_it(step: str, work: str) -> None:
     """Models run on that of the dump, products and sums on the step's own: one GPU hurries one of them."""
     paper = ROOT / "config" / "paper.yaml"
-    section = step.removesuffix("_part")
     devices = {
-        "forward": {"dump": {"device": "cpu"}, section: {"device": "cuda"}},
-        "within": {"dump": {"device": "cuda"}, section: {"device": "cpu"}},
+        "forward": {"dump": {"device": "cpu"}, step: {"device": "cuda"}},
+        "within": {"dump": {"device": "cuda"}, step: {"device": "cpu"}},
     }
-    threads = getattr(configured(paper).neurons, section).threads
-    both = configured(paper, dump={"device": "cuda"}, **{section: {"device": "cuda"}})
+    threads = getattr(configured(paper).neurons, step).threads
+    both = configured(paper, dump={"device": "cuda"}, **{step: {"device": "cuda"}})
     fast = neurons.resources(both, step)["runtime"](None, 1)
     config = configured(paper, **devices[work])
     job = FORMULAS[step].jobs(neurons.study(config))[-1]

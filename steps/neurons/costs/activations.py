@@ -48,43 +48,36 @@ def _dump(study: Study, model: ModelSize) -> Job:
 
 
 def histograms(study: Study) -> list[Job]:
-    """One job that counts all, or puts together what parts counted: one model at a time."""
-    if study.settings.parts == 1:
-        return [_count(study, study.models, 0)]
-    written = COUNTS * study.neurons
-    held = 3 * COUNTS * study.largest.neurons + opened_bytes(study, len(study.models))
-    return [Job(held=held, read=written, written=written, on_host=True)]
+    """Every part of every model, which keeps what it counts until it is merged."""
+    return [_count(study, model, part) for model in study.models for part in range(study.settings.parts)]
 
 
-def histograms_part(study: Study) -> list[Job]:
-    """Every part of every model, where there are several."""
-    parts = range(study.settings.parts if study.settings.parts > 1 else 0)
-    return [_count(study, [model], part) for model in study.models for part in parts]
-
-
-def _count(study: Study, models: list[ModelSize], part: int) -> Job:
-    """All layers of ``models``, or those of a part; a model that computes them stops after the last."""
+def _count(study: Study, model: ModelSize, part: int) -> Job:
+    """The layers of a part; a model that computes them stops after the last."""
     tokens = min(study.settings.histograms.tokens or study.tokens, study.tokens)
     parts = study.settings.parts
-    cost = Job(on_host=True)
-    shares = []
-    for model in models:
-        layers = range(model.layers * part // parts, model.layers * (part + 1) // parts)
-        shares.append(len(layers) * model.d_mlp)
-        cost.add(reading_layers(study, tokens, model, layers))
-    cost.held = 2 * COUNTS * max(shares) + opened_bytes(study, len(models))
-    cost.held += sum(reading_bytes(study, model) for model in models)
-    cost.host = BINNED * tokens * sum(shares)
-    if parts == 1:
-        cost.written = COUNTS * sum(shares)
-    else:
-        cost.temporary = COUNTS * sum(shares)
-    return cost
+    layers = range(model.layers * part // parts, model.layers * (part + 1) // parts)
+    neurons = len(layers) * model.d_mlp
+    job = Job(
+        held=2 * COUNTS * neurons + reading_bytes(study, model) + opened_bytes(study),
+        temporary=COUNTS * neurons,
+        host=BINNED * tokens * neurons,
+        on_host=True,
+    )
+    job.add(reading_layers(study, tokens, model, layers))
+    return job
+
+
+def merge_histograms(study: Study) -> list[Job]:
+    """Counts of one model at a time."""
+    counts = COUNTS * study.neurons
+    held = 3 * COUNTS * study.largest.neurons + opened_bytes(study, len(study.models))
+    return [Job(held=held, read=counts, written=counts, on_host=True)]
 
 
 FORMULAS = {
     "dump": Formula(dump),
-    "histograms_part": Formula(histograms_part),
     "histograms": Formula(histograms),
+    "merge_histograms": Formula(merge_histograms),
 }
 """By rule."""

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from steps.core.devices import Device
+from steps.core.errors import UserError
 from steps.core.settings import Settings as BaseSettings
+from steps.core.settings import deciding
 from steps.core.stores import Folder
+from steps.core.tensors import read_tensors, write_tensors
 from steps.language_models.text.tokenizers import token_texts
 from steps.neurons.activations.bins import block_sources
 from steps.neurons.activations.store import Activations
@@ -100,7 +103,6 @@ class Text:
         bos: id of the BOS token; None where rows have none.
         roles: number in ``syntax.ROLES`` of each token.
         surroundings: source and syntax labels.
-        lists: the word lists.
     """
 
     tokens: np.ndarray
@@ -109,7 +111,6 @@ class Text:
     bos: int | None
     roles: np.ndarray
     surroundings: Labelling
-    lists: dict[str, Any]
 
 
 def read_text(source: Activations, rows: Path, tokenizer: Path, settings: Settings) -> Text:
@@ -138,7 +139,7 @@ def read_text(source: Activations, rows: Path, tokenizer: Path, settings: Settin
     groups = ["source"] * len(titles[0]) + ["syntax"] * len(titles[1])
     surroundings = by_combination(np.concatenate(labels, axis=1), [*titles[0], *titles[1]], groups)
     roles = syntax.word_roles(by_row, texts)
-    return Text(tokens, source.n_ctx, texts, packed.attributes["bos"], roles, surroundings, lists)
+    return Text(tokens, source.n_ctx, texts, packed.attributes["bos"], roles, surroundings)
 
 
 def _tagger(lists: dict[str, Any], settings: Settings) -> syntax.Tagger:
@@ -160,7 +161,7 @@ def shared_features(text: Text, settings: Settings) -> Features:
     parts = [
         *bos,
         token_level.unigram_features(text.texts, counts, settings.unigram_variants, least),
-        token_level.token_features(text.texts, text.lists),
+        token_level.token_features(text.texts, token_level.read_word_lists()),
     ]
     if settings.topics is not None:
         parts.append(token_level.topics_from_file(settings.topics, text.texts))
@@ -179,6 +180,55 @@ def model_features(text: Text, embedding: np.ndarray, settings: Settings) -> lis
         sizes = settings.topic_sets, settings.topic_tokens
         parts.append(token_level.topics_by_svd(embedding, text.texts, counts, *sizes))
     return parts
+
+
+def write_labels(
+    path: Path, text: Text, shared: Features, of_models: dict[str, Features], facts: dict[str, Any]
+) -> None:
+    """Write a text with its labels and the features of its tokens, for :func:`read_labels`.
+
+    Args:
+        path: a safetensors file to make.
+        text: the text, whose tokens are left to the activations.
+        shared: features of token ids that are the same for all models.
+        of_models: further ones, by the model's name.
+        facts: what the text was made from.
+    """
+    named = {"shared": shared, "surroundings": text.surroundings.features}
+    named |= {f"model {name}": features for name, features in of_models.items()}
+    facts = {
+        "kind": "labelled text",
+        "n_ctx": text.n_ctx,
+        "texts": text.texts,
+        "bos": text.bos,
+        "names": {name: features.names for name, features in named.items()},
+        "groups": {name: features.groups for name, features in named.items()},
+        **facts,
+    }
+    arrays = {name: features.matrix for name, features in named.items()}
+    write_tensors(path, {"roles": text.roles, "codes": text.surroundings.codes, **arrays}, facts)
+
+
+def read_labels(path: Path, source: Activations, settings: Settings) -> tuple[Text, Features]:
+    """The text that :func:`write_labels` wrote and the features of token ids for the model of ``source``.
+
+    Raises:
+        UserError: it is of other tokens or settings.
+    """
+    arrays, facts = read_tensors(path, kind="labelled text")
+    if facts["tokens"] != source.store.made_from["tokens"]:
+        raise UserError(f"{path}: is of other tokens than {source.store.path}; give that of the same study")
+    if facts["settings"] != deciding(settings):
+        raise UserError(f"{path}: was made with other settings than these; delete it and run snakemake again")
+
+    def features(name: str) -> Features:
+        return Features(facts["names"][name], facts["groups"][name], arrays[name])
+
+    surroundings = Labelling("current", arrays["codes"], features("surroundings"))
+    tokens = source.tokens[: len(arrays["roles"])]
+    text = Text(tokens, facts["n_ctx"], facts["texts"], facts["bos"], arrays["roles"], surroundings)
+    own = [name for name in (f"model {source.name}",) if name in arrays]
+    return text, token_level.join([features(name) for name in ("shared", *own)])
 
 
 def labellings(text: Text, of_tokens: Features) -> list[Labelling]:

@@ -14,13 +14,10 @@ from steps.core.figures import (
     say,
     whole_numbers,
 )
-from steps.interp.heads import Scores
-from steps.interp.path_ablation import Pair
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-    import torch
     from matplotlib.figure import Figure
 
 
@@ -35,30 +32,24 @@ CAPTION = (
 """Of the figure."""
 
 
-def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's; nan where one does not vary."""
-    import numpy as np
-
-    varies = np.ptp(a) > 0 and np.ptp(b) > 0  # the mean of equal values may differ from them by rounding
-    a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt((a**2).sum() * (b**2).sum()))
-    return float((a * b).sum()) / scale if varies and scale > 0 else float("nan")
-
-
 def draw(
-    heads: pd.DataFrame,
-    pairs: pd.DataFrame,
-    points: dict[Pair, np.ndarray],
-    called: int,
-    scores: Scores,
-    directions: torch.Tensor,
+    heads: pd.DataFrame, pairs: pd.DataFrame, points: dict[str, np.ndarray], called: int | None
 ) -> tuple[Figure, dict[str, Any]]:
-    """F8 and F26: scores against random directions, what heads write, and path ablation of five pairs."""
-    import numpy as np
+    """F8 and F26: scores against random directions, what heads write, and path ablation of five pairs.
 
-    shown = sorted(points, key=lambda p: (p.source != "named", -abs(p.score) if p.score == p.score else 0))[
-        :5
-    ]
+    Args:
+        heads: the table of that name of ``neurons.attention``.
+        pairs: the same.
+        points: its arrays.
+        called: how many attention neurons there are.
+    """
+    shown = sorted(
+        zip(pairs.to_dict("records"), points["ablated"], strict=True),
+        key=lambda each: (
+            each[0]["source"] != "named",
+            -abs(each[0]["score"]) if each[0]["score"] == each[0]["score"] else 0,
+        ),
+    )[:5]
     # one panel for scores, one for heads, then two for the first pair and one for each further pair, or one
     # that says that there is no pair
     of_pairs = len(shown) + 1
@@ -71,24 +62,17 @@ def draw(
         "correlations": {column: plain(pairs[column]) for column in pairs.columns[1:]},
         "pairs": [
             {
-                "pair": [pair.layer, pair.neuron, pair.head_layer, pair.head],
-                "activation": points[pair][0].tolist(),
-                "bos_change": points[pair][1].tolist(),
-                "norm_change": points[pair][2].tolist(),
+                "pair": [pair[name] for name in ("layer", "neuron", "head_layer", "head")],
+                "activation": own[0].tolist(),
+                "bos_change": own[1].tolist(),
+                "norm_change": own[2].tolist(),
             }
-            for pair in shown
+            for pair, own in shown
         ],
     }
-    layers = sorted(set(heads.loc[heads["score_max"].notna(), "layer"]))
-    if layers:
-        ends = heads[["score_max", "score_min", "random_max", "random_min"]].abs().to_numpy(float)
-        limit = 1.05 * max(np.nanmax(ends), 1e-6)
-        edges = np.linspace(-limit, limit, 101)
+    if "edges" in points:
+        edges, found = points["edges"], points["scores"]
         data |= {"edges": edges.tolist(), "attention_neurons": called}
-        found = np.zeros((2, 100), np.int64)
-        for layer in layers:
-            found[0] += np.histogram(scores.of(layer), edges)[0]
-            found[1] += np.histogram(scores.beside(layer, directions), edges)[0]
         for name, counts in zip(("neurons", "random directions"), found, strict=True):
             data[name.replace(" ", "_")] = counts.tolist()
             a.stairs(counts / counts.sum(), edges, label=name, linewidth=1.4)
@@ -114,8 +98,7 @@ def draw(
         say(panels[0], "no pairs were ablated")
     for axis in panels[of_pairs:]:
         axis.set_axis_off()
-    for axis, pair in zip(panels, [*shown[:1], *shown], strict=False):
-        activation, bos, norm = points[pair]
+    for axis, (pair, (activation, bos, norm)) in zip(panels, [*shown[:1], *shown], strict=False):
         first = axis is panels[0]
         x, y = (activation, bos) if first else (bos, norm)
         axis.scatter(x, y, s=4, alpha=0.4, linewidths=0, rasterized=len(x) > 20_000)
@@ -124,7 +107,7 @@ def draw(
             ylabel="change of attention to BOS" if first else "relative change of norm",
         )
         few_ticks(axis.xaxis, axis.yaxis)
-        axis.set_title(
-            f"L{pair.layer}.{pair.neuron} → L{pair.head_layer}H{pair.head}: {correlation(x, y):.2f}"
-        )
+        correlation = pair["activation_bos" if first else "bos_norm"]
+        neuron, head = f"L{pair['layer']}.{pair['neuron']}", f"L{pair['head_layer']}H{pair['head']}"
+        axis.set_title(f"{neuron} → {head}: {correlation:.2f}")
     return figure, data

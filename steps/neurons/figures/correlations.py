@@ -9,6 +9,8 @@ from steps.core.text import plural
 from steps.neurons.correlations.pairs import Pair
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     import pandas as pd
     from matplotlib.figure import Figure
@@ -176,3 +178,10 @@ def cluster_sizes(excess: pd.DataFrame, clusters: pd.DataFrame, pairs: list[Pair
         axes.xaxis.set_major_locator(whole_numbers())
     b.set_title("Stability under resampled tokens")
     return figure, data
+
+
+FIGURES: dict[str, Callable[[pd.DataFrame, pd.DataFrame, list[Pair]], _Drawn]] = {
+    "correlation_summary": correlation_summary,
+    "excess": excess_against_null,
+    "clusters": cluster_sizes,
+}

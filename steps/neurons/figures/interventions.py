@@ -59,7 +59,7 @@ def draw(
     Args:
         interventions: the table of that name.
         cosines: of the swept neurons' (layer and number) output weights with the unembedding.
-        neurons: the neuron table with ``l2_penalty`` and ``vocab_var``.
+        neurons: the model's rows of the table of roles.
         universal: which neurons count as universal, in words.
     """
     import numpy as np

@@ -5,13 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from steps.core.figures import COLOURS, few_ticks, new_figure, say
-from steps.interp.weights import Embeddings, WeightReader, processed_layer
-from steps.neurons.explanations.features import Features
-from steps.neurons.selection.rules import ROLES, clearest
+from steps.neurons.selection.rules import ROLES
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
     from matplotlib.figure import Figure
 
 
@@ -25,64 +22,45 @@ CAPTIONS = {
 }
 
 
-def effects(reader: WeightReader, ends: Embeddings, layer: int, neuron: int) -> np.ndarray:
-    """The effect of a neuron on the logits ``[vocabulary]``; ``ends`` are preprocessed."""
-    values: np.ndarray = (processed_layer(reader.layer(layer), reader.facts).w_out[neuron] @ ends.w_u).numpy()
-    return values
-
-
 def draw(
-    reader: WeightReader, roles: pd.DataFrame, features: Features, ends: Embeddings, count: int
+    neurons: list[dict[str, Any]], effects: np.ndarray, inside: np.ndarray
 ) -> tuple[Figure, dict[str, Any]]:
     """A column per role, a histogram per neuron.
 
     Args:
-        reader: the model.
-        roles: its rows of the table of roles.
-        features: of its vocabulary.
-        ends: its preprocessed embedding and unembedding.
-        count: neurons of each role.
+        neurons: see ``neurons.logit_histograms``.
+        effects: of each on the logits, ``[neurons, vocabulary]``.
+        inside: the tokens of its feature, bool, of the same shape.
     """
     import numpy as np
 
-    chosen = {role: clearest(roles, role, count) for role in ROLES}
-    rows = max(1, *(len(found) for found, _ in chosen.values()))
+    chosen = {
+        role: [each for each in zip(neurons, effects, inside, strict=True) if each[0]["role"] == role]
+        for role in ROLES
+    }
+    rows = max(1, *(len(found) for found in chosen.values()))
     figure, grid = new_figure(rows, len(ROLES), width=3.9, height=2.8, squeeze=False)
     data: dict[str, Any] = {}
-    for column, (role, (found, has_role)) in zip(grid.T, chosen.items(), strict=True):
+    for column, (role, found) in zip(grid.T, chosen.items(), strict=True):
         data[role] = []
         for axes in column[max(1, len(found)) :]:
             axes.set_visible(False)
-        if found.empty:
+        if not found:
             say(column[0], f"no neuron comes near to {role}")
-        for axes, (_, neuron) in zip(column, found.iterrows(), strict=False):
-            values = effects(reader, ends, int(neuron["layer"]), int(neuron["neuron"]))
-            feature = neuron["best_feature"]
-            inside = (
-                features.matrix[:, features.names.index(feature)]
-                if feature in features.names
-                else np.zeros(len(values), bool)
-            )
+        for axes, (neuron, values, of_feature) in zip(column, found, strict=False):
             edges = np.linspace(values.min(), max(values.max(), values.min() + 1e-6), BINS + 1)
-            others, within = (np.histogram(values[mask], edges)[0] for mask in (~inside, inside))
+            others, within = (np.histogram(values[mask], edges)[0] for mask in (~of_feature, of_feature))
             axes.stairs(others, edges, fill=True, color=COLOURS[6], alpha=0.45, label="other tokens")
-            if feature == feature:  # else no feature is known
-                axes.stairs(within, edges, fill=True, color=COLOURS[1], alpha=0.7, label=f"{feature}")
+            feature = neuron["feature"]
+            if feature is not None:
+                axes.stairs(within, edges, fill=True, color=COLOURS[1], alpha=0.7, label=feature)
             axes.set(yscale="log", ylim=(0.7, None), xlabel="effect on the logit", ylabel="tokens")
             axes.yaxis.set_major_formatter("{x:g}")
             few_ticks(axes.xaxis)
             name = f"L{neuron['layer']}.{neuron['neuron']}"
-            axes.set_title(f"{role}: {name}" if has_role else f"nearest to {role}: {name}")
+            axes.set_title(f"{role}: {name}" if neuron["by_the_rule"] else f"nearest to {role}: {name}")
             axes.legend(fontsize=7)
-            data[role].append(
-                {
-                    "layer": int(neuron["layer"]),
-                    "neuron": int(neuron["neuron"]),
-                    "by_the_rule": has_role,
-                    "feature": None if feature != feature else feature,
-                    "edges": edges.tolist(),
-                    "others": others.tolist(),
-                    "feature_tokens": within.tolist(),
-                }
-            )
+            record = {key: neuron[key] for key in ("layer", "neuron", "by_the_rule", "feature")}
+            shown = {"edges": edges, "others": others, "feature_tokens": within}
+            data[role].append(record | {key: values.tolist() for key, values in shown.items()})
     return figure, data

@@ -6,15 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from steps.core.figures import COLOURS, legend_below, new_figure, note, say
 from steps.core.statistics import exact
-from steps.neurons.selection.rules import KURTOSIS, ROLES
+from steps.neurons.selection.rules import KURTOSIS, PERCENTILES, ROLE_COLUMNS, ROLES
 from steps.neurons.selection.universal import UniversalSettings, describe
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-
-PERCENTILES = (5, 10, 25, 50, 75, 90, 95)
 
 
 CAPTIONS = {
@@ -31,7 +28,7 @@ CAPTIONS = {
 }
 
 
-LABELS = {"role": "the paper's rule", "role_width_free": "the width-free rule"}
+LABELS = dict(zip(ROLE_COLUMNS, ("the paper's rule", "the width-free rule"), strict=True))
 
 
 def draw_roles(

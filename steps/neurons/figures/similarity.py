@@ -5,16 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from steps.core.figures import COLOURS, new_figure
+from steps.neurons.selection.tables import MEASURES, NULLS
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-
-MEASURES = ("pearson", "cosine", "jaccard")
-
-
-NULLS = ("rotated", "permuted", "gaussian")
 
 
 def similarity_figure(table: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:

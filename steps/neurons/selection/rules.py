@@ -40,6 +40,14 @@ PARTITION_VARIANCE_TIMES_WIDTH = 5.12
 ROLES = ("prediction", "suppression", "partition")
 
 
+ROLE_COLUMNS = ("role", "role_width_free")
+"""Columns of the table of roles: by the paper's rule, and by the width-free one."""
+
+
+PERCENTILES = (5, 10, 25, 50, 75, 90, 95)
+"""Those that the table of depths holds of a layer's neurons."""
+
+
 @dataclasses.dataclass(frozen=True)
 class EntropyQuery:
     """Limits for entropy neurons, all inclusive but ``norm_percentile``; None where there is none."""

@@ -46,6 +46,14 @@ KEYS = ["model", "layer", "neuron"]
 """What identifies a neuron."""
 
 
+MEASURES = ("pearson", "cosine", "jaccard")
+"""Of similarity, in the table of ``neurons.similarity``."""
+
+
+NULLS = ("rotated", "permuted", "gaussian")
+"""What takes the partner's place there."""
+
+
 METRICS = {
     "activation_frequency": "activation frequency",
     "mean": "mean",
