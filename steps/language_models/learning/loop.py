@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     warmup: float = Field(0.05, ge=0, le=1, description="share of the steps until the peak rate")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     checkpoints: int = Field(
-        6, ge=0, le=10_000, description="checkpoints on the way, beside the finished model"
+        6, ge=0, le=10_000, description="checkpoints on the way, besides the finished model"
     )
     checkpoint_spacing: Literal["log", "even"] = Field("log", description="their spacing in steps")
     evaluations: int = Field(
