@@ -438,8 +438,8 @@ def _check_rotary(model: PreTrainedModel, where: Path) -> None:
     if found > parts.head_size or (whole and found < parts.head_size):
         expected = "all" if whole else "at most all"
         raise UserError(
-            f"{where}: config.json says that rotary positions rotate {found} coordinates of each head, expected"
-            f" {expected} of {parts.head_size} in a {NAMES[parts.family]} model; take out"
+            f"{where}: config.json says that rotary positions rotate {found} coordinates of each head,"
+            f" expected {expected} of {parts.head_size} in a {NAMES[parts.family]} model; take out"
             " partial_rotary_factor, or fix head_dim"
         )
 

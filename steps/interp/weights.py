@@ -54,7 +54,7 @@ class ModelConfig:
     gated: bool
     rotary: bool
     rotary_frequencies: torch.Tensor | None
-    """``float32 [rotary dimensions / 2]``, radians per position; the first dimensions of a head are rotated."""
+    """``float32 [rotary dimensions / 2]``, radians per position; a head's first dimensions are rotated."""
     rotary_scale: float
     """Factor on cosine and sine (1 but for some ways of stretching the context)."""
     scale_attention: bool
@@ -477,7 +477,7 @@ def normalise(x: torch.Tensor, facts: ModelConfig) -> torch.Tensor:
 
 
 def rotary(x: torch.Tensor, facts: ModelConfig) -> torch.Tensor:
-    """Queries or keys ``[..., tokens, head_size]`` rotated by their positions, in models where positions do so."""
+    """Queries or keys ``[..., tokens, head_size]`` rotated by their positions, if positions are rotary."""
     import torch
 
     frequencies = facts.rotary_frequencies
