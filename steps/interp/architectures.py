@@ -94,7 +94,7 @@ def _rotary(self: Any, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[tor
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """Modules of one transformer block, to read weights from and to listen to."""
+    """Modules of one transformer block, to read weights from and to hook into."""
 
     module: nn.Module
     """Returns the residual stream after the block, ``[batch, tokens, d_model]``."""
@@ -135,7 +135,7 @@ class Architecture:
     parallel: bool
     """Attention and MLP of a block read the same residual stream."""
     rotary: bool
-    """Positions turn queries and keys; otherwise they are embeddings."""
+    """Positions rotate queries and keys; otherwise they are embeddings."""
 
     @property
     def layers(self) -> int:

@@ -47,11 +47,11 @@ class CleanRun:
     post: dict[int, torch.Tensor]
     """The neurons' values (post-activations)."""
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]]
-    """What each block was called with, beside the residual stream."""
+    """What each block was called with besides the residual stream."""
 
 
 class Forward:
-    """A model that keeps a pass and goes on from any block of it."""
+    """A model that keeps a forward pass and can be run again from any block of it."""
 
     def __init__(self, model: Any) -> None:
         """Listen to ``model``, a causal language model in evaluation mode."""
@@ -109,7 +109,7 @@ class Forward:
         finally:
             self._clean = None
 
-    def go_on(self, clean: CleanRun, layer: int, residual: torch.Tensor) -> torch.Tensor:
+    def run_from_layer(self, clean: CleanRun, layer: int, residual: torch.Tensor) -> torch.Tensor:
         """The residual stream before the final norm, where after block ``layer`` it is ``residual``."""
         for block, (inputs, named) in zip(
             self.parts.blocks[layer + 1 :], clean.calls[layer + 1 :], strict=True

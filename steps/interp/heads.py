@@ -46,7 +46,7 @@ class Heads:
         self.layer_factor = 1 / (layer + 1) if self.facts.scale_attention_by_layer else 1.0
 
     def of(self, clean: CleanRun) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries, keys (both turned by their positions) and values without their constant part.
+        """Queries, keys (both rotated by their positions) and values without their constant part.
 
         All ``[rows, context, heads, d_head]``.
         """
@@ -58,14 +58,14 @@ class Heads:
             torch.einsum("rtd,hds->rths", normed, w) + b
             for w, b in ((own.w_q, own.b_q), (own.w_k, own.b_k), (own.w_v, own.b_v))
         )
-        turn = self.turn(clean)
-        if turn is not None:
-            cos, sin = (part[:, :, None] for part in turn)
-            query, key = turned(query, cos, sin), turned(key, cos, sin)
+        rotary = self.rotary(clean)
+        if rotary is not None:
+            cos, sin = (part[:, :, None] for part in rotary)
+            query, key = rotated(query, cos, sin), rotated(key, cos, sin)
         return query, key, value
 
-    def turn(self, clean: CleanRun) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Cosines and sines ``[1 or rows, context, turned]`` of rotary positions, or None."""
+    def rotary(self, clean: CleanRun) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Cosines and sines ``[1 or rows, context, rotated]`` of rotary positions, or None."""
         found: tuple[torch.Tensor, torch.Tensor] | None = clean.calls[self.layer][1].get(
             "position_embeddings"
         )
@@ -76,11 +76,11 @@ class Heads:
         return attend(scores, position, self.facts.windows[self.layer])
 
     def query(self, residual: torch.Tensor, head: int) -> torch.Tensor:
-        """Queries of one head ``[..., d_head]`` that read ``residual``, not turned."""
+        """Queries of one head ``[..., d_head]`` that read ``residual``, not rotated."""
         return normalise(residual, self.facts) @ self.weights.w_q[head] + self.weights.b_q[head]
 
 
-def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotary positions applied to the first coordinates of ``x``, as many as ``cos`` has."""
     import torch
 
@@ -185,7 +185,7 @@ class Scores:
 
 
 def all_scores(forward: Forward, heads: list[Heads], bos: int | None) -> Scores:
-    """The scores of a model; without any where queries turn with the position, or rows have no BOS."""
+    """The scores of a model; without any where positions rotate queries, or rows have no BOS."""
     import torch
 
     facts = forward.facts

@@ -143,7 +143,7 @@ def sweep(
                 )
             else:
                 residual = clean.residual[each.layer + 1] + delta[..., None] * written
-                last = forward.go_on(clean, each.layer, residual)[valid]
+                last = forward.run_from_layer(clean, each.layer, residual)[valid]
                 after = readout.measure(readout.directions(last), readout.scale(last), target)
             entropy_change = after["entropy"] - before["entropy"]
             after["loss_change_abs"] = (after["loss"] - before["loss"]).abs()

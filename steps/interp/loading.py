@@ -1,7 +1,7 @@
 """Language models and tokenizers of Hugging Face's layout: found, read, opened, written.
 
 Only files with known names are looked at, none of them is ever executed: no code that a repository
-brings, no pickle beyond the tensors that ``weights_only`` lets through.
+contains, no pickle beyond the tensors that ``weights_only`` lets through.
 """
 
 from __future__ import annotations
@@ -277,7 +277,7 @@ def fetch_model(source: Source) -> Path:
 
 
 BUFFERS = (".attn.bias", ".attention.bias", ".masked_bias", ".inv_freq")
-"""Ends of the names of constants that old files hold beside the weights: masks, rotary frequencies. They
+"""Ends of the names of constants that old files hold besides the weights: masks, rotary frequencies. They
 have a dtype of their own, and masks may be infinite; the models' code rebuilds them."""
 
 
@@ -427,19 +427,19 @@ def _check_rotary(model: PreTrainedModel, where: Path) -> None:
     """Refuse rotary positions that do not fit the heads, which transformers notices in a pass only.
 
     Raises:
-        UserError: they turn another number of coordinates than the family's heads have.
+        UserError: they rotate another number of coordinates than the family's heads have.
     """
     parts = architecture(model)
     if not parts.rotary:
         return
     rotary: Any = model.base_model.rotary_emb
     found = 2 * len(rotary.inv_freq)
-    whole = parts.family != "gpt_neox"  # whose heads may turn in part
+    whole = parts.family != "gpt_neox"  # whose heads may be rotated in part
     if found > parts.d_head or (whole and found < parts.d_head):
         expected = "all" if whole else "at most all"
         raise UserError(
-            f"{where}: config.json says that rotary positions turn {found} coordinates of each head, expected"
-            f" {expected} of {parts.d_head} in a {NAMES[parts.family]} model; take out"
+            f"{where}: config.json says that rotary positions rotate {found} coordinates of each head,"
+            f" expected {expected} of {parts.d_head} in a {NAMES[parts.family]} model; take out"
             " partial_rotary_factor, or fix head_dim"
         )
 
@@ -492,11 +492,11 @@ def unwrapped(
 ) -> dict[str, torch.Tensor]:
     """Weights under the family's own names, where something wrapped the model when they were saved.
 
-    What stands before all names is taken away (``module.`` of data parallelism, ``model.`` of a trainer,
+    What precedes all names is removed (``module.`` of data parallelism, ``model.`` of a trainer,
     ``base_model.model.`` of an adapter), and ``WRAPPERS`` wherever they are.
 
     Raises:
-        UserError: the weights are an adapter's, or something stands before some names only.
+        UserError: the weights are an adapter's, or something precedes some names only.
     """
     if adapter := next((name for name in tensors if ".lora_" in name or ".base_layer." in name), None):
         raise UserError(

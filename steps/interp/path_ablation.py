@@ -9,7 +9,7 @@ from steps.core.errors import UserError
 from steps.core.runner import progress
 from steps.core.statistics import exact
 from steps.interp.forward import Forward, row_batches
-from steps.interp.heads import Heads, Scores, turned
+from steps.interp.heads import Heads, Scores, rotated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -111,7 +111,7 @@ def ablate(
     keys: torch.Tensor,
     values: torch.Tensor,
     written: torch.Tensor,
-    turn: tuple[torch.Tensor, torch.Tensor] | None,
+    rotary: tuple[torch.Tensor, torch.Tensor] | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention to BOS and norm of a head's output, with parts of what its query reads taken out.
 
@@ -123,7 +123,7 @@ def ablate(
         keys: ``[destinations, context, d_head]``, those of each destination's row.
         values: the same shape, without their constant part.
         written: ``[neurons, destinations, d_model]``, what is taken out; one set for each neuron.
-        turn: cosines and sines at the destinations ``[destinations, turned]``, or None.
+        rotary: cosines and sines at the destinations ``[destinations, rotated]``, or None.
 
     Returns:
         both ``[neurons, destinations]``.
@@ -131,8 +131,8 @@ def ablate(
     import torch
 
     query = heads.query(residual - written, head)
-    if turn is not None:
-        query = turned(query, *turn)
+    if rotary is not None:
+        query = rotated(query, *rotary)
     weights = heads.attend(torch.einsum("ndi,dsi->nds", query, keys) * heads.scaling, position)
     output = torch.einsum("nds,dsi->ndi", weights, values) @ heads.output[head]
     return weights[..., 0], output.norm(dim=-1)
@@ -183,9 +183,9 @@ def path_ablation(
                 activation = torch.stack([clean.post[p.layer][row, position, p.neuron] for p in own])
                 written = torch.cat([forward.written(p.layer, [p.neuron]) for p in own])
                 removed = activation[..., None] * written[:, None]
-                turn = heads.turn(clean)
-                if turn is not None:
-                    turn = tuple(part.expand(len(batch), -1, -1)[row, position] for part in turn)  # type: ignore[assignment]
+                rotary = heads.rotary(clean)
+                if rotary is not None:
+                    rotary = tuple(part.expand(len(batch), -1, -1)[row, position] for part in rotary)  # type: ignore[assignment]
                 bos, norm = ablate(
                     heads,
                     head,
@@ -194,7 +194,7 @@ def path_ablation(
                     key[row, :, head],
                     value[row, :, head],
                     torch.cat([removed[:1] * 0, removed]),  # the clean pass goes first
-                    turn,
+                    rotary,
                 )
                 changes = torch.stack([activation, bos[:1] - bos[1:], (norm[:1] - norm[1:]) / norm[:1]])
                 for number, pair in enumerate(own):

@@ -25,7 +25,7 @@ class PreActivations:
     def __init__(
         self, ledger: Path, device: str, compute_dtype: str, dtype: str, batch_tokens: int = 4096
     ) -> None:
-        """Load the model of a ``language_model`` ledger and listen to its MLP layers."""
+        """Load the model of a ``language_model`` ledger and hook into its MLP layers."""
         from steps.interp.loading import load
 
         model = load(ledger, device=device, dtype=compute_dtype)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """What a forward pass needs to know beside weights."""
+    """What a forward pass needs to know besides weights."""
 
     family: str
     layers: int
@@ -54,7 +54,7 @@ class ModelConfig:
     gated: bool
     rotary: bool
     rotary_frequencies: torch.Tensor | None
-    """``float32 [rotary dimensions / 2]``, radians per position; the first dimensions of a head turn."""
+    """``float32 [rotary dimensions / 2]``, radians per position; a head's first dimensions are rotated."""
     rotary_scale: float
     """Factor on cosine and sine (1 but for some ways of stretching the context)."""
     scale_attention: bool
@@ -112,7 +112,7 @@ class Embeddings:
     w_e: torch.Tensor
     """Embedding, ``[vocabulary, d_model]``."""
     w_pos: torch.Tensor | None
-    """``[positions, d_model]``; none where positions turn queries and keys."""
+    """``[positions, d_model]``; none where positions rotate queries and keys."""
     final_gain: torch.Tensor
     final_bias: torch.Tensor
     w_u: torch.Tensor
@@ -477,7 +477,7 @@ def normalise(x: torch.Tensor, facts: ModelConfig) -> torch.Tensor:
 
 
 def rotary(x: torch.Tensor, facts: ModelConfig) -> torch.Tensor:
-    """Queries or keys ``[..., tokens, d_head]`` turned by their positions, where positions do so."""
+    """Queries or keys ``[..., tokens, d_head]`` rotated by their positions, if positions are rotary."""
     import torch
 
     frequencies = facts.rotary_frequencies

@@ -242,7 +242,7 @@ def main(
             "figures": [
                 {
                     "file": "figures/loss.svg",
-                    "caption": "Held-out loss of the models beside that of unigram and bigram counts.",
+                    "caption": "Held-out loss of the models, and of unigram and bigram counts.",
                     "data": "figures/loss.json",
                 }
             ],

@@ -207,14 +207,14 @@ def model_table(models: dict[str, Path]) -> dict[str, Any]:
 
 
 def token_texts(tokenizer: Path, tokens: np.ndarray) -> dict[int, str]:
-    """The text of each token id that occurs."""
+    """The text of each token id that occurs, of special tokens their names."""
     import numpy as np
 
     from steps.interp.loading import load_tokenizer
     from steps.language_models.text.tokenizers import TokenTexts
 
     texts = TokenTexts(load_tokenizer(tokenizer))
-    return {int(number): texts.readable(int(number)) for number in np.unique(tokens)}
+    return {number: texts.text(number) or texts.readable(number) for number in np.unique(tokens).tolist()}
 
 
 def kinds_table(numbers: dict[str, Any]) -> dict[str, Any]:

@@ -599,9 +599,9 @@ def that_looks_ahead(folder: Path) -> None:
     [
         ("qwen2", with_windows_without_a_length, "found layers with sliding_attention and no window"),
         ("qwen2", with_chunks, "found the layer type 'chunked_attention', Qwen2 models have full_attention"),
-        ("qwen2", turned_in_part, "rotary positions turn 2 coordinates of each head, expected all of 4"),
-        ("llama", turned_in_part, "rotary positions turn 2 coordinates of each head, expected all of 4"),
-        ("gpt_neox", turned_beyond_the_head, "turn 16 coordinates of each head, expected at most all of 8"),
+        ("qwen2", turned_in_part, "rotary positions rotate 2 coordinates of each head, expected all of 4"),
+        ("llama", turned_in_part, "rotary positions rotate 2 coordinates of each head, expected all of 4"),
+        ("gpt_neox", turned_beyond_the_head, "rotate 16 coordinates of each head, expected at most all of 8"),
         ("gpt_neox", with_two_bases, "found rope_theta 77.0 and, under another name, 78.0"),
         *((shape, that_looks_ahead, "found is_causal false") for shape in ("gpt2", "gpt_neox", "llama")),
     ],
@@ -682,7 +682,7 @@ def test_models_must_share_the_tokenizer(prepared: Prepared, tmp_path: Path) -> 
     bring(prepared, theirs, tmp_path / "mine")
     other = make_tokenizer(tmp_path / "other", prepared.corpus, vocabulary=270)
     shutil.copy(other.parent / "tokenizer.json", theirs)
-    with pytest.raises(UserError, match=r"brings another tokenizer.*must share one tokenizer"):
+    with pytest.raises(UserError, match=r"has another tokenizer.*must share one tokenizer"):
         bring(prepared, theirs, tmp_path / "mine again")
 
 

@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     weight_decay: float = Field(0.1, ge=0, description="of matrices; vectors have none")
     warmup: float = Field(0.05, ge=0, le=1, description="share of the steps until the peak rate")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    checkpoints: int = Field(6, ge=0, le=10_000, description="kept on the way, beside the finished model")
+    checkpoints: int = Field(6, ge=0, le=10_000, description="kept on the way, besides the finished model")
     checkpoint_spacing: Literal["log", "even"] = Field(
         "log", description="of checkpoints in steps: log or even"
     )

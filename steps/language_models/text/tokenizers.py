@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 def check_tokenizer(folder: Path, shared: Tokenizer) -> None:
-    """Compare the tokenizer that a model brings, where it does, with the shared one.
+    """Compare the tokenizer in a model's folder, if there is one, with the shared one.
 
     Raises:
         UserError: they differ.
     """
     files = {path.name for path in tokenizer_files(folder)}
-    brings = "tokenizer.json" in files or {"vocab.json", "merges.txt"} <= files
-    differs = difference(read(folder), shared) if brings else None
+    has_one = "tokenizer.json" in files or {"vocab.json", "merges.txt"} <= files
+    differs = difference(read(folder), shared) if has_one else None
     if differs is not None:
         raise UserError(
-            f"{folder}: brings another tokenizer than the study's ({differs}); models that are compared must"
+            f"{folder}: has another tokenizer than the study's ({differs}); models that are compared must"
             " share one tokenizer: list models that do"
         )
 
