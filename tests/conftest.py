@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def shared_text() -> Path:
     """The folder of real texts, which lies beside the repository and is not part of it."""
-    data = Path(os.environ.get("REPRISE_TEST_DATA", ROOT.parent / "shared" / "data"))
-    if not (data / "text").is_dir():
-        pytest.skip(f"no real texts under {data}; name their folder in REPRISE_TEST_DATA")
-    return data / "text"
+    folder = Path(os.environ.get("REPRISE_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "text").is_dir():
+        pytest.skip(f"no real texts under {folder}; name their folder in REPRISE_TEST_DATA")
+    return folder / "text"

@@ -1,4 +1,4 @@
-"""What is declared is what is used: dependencies, lock, package data, who imports whom."""
+"""What is declared is what is used: dependencies, lock, package data, who imports whom, skipped tests."""
 
 from __future__ import annotations
 
@@ -165,3 +165,70 @@ def test_a_wrong_import_is_noticed(tmp_path: Path, file: str, line: str) -> None
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     path.write_text(f"{before}\n{line}\n", encoding="utf-8")
     assert "0 broken" not in lint_imports(tmp_path)
+
+
+def skips(source: str) -> list[str]:
+    """The reasons for which tests of a file are skipped or may fail, with names of values in capitals."""
+    tree = ast.parse(source)
+    named = (
+        "skip",
+        "skipif",
+        "skip_module",
+        "importorskip",
+        "xfail",
+        "SkipTest",
+        "skipTest",
+        "skipUnless",
+        "skipIf",
+    )
+    used = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in named]
+    calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    reasons = []
+    for node in used:
+        call = calls.get(id(node))
+        given = [word.value for word in call.keywords if word.arg == "reason"] if call else []
+        if call and not given and node.attr == "skip":
+            given = call.args[:1]
+        parts = given[0].values if given and isinstance(given[0], ast.JoinedStr) else given[:1]
+        reasons.append(
+            "".join(
+                ast.unparse(part.value).upper()
+                if isinstance(part, ast.FormattedValue)
+                else ast.literal_eval(part)
+                for part in parts
+            )
+            or f"{node.attr} without a reason"
+        )
+    # under another name, the search above would not see them
+    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    reasons += [f"from {node.module} import" for node in froms if node.module in ("pytest", "unittest")]
+    return reasons
+
+
+def test_every_skip_is_listed_with_its_reason() -> None:
+    page = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"(?m)^\| `(tests/[\w/]+\.py)` \| ([^|]+) \| [^|]+ \|$", page)
+    found = [
+        (path.relative_to(ROOT).as_posix(), reason)
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for reason in skips(path.read_text(encoding="utf-8"))
+    ]
+    assert found
+    assert sorted(found) == sorted(listed)
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("import pytest\ndef test_x():\n    pytest.skip('no network')", "no network"),
+        ("import pytest\ndef test_x():\n    pytest.skip(f'no {folder}')", "no FOLDER"),
+        ("import pytest\n@pytest.mark.skip\ndef test_x(): pass", "skip without a reason"),
+        ("import pytest\n@pytest.mark.skipif(True, reason='too slow')\ndef test_x(): pass", "too slow"),
+        ("import pytest\n@pytest.mark.xfail(reason='wrong')\ndef test_x(): pass", "wrong"),
+        ("import pytest\nxarray = pytest.importorskip('xarray')", "importorskip without a reason"),
+        ("import pytest\npytestmark = pytest.mark.skipif(True, reason='none')", "none"),
+        ("from pytest import skip\ndef test_x():\n    skip('no network')", "from pytest import"),
+    ],
+)
+def test_a_new_skip_is_noticed(source: str, reason: str) -> None:
+    assert skips(source) == [reason]

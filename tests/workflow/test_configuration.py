@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
 import textwrap
@@ -15,7 +16,7 @@ from steps.core.errors import UserError
 from steps.core.settings import Settings
 from steps.workflow import configuration, neurons
 from steps.workflow.generated import read_arrows
-from tests.workflow.conftest import ROOT, snakemake, write_texts
+from tests.workflow.conftest import EVERYTHING, ROOT, Workspace, snakemake, write_texts
 
 
 def default() -> dict[str, Any]:
@@ -579,13 +580,102 @@ def test_checkpoints_that_nobody_keeps_are_not_asked_for(changes: dict[str, Any]
     assert len(neurons.checkpointed_models(configuration.Config())) == 5
 
 
-def test_every_table_and_figure_that_is_kept_is_asked_for(tmp_path: Path) -> None:
-    files = neurons.files(configuration.Config())
-    for name in ("neurons", "examples", "excess", "clusters", "edges", "attention_pairs", "reversals"):
-        assert f"results/neurons/default/{name}.parquet" in files
-    [targets] = re.findall(r"rule all:.*", (ROOT / "Snakefile").read_text(), re.DOTALL)
-    assert "rules.corpus.input" in targets
-    assert "for chapter in REPORTS" in targets
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A job of a dry run."""
+
+    rule: str
+    inputs: frozenset[str]
+    outputs: frozenset[str]
+
+
+def dry_run(directory: Path, *targets: str) -> list[Job]:
+    """All jobs that the targets need, made or not."""
+    said = snakemake(directory, "--dry-run", "--forceall", "--", *targets).stdout
+    jobs = []
+    for block in re.split(r"\n(?=(?:local)?rule \w+:\n)", said)[1:]:
+        rule = re.match(r"(?:local)?rule (\w+):", block)
+        assert rule is not None
+        files = dict(re.findall(r"(?m)^    (input|output): (.*)$", block))
+        sides = (
+            frozenset(files[side].split(", ")) if side in files else frozenset()
+            for side in ("input", "output")
+        )
+        jobs.append(Job(rule[1], *sides))
+    return jobs
+
+
+def is_shown(file: str) -> bool:
+    """Whether a result is a table, a figure or its data, a page or the headline figures."""
+    path = Path(file)
+    drawn = path.parent.name in ("figures", "galleries")
+    return (
+        drawn or path.suffix in (".parquet", ".svg", ".html") or path.name in ("metrics.json", "report.json")
+    )
+
+
+def left_out(jobs: list[Job], kept: set[str], on_request: set[str]) -> set[str]:
+    """What is kept although nothing asks for it, so that it would not come back once it is deleted.
+
+    Tables and figures are asked for by ``all`` and by the target of their chapter; other files may be read by
+    another job instead. What neither needs is made by a rule on request, or for one.
+    """
+    made = {file: job for job in jobs for file in job.outputs}
+    targets = {job.rule: job.inputs for job in jobs if not job.outputs}
+
+    def needed(files: set[str]) -> set[Job]:
+        found: set[Job] = set()
+        waiting = [*files]
+        while waiting:
+            job = made[waiting.pop()]
+            if job not in found:
+                found.add(job)
+                waiting += job.inputs & made.keys()
+        return found
+
+    by_default = needed({*targets["all"]})
+    requested = needed({file for job in jobs if job.rule in on_request for file in job.outputs})
+    read = {file for job in by_default for file in job.inputs}
+
+    def is_asked_for(file: str) -> bool:
+        job = made.get(file)
+        if job not in by_default:
+            return job in requested
+        asking = [name for name in ("all", Path(file).parts[1]) if name in targets]
+        return (file in read and not is_shown(file)) or all(file in targets[name] for name in asking)
+
+    return {file for file in kept if not is_asked_for(file)}
+
+
+def test_every_table_and_figure_that_is_kept_is_asked_for(undisturbed: Workspace) -> None:
+    """All that the tiny workflow leaves under results/, by the graph of its jobs."""
+    folder = undisturbed.finished()
+    chapters = ("corpus", "language_models", "neurons")
+    jobs = dry_run(folder, *EVERYTHING, *chapters)
+    files = {path for path in (folder / "results").rglob("*") if path.is_file()}
+    stores = {path.parent for path in files if path.name == "ledger.json"}  # which names all in its folder
+    files = {path for path in files if path.name == "ledger.json" or not stores & {*path.parents}}
+    kept = {path.relative_to(folder).as_posix() for path in files}
+    on_request = {job.rule for job in jobs if job.outputs & {*EVERYTHING}} | {*EVERYTHING} - {"all"}
+    assert not left_out(jobs, kept, on_request)
+    asked = {file for job in jobs if job.rule == "all" for file in job.inputs if file.startswith("results/")}
+    assert asked <= kept
+    listed = {line.split()[0] for line in snakemake(folder, "--list-rules").stdout.splitlines()}
+    assert listed - {job.rule for job in jobs} == {
+        "corpus_freeze",
+        "report",
+    }  # text of Python; another target
+
+    # Each file that the targets forgot would be noticed, and so would one that no rule declares.
+    assert len(asked) > 50
+    for file in asked:
+        forgetful = [
+            dataclasses.replace(job, inputs=job.inputs - {file}) if job.rule in ("all", *chapters) else job
+            for job in jobs
+        ]
+        assert left_out(forgetful, kept, on_request) == {file}
+    more = "results/neurons/tiny/more.parquet"
+    assert left_out(jobs, kept | {more}, on_request) == {more}
 
 
 def test_pairs_and_tiles_name_every_job_once() -> None:
