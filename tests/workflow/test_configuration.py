@@ -449,6 +449,21 @@ def test_more_parts_than_a_model_has_are_refused_before_anything_runs(
     workflow.require_parts(workflow.configure(values))  # their size is not known yet
 
 
+def test_figures_of_weights_alone_are_drawn_without_activations() -> None:
+    config = workflow.Config()
+    assert set(workflow.single_figures(config)) == {"similarity", "checkpoints"}
+    assert workflow.joint_figures(config) == workflow.NEURON_FIGURES
+    alone = workflow.configure({"neurons": {"roles": {"activations": False, "entropy_query": "pythia"}}})
+    assert set(workflow.single_figures(alone)) == {"similarity", "checkpoints", "roles", "roles_by_depth"}
+    assert not {"roles", "roles_by_depth"} & set(workflow.joint_figures(alone))
+    assert all(Path(path).parent.name == "default" for path in workflow.single_figures(alone).values())
+
+
+def test_the_share_of_last_layers_is_of_the_figure() -> None:
+    with pytest.raises(UserError, match="roles.last_layers: renamed, now neurons.figure.last_layers"):
+        workflow.configure({"neurons": {"roles": {"last_layers": 0.5}}})
+
+
 def test_every_table_and_figure_that_is_kept_is_asked_for(tmp_path: Path) -> None:
     files = workflow.neuron_files(workflow.Config())
     for name in ("neurons", "examples", "excess", "clusters", "edges", "attention_pairs", "reversals"):
