@@ -267,8 +267,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[f
         of = {"d_model": width // 4}
         merged = default()
         merge(merged, yaml.safe_load(TINY.read_text()))
-        merge(merged, {"language_models": {"train": of}, "neurons": {"dump": {"tokens": TOKENS}}})
-        merge(merged, {"neurons": {"dump": {"block_tokens": BLOCK}, "correlate": {"draws": 1}}})
+        merge(merged, {"language_models": {"train": of}})
+        merge(merged, {"neurons": {"dump": {"tokens": TOKENS, "block_tokens": BLOCK}}})
+        merge(merged, {"neurons": {"q": 0.5, "correlate": {"draws": 1}}})
         config = workflow.configure(merged)
         moments = [ledger.parent / "moments.safetensors" for ledger in (a, b)]
         product = folder / "product.safetensors"
