@@ -580,6 +580,21 @@ def test_checkpoints_that_nobody_keeps_are_not_asked_for(changes: dict[str, Any]
     assert len(neurons.checkpointed_models(configuration.Config())) == 5
 
 
+def test_figures_of_weights_alone_are_drawn_without_activations() -> None:
+    config = configuration.Config()
+    assert set(neurons.single_figures(config)) == {"similarity", "checkpoints"}
+    assert neurons.joint_figures(config) == neurons.NEURON_FIGURES
+    alone = configuration.configure({"neurons": {"roles": {"activations": False, "entropy_query": "pythia"}}})
+    assert set(neurons.single_figures(alone)) == {"similarity", "checkpoints", "roles", "roles_by_depth"}
+    assert not {"roles", "roles_by_depth"} & set(neurons.joint_figures(alone))
+    assert all(Path(path).parent.name == "default" for path in neurons.single_figures(alone).values())
+
+
+def test_the_share_of_last_layers_is_of_the_figure() -> None:
+    with pytest.raises(UserError, match="roles.last_layers: renamed, now neurons.figure.last_layers"):
+        configuration.configure({"neurons": {"roles": {"last_layers": 0.5}}})
+
+
 @dataclasses.dataclass(frozen=True)
 class Job:
     """A job of a dry run."""
