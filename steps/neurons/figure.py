@@ -57,7 +57,8 @@ from steps.neurons.figures import (
     statistics,
 )
 from steps.neurons.figures import correlations as correlation_figures
-from steps.neurons.selection.tables import KEYS, read_excess, read_members
+from steps.neurons.selection.rules import ROLE_COLUMNS
+from steps.neurons.selection.tables import KEYS, MEASURES, read_excess, read_members
 from steps.neurons.selection.universal import SET_COLUMNS, UniversalSettings, chosen, describe
 
 if TYPE_CHECKING:
@@ -109,9 +110,9 @@ class Study:
             raise UserError(f"--files: found no {name}, which a figure needs; give it, or draw another")
         return self.files[name]
 
-    def table(self, name: str) -> pd.DataFrame:
-        """The parquet table of that name."""
-        table: pd.DataFrame = read_table(self.file(f"{name}.parquet")).to_pandas()
+    def table(self, name: str, *needed: str) -> pd.DataFrame:
+        """The parquet table of that name, which must have the columns ``needed``."""
+        table: pd.DataFrame = read_table(self.file(f"{name}.parquet"), needed=needed).to_pandas()
         return table
 
     def arrays(self, name: str, kind: str, **tables: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -198,7 +199,7 @@ def _of_statistics(name: str) -> Callable[[Study], _Drawn]:
 
 
 def _roles(study: Study) -> _Drawn:
-    whole = study.table("roles")
+    whole = study.table("roles", *KEYS, "layers", *ROLE_COLUMNS)
     reference = whole[whole["model"] == whole["model"].iloc[0]].reset_index(drop=True)
     if "neurons.parquet" in study.files:
         table, settings = study.neurons, study.settings
@@ -209,7 +210,7 @@ def _roles(study: Study) -> _Drawn:
 
 
 def _roles_by_depth(study: Study) -> _Drawn:
-    return roles.draw_depth(study.table("depth"))
+    return roles.draw_depth(study.table("depth", "model", "layer", "depth", "high_kurtosis"))
 
 
 def _logit_histograms(study: Study) -> _Drawn:
@@ -220,12 +221,13 @@ def _logit_histograms(study: Study) -> _Drawn:
 def _attention(study: Study) -> _Drawn:
     points, _ = study.arrays("attention", "attention points", pairs="attention_pairs")
     called = read_json(study.file("attention.json"))["attention_neurons"]
-    return attention.draw(study.table("attention_heads"), study.table("attention_pairs"), points, called)
+    heads = study.table("attention_heads", "layer", "score_max", "other_norm", "bos_norm", "norm_ratio")
+    return attention.draw(heads, study.table("attention_pairs"), points, called)
 
 
 def _interventions(study: Study) -> _Drawn:
     arrays, facts = study.arrays("interventions", "interventions", interventions="interventions")
-    table, of_roles = study.table("interventions"), study.table("roles")
+    table, of_roles = study.table("interventions"), study.table("roles", *KEYS, "l2_penalty")
     own = of_roles[of_roles["model"] == table["model"].iloc[0]].sort_values(["layer", "neuron"])
     cosines = {
         (layer, n): c for (layer, n), c in zip(arrays["swept"].tolist(), arrays["cosines"], strict=True)
@@ -240,11 +242,12 @@ def _suppression(study: Study) -> _Drawn:
 
 
 def _similarity(study: Study) -> _Drawn:
-    return similarity.similarity_figure(study.table("similarity"))
+    return similarity.similarity_figure(study.table("similarity", *MEASURES))
 
 
 def _checkpoints(study: Study) -> _Drawn:
-    return checkpoints.training_figure(study.table("checkpoints"), study.settings, study.threshold)
+    table = study.table("checkpoints", "step", "tokens", "excess_corr", "self_corr")
+    return checkpoints.training_figure(table, study.settings, study.threshold)
 
 
 FIGURES: dict[str, Callable[[Study], _Drawn]] = {

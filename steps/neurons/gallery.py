@@ -11,7 +11,6 @@ none, the figure says so.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -24,10 +23,6 @@ from steps.neurons.activations.bins import Histograms
 from steps.neurons.explanations.families import FAMILIES
 from steps.neurons.figures.galleries import GALLERIES, gallery, overview
 from steps.neurons.selection.universal import SET_COLUMNS, UniversalSettings, chosen, describe
-
-if TYPE_CHECKING:
-    pass
-
 
 READ = ["model", "layer", "neuron", "family", "feature", "variance_reduction", "variance_reduction_held_out"]
 """The columns read of the explanations."""

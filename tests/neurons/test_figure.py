@@ -263,6 +263,13 @@ def test_a_file_that_a_figure_needs_is_named(planted: Study, tmp_path: Path) -> 
         draw_figure(tmp_path, "excess", [planted.folder / "excess.parquet"])
 
 
+@pytest.mark.parametrize("name", ["roles", "similarity", "checkpoints"])
+def test_a_table_of_another_kind_is_refused(planted: Study, tmp_path: Path, name: str) -> None:
+    pd.read_parquet(planted.folder / "excess.parquet").to_parquet(tmp_path / f"{name}.parquet")
+    with pytest.raises(UserError, match=rf"{name}.parquet: lacks the column"):
+        draw_figure(tmp_path, name, [tmp_path / f"{name}.parquet"])
+
+
 def test_steps_that_compute_draw_nothing() -> None:
     """So that an edit of a figure reruns no computing."""
     drawing = set()
