@@ -34,10 +34,7 @@ class Edit(NamedTuple):
     """The rules whose own jobs rerun; what needs their output follows."""
 
 
-DRAWING = (
-    "language_models_report neurons_attention neurons_checkpoints neurons_figure neurons_gallery"
-    " neurons_intervene neurons_logit_histograms neurons_roles neurons_similarity"
-)
+DRAWING = "language_models_report neurons_figure neurons_gallery neurons_single_figure"
 """The rules that draw."""
 
 EDITS = (
@@ -51,13 +48,16 @@ EDITS = (
     ),
     Edit("a word of an error in devices", "steps/core/devices.py", "use cpu, or", "take cpu, or"),
     Edit(
-        "a log line of train", "steps/language_models/train.py", "held-out loss %.3f nats", "loss %.3f nats"
+        "a log line of train",
+        "steps/language_models/learning/loop.py",
+        "held-out loss %.3f nats",
+        "loss %.3f nats",
     ),
     Edit(
         "a warning of dump",
         "steps/neurons/dump.py",
-        "%d tokens asked for, %d there",
-        "%d asked for, %d there",
+        "%d tokens requested, %d available",
+        "%d requested, %d available",
     ),
     Edit("a type hint in tensors", "steps/core/tensors.py", "facts: dict[str, Any]", "facts: Any"),
     Edit("a description", "steps/neurons/clusters.py", "resamplings of token blocks", "resampled blocks"),
@@ -68,7 +68,7 @@ EDITS = (
         "def plural(",
         "def singular(what: str) -> str:\n    return what.removesuffix('s')\n\n\ndef plural(",
     ),
-    Edit("a blank line in word_lists", "steps/neurons/word_lists.json", "{\n", "{\n\n"),
+    Edit("a blank line in word_lists", "steps/neurons/explanations/word_lists.json", "{\n", "{\n\n"),
     Edit(
         "a new field of clusters",
         "steps/neurons/clusters.py",
@@ -94,14 +94,14 @@ EDITS = (
     Edit("a colour", "steps/core/figures.py", "#0072b2", "#0072b3", reruns=DRAWING),
     Edit(
         "a title in figure",
-        "steps/neurons/figure.py",
+        "steps/neurons/figures/correlations.py",
         "Largest correlation by partner",
         "Largest correlation of each partner",
-        reruns="neurons_figure",
+        reruns="neurons_figure neurons_single_figure",
     ),
     Edit(
         "a title in gallery",
-        "steps/neurons/gallery.py",
+        "steps/neurons/figures/galleries.py",
         "(held-out variance reduction)",
         "(variance reduction)",
         reruns="neurons_gallery",
@@ -159,21 +159,18 @@ def commands(folder: Path) -> dict[str, str]:
     return found
 
 
-def steps_of(rules: Iterable[str], folder: Path) -> dict[str, str]:
+def steps_of(commands: Mapping[str, str]) -> dict[str, str]:
     """The step that each rule runs; not those rules that only name files."""
-    found = {}
-    for rule in rules:
-        chapters = [path.name for path in (folder / "steps").iterdir() if rule.startswith(f"{path.name}_")]
-        for chapter in chapters:
-            found[rule] = f"{chapter}.{rule.removeprefix(f'{chapter}_')}"
-    return found
+    found = {rule: re.search(r"python -m steps\.([\w.]+)", source) for rule, source in commands.items()}
+    return {rule: step[1] for rule, step in found.items() if step}
 
 
 def parameters(folder: Path) -> dict[str, str]:
     """The settings that each step is given by default, as JSON."""
     code = (
-        "import json; from steps import workflow; from steps.core.settings import Settings, deciding\n"
-        "config = workflow.Config()\n"
+        "import json; from steps.core.settings import Settings, deciding\n"
+        "from steps.workflow.configuration import Config\n"
+        "config = Config()\n"
         "chapters = {c: s for c, s in config if isinstance(s, Settings)}\n"
         "steps = {f'{c}.{n}': deciding(v)"
         " for c, s in chapters.items() for n, v in s if isinstance(v, Settings)}\n"
@@ -196,7 +193,7 @@ class Sources:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.commands = commands(folder)
-        self.steps = steps_of(self.commands, folder)
+        self.steps = steps_of(self.commands)
         self.digests = {step: code_digest(step, folder) for step in self.steps.values()}
         self.composed = [path.read_bytes() for path in sorted((folder / "steps/workflow").glob("*.py"))]
 

@@ -23,7 +23,7 @@ FURTHER = (
     Edit("a title of a page", "steps/report/page.py", "def short(", "def _short(): pass\n\n\ndef short("),
     Edit(
         "a constant of training",
-        "steps/language_models/kernels.py",
+        "steps/language_models/learning/kernels.py",
         "2 * math",
         "2.5 * math",
         reruns="language_models_train",
@@ -31,13 +31,13 @@ FURTHER = (
     Edit(
         "a default of correlate",
         "steps/neurons/correlate.py",
-        "draws: int = Field(999",
-        "draws: int = Field(99",
+        "draws: int = Field(\n        999",
+        "draws: int = Field(\n        99",
         reruns="neurons_correlate neurons_report",  # which writes down all settings
     ),
     Edit(
         "a setting of the section",
-        "steps/workflow/__init__.py",
+        "steps/workflow/neurons.py",
         "tiles: int = pydantic.Field(1,",
         "tiles: int = pydantic.Field(2,",
         reruns="neurons_report",  # the jobs of other tiles are others
@@ -55,10 +55,10 @@ FURTHER = (
 WIDE = (
     Edit(
         "a word of a list",
-        "steps/neurons/word_lists.json",
+        "steps/neurons/explanations/word_lists.json",
         '"zero"',
         '"nil"',
-        reruns="neurons_explain neurons_weights",
+        reruns="neurons_text neurons_weights",
     ),
     Edit(
         "how tensors are written",
