@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,10 +16,33 @@ from tests.warm.start import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = Path(__file__).with_name("tiny.yaml")
+RULES = {
+    name: body
+    for path in sorted((ROOT / "rules").glob("*.smk"))
+    for name, body in re.findall(r"^ *rule (\w+):\n((?: .*\n|\n)+)", path.read_text("utf-8"), re.MULTILINE)
+}
+"""The text of every rule."""
+
+LIGHT = {
+    name
+    for path in (ROOT / "rules").glob("*.smk")
+    for block in re.findall(r"^localrules:\n((?:    .*\n)+)", path.read_text("utf-8"), re.MULTILINE)
+    for name in re.findall(r"\w+", block)
+}
+"""Rules that ask for no resources."""
+
+
+def _single(body: str) -> bool:
+    """Whether a rule makes the same files whatever is asked for, so that its name is a target."""
+    output = re.search(r"    output:\n((?:        .*\n)+)", body)
+    return output is not None and "{" not in output[1]
+
+
 EVERYTHING = (
-    *("all", "neurons_similarity", "neurons_checkpoints", "neurons_plan"),
+    "all",
+    # What is built only on request; the tiny workflow freezes no text.
+    *(name for name, body in RULES.items() if _single(body) and name != "corpus_freeze"),
     *(f"results/neurons/tiny/{name}/seed-1.safetensors" for name in ("composition", "cosines")),
-    "results/neurons/tiny/published.parquet",
 )
 """What the tiny workflow can make."""
 

@@ -24,8 +24,19 @@ def copy_tree(folder: Path) -> Path:
     ignored = shutil.ignore_patterns("__pycache__", "records")
     for name in ("steps", "rules", "config", "profiles", "docs", "benchmarks", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    for name in ("Snakefile", "dvc.yaml", "constraints.txt", "pyproject.toml", "CHANGELOG.md", "Makefile"):
-        shutil.copy(ROOT / name, folder)
+    files = [
+        "Snakefile",
+        "dvc.yaml",
+        "constraints.txt",
+        "pyproject.toml",
+        "Makefile",
+        ".dvcignore",
+        ".gitignore",
+    ]
+    files += [*(path.name for path in ROOT.glob("*.md")), "data/README.md", ".dvc/config", ".dvc/.gitignore"]
+    for name in files:
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
     return folder
 
 
@@ -64,23 +75,22 @@ def test_a_description_is_written_once(tmp_path: Path) -> None:
     assert run(copy, DEFAULTS).stdout == ""
 
 
-@pytest.mark.parametrize(
-    ("file", "was", "becomes"),
-    [
+def test_edits_by_hand_are_noticed_and_mended(tmp_path: Path) -> None:
+    copy = copy_tree(tmp_path / "copy")
+    edits = [
         ("dvc.yaml", "      - steps/language_models/train.py\n", ""),
         ("dvc.yaml", "      - steps/core\n", "      - steps/core\n      - steps/report/page.py\n"),
-        ("docs/workflow.md", "\tneurons_dump --> neurons_correlate\n", ""),
-    ],
-)
-def test_an_edit_by_hand_is_noticed_and_mended(tmp_path: Path, file: str, was: str, becomes: str) -> None:
-    copy = copy_tree(tmp_path / "copy")
-    path = copy / file
-    right = path.read_text(encoding="utf-8")
-    path.write_text(right.replace(was, becomes, 1), encoding="utf-8")
-    assert path.read_text(encoding="utf-8") != right
-    assert run(copy, "--check", file).stderr == f"{file}: not in step with the code; run make fix\n"
-    assert run(copy, file).returncode == 0
-    assert path.read_text(encoding="utf-8") == right
+        ("docs/workflow.md", "\tneurons_dump --> neurons_correlate\n", "\tneurons_dump --> all\n"),
+    ]
+    right = {file: (copy / file).read_text(encoding="utf-8") for file, _, _ in edits}
+    for file, was, becomes in edits:
+        text = (copy / file).read_text(encoding="utf-8")
+        assert was in text
+        (copy / file).write_text(text.replace(was, becomes, 1), encoding="utf-8")
+    said = "dvc.yaml, docs/workflow.md: not in step with the code; run make fix\n"
+    assert run(copy, "--check", *right).stderr == said
+    assert run(copy, *right).returncode == 0
+    assert {file: (copy / file).read_text(encoding="utf-8") for file in right} == right
 
 
 def test_an_unknown_file_is_one_line() -> None:
