@@ -55,8 +55,8 @@ def test_own_models_from_end_to_end(own: Path) -> None:
 
     small_model(context=64, seed=7).save_pretrained(own / "models/second")
     said = snakemake(own, "-n", *options)
-    assert "wildcards: study=own_models, model=second" in said
-    assert "wildcards: study=own_models, model=first" not in said
+    assert "wildcards: model=second" in said
+    assert "wildcards: model=first" not in said
     assert "language_models_rows" not in said
 
 
