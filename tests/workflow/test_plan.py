@@ -47,7 +47,7 @@ def test_rules_ask_for_what_the_planner_says() -> None:
 
 def test_rules_that_can_be_heavy_have_a_formula_and_others_run_here() -> None:
     rules = {}
-    for rule, body in RULES.items():
+    for body in RULES.values():
         if found := re.search(r"python -m steps\.neurons\.(\w+)", body):
             rules.setdefault(found[1], body)
     asking = {name for name, body in rules.items() if f'neurons.resources(settings, "{name}")' in body}
