@@ -107,7 +107,7 @@ def run(main: Callable[..., None]) -> typing.NoReturn:
             logger.error("error: %s", _place(error), exc_info=debug)
         elif isinstance(error, KeyboardInterrupt):
             outcome, code = ("terminated", 143) if isinstance(error, Terminated) else ("interrupted", 130)
-            logger.error("%s; start again: finished parts are not made anew", outcome, exc_info=debug)
+            logger.error("%s; start again: finished parts are kept", outcome, exc_info=debug)
         else:
             raise
     finally:
@@ -140,7 +140,7 @@ def _heed_termination() -> None:
 def _place(error: OSError) -> str:
     path = os.fsdecode(error.filename)
     shown = path if len(path) <= 200 else f"{path[:197]}..."
-    return f"{shown}: cannot be read or written ({error.strerror}); choose another place or mend it"
+    return f"{shown}: cannot be read or written ({error.strerror}); choose another place or fix it"
 
 
 def _check_outputs(outputs: list[tuple[Path, Path]], values: dict[str, Any]) -> None:

@@ -178,7 +178,7 @@ def test_a_failure_leaves_nothing_and_keeps_what_was_there(folder: Path, what: s
 
 def test_an_interrupted_step_says_so_in_one_line_and_keeps_finished_parts(folder: Path) -> None:
     done = usual(folder, "--what", "waits", "--log", "step.log")
-    said = "wrote .out.txt.part\ninterrupted; start again: finished parts are not made anew\n"
+    said = "wrote .out.txt.part\ninterrupted; start again: finished parts are kept\n"
     assert (done.returncode, done.stderr) == (130, said)
     assert logged(folder) == said
     assert made(folder) == ["made/finished.txt", "step.json", "step.log"]
@@ -300,7 +300,7 @@ def test_unknown_and_shortened_flags_are_refused(folder: Path) -> None:
     assert made(folder) == []
 
 
-def test_the_log_holds_what_the_screen_shows_and_starts_anew(folder: Path) -> None:
+def test_the_log_holds_what_the_screen_shows_and_is_overwritten(folder: Path) -> None:
     (folder / "step.log").write_text("an earlier run\n")
     done = usual(folder, "--log", "step.log")
     assert done.stderr == "wrote .out.txt.part\n"
@@ -310,9 +310,7 @@ def test_the_log_holds_what_the_screen_shows_and_starts_anew(folder: Path) -> No
 def test_a_step_that_is_asked_to_end_leaves_nothing_half_written(folder: Path) -> None:
     done = usual(folder, "--what", "is ended", "--log", "step.log")
     assert done.returncode == 143
-    assert (
-        logged(folder) == "wrote .out.txt.part\nterminated; start again: finished parts are not made anew\n"
-    )
+    assert logged(folder) == "wrote .out.txt.part\nterminated; start again: finished parts are kept\n"
     assert made(folder) == ["step.json", "step.log"]
 
 
