@@ -348,7 +348,15 @@ def test_a_ledger_that_names_files_outside_its_folder_is_refused(whole: Path, na
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b'{"kind": "things"', b"[1]", b"3", b"[" * 100_000, b"\xff\xfe\x00", b'{"kind": "things"}'],
+    [
+        b"",
+        b'{"kind": "things"',
+        b"[1]",
+        b"3",
+        pytest.param(b"[" * 100_000, id="deep"),
+        b"\xff\xfe\x00",
+        b'{"kind": "things"}',
+    ],
     ids=repr,
 )
 def test_what_is_no_ledger_is_refused_in_one_line(whole: Path, content: bytes) -> None:
