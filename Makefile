@@ -77,9 +77,9 @@ fix: $(READY) ## format code and rules, and write what is generated from them
 	      export DEBIAN_FRONTEND=noninteractive; \
 	      apt-get update && apt-get install -y --no-install-recommends "python$$version-venv"; \
 	    else \
-	      echo "make: install it (sudo apt-get install python$$version-venv), then do this again" >&2; false; \
+	      echo "make: install it (sudo apt-get install python$$version-venv), then try again" >&2; false; \
 	    fi || exit 1; }; \
-	  echo "Making the environment .venv: some minutes, once"; \
+	  echo "Making the environment .venv: this takes a few minutes, once"; \
 	  "$(PYTHON)" -m venv --clear .venv; }
 ifneq ($(TORCH_INDEX),)
 	.venv/bin/python -m pip install --no-deps -c constraints.txt --index-url "$(TORCH_INDEX)" torch

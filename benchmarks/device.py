@@ -1,6 +1,6 @@
 """How fast an accelerator correlates two models: ``python -m benchmarks --only device``.
 
-Two GPT-2 models of the small size with random weights, computed anew for every block of tokens
+Two GPT-2 models of the small size with random weights, recomputed for every block of tokens
 (``source: model``), all neurons of the one with all of the other's (``tiles: 1``). The models run in
 bfloat16, post-activations are rounded to float16, products are accumulated in float32.
 """

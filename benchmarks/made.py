@@ -89,7 +89,7 @@ def activations(
 def computed_activations(
     folder: Path, shape: dict[str, int], tokens: int, block_tokens: int, seed: int, device: str
 ) -> Path:
-    """Activations that a model of random weights computes anew on ``device``; returns their ledger."""
+    """Activations that a model of random weights recomputes on ``device``; returns their ledger."""
     from steps.core.stores import Folder
     from steps.interp.loading import save
 

@@ -71,7 +71,7 @@ def peak(a: str, b: str) -> dict[str, int]:
     for dtype in (torch.float32, torch.float64):  # the libraries behind it are loaded at the first product
         torch.mm(torch.ones((64, 64), dtype=dtype), torch.ones((64, 64), dtype=dtype))
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew, at what is held now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to what is held now
     before = _peak()
     correlate_pair(Path(a), Path(b))
     return {"peak": _peak() - before, "needed": needed}

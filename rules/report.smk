@@ -22,7 +22,7 @@ REPORTS = configuration.reports(settings)
 rule report_page:
     """Lay out the results of the chapters as one page."""
     input:
-        # what the reports name: a redrawn figure alone makes the page anew
+        # what the reports name: a redrawn figure alone rebuilds the page
         *(getattr(rules, chapter).input for chapter in REPORTS),
         reports=list(REPORTS.values()),
     output:

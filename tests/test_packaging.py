@@ -200,8 +200,8 @@ def skips(source: str) -> list[str]:
             or f"{node.attr} without a reason"
         )
     # under another name, the search above would not see them
-    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    reasons += [f"from {node.module} import" for node in froms if node.module in ("pytest", "unittest")]
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    reasons += [f"from {node.module} import" for node in imports if node.module in ("pytest", "unittest")]
     return reasons
 
 

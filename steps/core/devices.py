@@ -29,7 +29,7 @@ def _named(name: str) -> str:
 
 
 Device = Annotated[str, pydantic.AfterValidator(_named)]
-"""A device that settings may name; whether this machine has it is seen where it is used."""
+"""A device that settings may name; whether this machine has it is checked where it is used."""
 
 
 def torch_device(name: str) -> torch.device:
@@ -62,7 +62,7 @@ def torch_device(name: str) -> torch.device:
 
 @functools.cache
 def _own_gpu() -> int:
-    """Number of the GPU that this process has until it ends."""
+    """Number of the GPU that this process holds until it ends."""
     import torch
 
     properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))

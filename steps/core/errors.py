@@ -1,4 +1,4 @@
-"""The one exception for mistakes that the user can mend."""
+"""The one exception for mistakes that the user can fix."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class UserError(Exception):
 
 
 def _seen(character: str) -> str:
-    """A character as it is where it can be seen, else its escape: terminals would obey some."""
+    """A visible character as it is, any other as its escape: terminals would obey some."""
     return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 

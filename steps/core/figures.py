@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
-"""What lines and bars are drawn in, in this order; told apart by most colour-blind readers."""
+"""Colours of lines and bars, in this order; most colour-blind readers can tell them apart."""
 
 MAP = "viridis"
 """The colour map of heat maps."""
@@ -25,7 +25,7 @@ CHARACTERS = 12
 """Of the usual size in an inch, roughly."""
 
 SOFT = "#555555"
-"""What sentences in place of a picture are written in."""
+"""The style of sentences that stand in for a picture."""
 
 
 def new_figure(
@@ -94,7 +94,7 @@ def note(figure: Figure, text: str) -> None:
 
 
 def legend_below(axes: Any, columns: int = 2) -> None:
-    """Put the legend under axes, where it lies on nothing."""
+    """Put the legend under axes, where it covers nothing."""
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns, fontsize=8)
 
 

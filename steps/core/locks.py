@@ -8,7 +8,7 @@ Between the nodes of a cluster it works where the file system passes locks on: N
 lock daemon (Linux sends a ``flock`` there as a lock on a range of bytes, which the server keeps and, with
 NFS 4, forgets soon after a node fell silent), Lustre mounted with ``flock``, CephFS, GPFS, BeeGFS with
 ``tuneUseGlobalFileLocks``. On Lustre mounted with ``localflock`` it works within a node only. Where there
-are no locks at all the log says so, and the work goes on.
+are no locks at all, the log says so and the work continues.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _locked(path: Path) -> int | None:
                 opened.pop_all()
                 return file
         if time.monotonic() - said >= _SAID_EVERY:
-            told = "%s: waiting for another job that writes it: %s; to go on now, end that one, or delete %s"
+            told = "%s: waiting for another job that writes it: %s; to continue, end that one, or delete %s"
             logger.info(f"{told} where its machine is gone", path, owner, lock.name)
             said = time.monotonic()
         time.sleep(pause)

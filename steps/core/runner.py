@@ -150,7 +150,7 @@ def _heed_termination() -> None:
 def _place(error: OSError) -> str:
     path = os.fsdecode(error.filename)
     shown = path if len(path) <= 200 else f"{path[:197]}..."
-    return f"{shown}: cannot be read or written ({error.strerror}); choose another place or mend it"
+    return f"{shown}: cannot be read or written ({error.strerror}); choose another place or fix it"
 
 
 def _check_outputs(outputs: list[tuple[Path, Path]], values: dict[str, Any]) -> None:

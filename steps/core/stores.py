@@ -15,7 +15,7 @@ group are what the ledger says, but for the files.
 
 While the job runs, files are noted in ``.finished.jsonl`` when they are begun and when they are whole;
 a job that starts again keeps those whose fingerprint, size and hash still match and makes the others
-anew. What another fingerprint made is discarded before the first file is written, and only what a ledger
+again. What another fingerprint made is discarded before the first file is written, and only what a ledger
 or the notes name: a folder with anything else in it is refused. A job locks the folder that it writes
 (``steps.core.locks``).
 """
@@ -57,7 +57,7 @@ class Ledger:
     def __init__(
         self, out: Path, kind: str, made_from: dict[str, Any], libraries: Sequence[str] = LIBRARIES
     ) -> None:
-        """Start, or go on with, the folder that holds ``out``, once no other process writes it.
+        """Start, or continue, the folder that holds ``out``, once no other process writes it.
 
         What an earlier run made from other inputs, settings or code, or with other versions of libraries,
         stays until the first file is written, so that a mistake which is noticed before costs nothing.
@@ -638,12 +638,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, user_supplied: bool = False) -> Any:
-    """Read JSON that a step made, or that is ``user_supplied`` and theirs to mend.
+    """Read JSON that a step made, or that is ``user_supplied`` and theirs to fix.
 
     Raises:
         UserError: the file is missing or holds something else.
     """
-    theirs = "mend it, or copy it again" if user_supplied else None
+    theirs = "fix it, or copy it again" if user_supplied else None
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -654,7 +654,7 @@ def read_json(path: Path, user_supplied: bool = False) -> Any:
         raise UserError(f"{path}: a folder; {found}") from None
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror}); {theirs or 'mend or remove it'}"
+            f"{path}: cannot be read ({error.strerror}); {theirs or 'fix or remove it'}"
         ) from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); {theirs or 'delete it and build it again'}") from None

@@ -17,7 +17,7 @@ def visible(text: str) -> str:
 
 
 def plural(count: int, what: str) -> str:
-    """What is counted, in the plural but for one."""
+    """What is counted, in the plural unless there is one."""
     return what if count == 1 else f"{what}s"
 
 

@@ -13,12 +13,12 @@ A chapter writes its step as the body of a ``for``::
 What makes it exact:
 
 - random numbers of a step depend on the seed and the step's number alone: torch's generators are
-  seeded anew before each step, so none of their state has to be kept. A step draws its batch, noise
+  reseeded before each step, so none of their state needs to be kept. A step draws its batch, noise
   and dropout from torch, or from a generator that it seeds from the step's number;
 - rates and other settings of an optimizer are set from the step's number in each step;
 - everything else that changes is handed over and kept: the parameters and persistent buffers of
   modules, the tensors in optimizers, further tensors (a replay buffer), the curve;
-- the state is written aside and renamed, at times that have no influence on the result.
+- the state is written to a temporary file and renamed, at times that have no influence on the result.
 
 The state is one safetensors file; its metadata is JSON: step, curve, the fingerprint of what decides
 the result, and a hash over all of it.
@@ -166,11 +166,11 @@ class Training:
         except (SafetensorError, KeyError, ValueError):
             whole = False
         if not whole:
-            logger.warning("%s: damaged; training starts again from its beginning", self._path)
+            logger.warning("%s: damaged; training starts again from the beginning", self._path)
             return
         if about["fingerprint"] != self._fingerprint:
             logger.info(
-                "%s: made with other settings, data, code or libraries; training starts anew", self._path
+                "%s: made with other settings, data, code or libraries; training starts again", self._path
             )
             return
         with torch.no_grad():

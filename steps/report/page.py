@@ -34,7 +34,7 @@ from steps.core.stores import read_json
 from steps.core.text import visible
 
 LEVELS = 9
-"""How many strengths of highlighting are told apart; ``page.css`` has one class for each."""
+"""How many strengths of highlighting there are; ``page.css`` has one class for each."""
 
 
 class Settings(core.Settings):
@@ -152,7 +152,7 @@ class Table(core.Settings):
 
     @property
     def decimals(self) -> list[int | None]:
-        """Of each column how many decimals its numbers are shown with; nothing where each has its own."""
+        """The number of decimals for each column's numbers; None where each number has its own."""
         return [
             even_decimals([row[column] for row in self.rows if isinstance(row[column], float)])
             if self.is_numeric(column)
@@ -162,7 +162,7 @@ class Table(core.Settings):
 
 
 class Page(core.Settings):
-    """A page of its own that belongs to a chapter, such as one to search in."""
+    """A separate page of a chapter, such as one to search in."""
 
     file: RelativePath = pydantic.Field(description="HTML, relative to report.json")
     title: str = pydantic.Field(description="what the link says")
@@ -185,12 +185,12 @@ class Report(core.Settings):
     study: Identifier = pydantic.Field(description="the study's name")
     title: str = pydantic.Field(description="heading of the chapter's part of the page")
     summary: str = pydantic.Field(
-        default="", description="what was done and found; blank lines part paragraphs"
+        default="", description="what was done and found; paragraphs are separated by blank lines"
     )
     cards: list[Card] = pydantic.Field(default=[], description="headline figures")
     figures: list[Figure] = pydantic.Field(default=[], description="in the order of the page")
     tables: list[Table] = pydantic.Field(default=[], description="in the order of the page")
-    pages: list[Page] = pydantic.Field(default=[], description="pages of their own that are linked")
+    pages: list[Page] = pydantic.Field(default=[], description="separate pages that are linked")
     provenance: Provenance = pydantic.Field(
         default_factory=Provenance, description="what decided the results"
     )
@@ -289,7 +289,7 @@ def picture(path: Path) -> str:
         kind = "svg+xml"
     else:
         raise UserError(
-            f"{path}: found {len(data)} bytes that are no whole SVG, PNG or JPEG picture;"
+            f"{path}: found {len(data)} bytes that are not a complete SVG, PNG or JPEG picture;"
             " delete it and build it again"
         )
     return _data_address(f"image/{kind}", data)
@@ -358,7 +358,7 @@ def even_decimals(values: list[float]) -> int | None:
 
 
 def number(value: float, decimals: int | None = None) -> str:
-    """A number for people: whole ones in groups of three, others to four significant digits.
+    """A number for people: integers in groups of three, others to four significant digits.
 
     ``decimals``: of a column that shows all its numbers alike; whole numbers have none.
     """
@@ -375,7 +375,7 @@ def number(value: float, decimals: int | None = None) -> str:
 
 
 def short(digest: str) -> str:
-    """The beginning of a hash, enough to tell it from others by eye."""
+    """The beginning of a hash, enough to tell it from others at a glance."""
     return digest[:10] + "…" if len(digest) > 12 else digest
 
 
@@ -402,7 +402,7 @@ def pretty(value: Any) -> str:
 
 
 def paragraphs(text: str) -> list[str]:
-    """The paragraphs of a text, which blank lines part."""
+    """The paragraphs of a text, separated by blank lines."""
     return [part.strip() for part in text.replace("\r\n", "\n").split("\n\n") if part.strip()]
 
 
@@ -426,7 +426,7 @@ def main(reports: list[Path], settings: Settings, out: Output) -> None:
     for path in reports:
         part = read_part(path, settings.largest_download_mb * 1e6, out.parent)
         if part.anchor in parts:
-            raise UserError(f"{path}: study {part.anchor} comes twice; give each report once")
+            raise UserError(f"{path}: study {part.anchor} appears twice; give each report once")
         parts[part.anchor] = part
     out.write_bytes(page(list(parts.values())).encode("utf-8", "replace"))
     logger.info("%s on one page of %s", ", ".join(parts), size(out.stat().st_size))

@@ -136,7 +136,7 @@ def test_of_two_jobs_the_second_waits_and_the_ledger_names_everything(tmp_path: 
     assert (first.returncode, second.returncode, made) == (0, 0, "")
     assert f"{out}: waiting for another job that writes it: " in said
     assert f" on {os.uname().nodename}, process {first.pid}, since 2" in said
-    assert "to go on now, end that one, or delete .ledger.json.lock where its machine is gone\n" in said
+    assert "to continue, end that one, or delete .ledger.json.lock where its machine is gone\n" in said
     assert contents(tmp_path / "x") == contents(alone)
     Folder(out, "things").check_all()
 

@@ -300,7 +300,7 @@ def test_unknown_and_shortened_flags_are_refused(folder: Path) -> None:
     assert made(folder) == []
 
 
-def test_the_log_holds_what_the_screen_shows_and_starts_anew(folder: Path) -> None:
+def test_the_log_holds_what_the_screen_shows_and_is_overwritten(folder: Path) -> None:
     (folder / "step.log").write_text("an earlier run\n")
     done = usual(folder, "--log", "step.log")
     assert done.stderr == "wrote .out.txt.part\n"

@@ -276,6 +276,7 @@ def test_a_key_that_is_there_twice_is_named_with_its_lines(
         "a: &a [*a]\n",
         "a: &a0 [1]\n" + "".join(f"{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 40)),
     ],
+    ids=lambda text: text[:20],
 )
 def test_files_without_such_a_key_pass_and_what_is_no_yaml_is_left_to_its_reader(
     tmp_path: Path, text: str

@@ -480,7 +480,7 @@ def change(folder: Path, edit: Any) -> None:
         (with_a_weight_of_another_shape, "do not fit together"),
         (with_a_weight_that_is_not_finite, "'transformer.wte.weight' is not finite"),
         (with_a_broken_configuration, "config.json: not JSON (Expecting"),
-        (with_a_broken_configuration, "; mend it, or copy it again"),
+        (with_a_broken_configuration, "; fix it, or copy it again"),
         (with_very_many_blocks, "config.json says 100000 layers, found 28 weights, expected several for"),
         (with_the_name_of_a_method, "found the key 'save_pretrained', which no GPT-2 configuration has"),
         (with_other_names, "found the key 'attribute_map', which no GPT-2 configuration has; take it out"),
@@ -766,7 +766,7 @@ def test_a_folder_of_an_unknown_user_is_named(prepared: Prepared, tmp_path: Path
 def test_an_index_that_is_no_json_is_to_be_mended(prepared: Prepared, tmp_path: Path) -> None:
     theirs = sharded(tmp_path / "theirs", tiny_model("llama"))
     (theirs / "model.safetensors.index.json").write_text("{")
-    with pytest.raises(UserError, match=r"index\.json: not JSON .*; mend it, or copy it again"):
+    with pytest.raises(UserError, match=r"index\.json: not JSON .*; fix it, or copy it again"):
         bring(prepared, theirs, tmp_path / "mine")
 
 

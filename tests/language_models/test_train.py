@@ -129,7 +129,7 @@ def test_in_memory_the_same_seed_gives_the_same_bits_and_another_does_not(
 
 
 @pytest.mark.parametrize(
-    ("version", "said"), [("0.1", "libraries; training starts anew"), (None, "resuming after step")]
+    ("version", "said"), [("0.1", "libraries; training starts again"), (None, "resuming after step")]
 )
 def test_a_training_goes_on_with_the_versions_that_began_it_only(
     prepared: Prepared,
@@ -242,7 +242,7 @@ def test_a_mistake_that_is_noticed_late_costs_no_finished_model(
     wrong = arguments(prepared, folder, dropout=0.1, device="cuda:99")
     assert "device: found 'cuda:99'" in run_step("train", *wrong, expect=2)
     assert contents(folder) == before
-    # and once it is mended, nothing is trained again
+    # and once it is fixed, nothing is trained again
     times = {name: (folder / name).stat().st_mtime_ns for name in before if name != ".finished.jsonl"}
     assert "held-out loss" not in run_step("train", *arguments(prepared, folder, dropout=0.1))
     assert contents(folder) == contents(undisturbed)

@@ -735,7 +735,7 @@ def test_killed_at_any_moment_it_ends_as_if_undisturbed(
     assert contents(folder / point) == contents(folder / "undisturbed")
     blocks = {name: time for name, time in first["left"].items() if name.startswith("pre/c/")}
     kept = [name for name, time in blocks.items() if last["left"].get(name) == time]
-    if point in KILLS[2:6]:  # five blocks were whole, the sixth is made anew
+    if point in KILLS[2:6]:  # five blocks were whole, the sixth is made again
         assert sorted(kept) == sorted(f"pre/c/{layer}/{k}/0" for layer, k in np.ndindex(2, 3))[:5]
     elif point in KILLS[6:]:
         assert len(kept) == 2 * BLOCKS

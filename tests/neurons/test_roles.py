@@ -102,7 +102,7 @@ def test_calls_of_entropy_neurons_keep_the_false_discovery_rate(q: float) -> Non
     assert q < 0.1 or false > 0  # the rate is spent where it is large
 
 
-def test_without_planted_neurons_hardly_a_model_has_an_entropy_neuron() -> None:
+def test_without_planted_neurons_few_models_have_an_entropy_neuron() -> None:
     """Where all is random, any call is false: in at most a share q of models.
 
     Kurtosis over the vocabulary follows from the direction: a test of those of small kurtosis would here see

@@ -361,7 +361,7 @@ def test_missing_timings_and_missing_values_say_so(tmp_path: Path, monkeypatch: 
         ({"figures": [{"file": "no.svg", "caption": ""}]}, "no.svg: missing, but .* names it"),
         (
             {"figures": [{"file": "figures/one.csv", "caption": ""}]},
-            "one.csv: found 8 bytes that are no whole",
+            "one.csv: found 8 bytes that are not a complete",
         ),
         (
             {"figures": [{"file": "figures/one.svg", "caption": "", "data": "no.csv"}]},
@@ -426,7 +426,7 @@ def test_pictures_are_whole_or_refused(tmp_path: Path, data: bytes, kind: str | 
     path = tmp_path / "figure.svg"
     path.write_bytes(data)
     if kind is None:
-        with pytest.raises(UserError, match="no whole SVG, PNG or JPEG"):
+        with pytest.raises(UserError, match="not a complete SVG, PNG or JPEG"):
             page.picture(path)
     else:
         assert page.picture(path).startswith(f"data:{kind};base64,")
@@ -462,7 +462,7 @@ def test_mistakes_leave_the_old_page(tmp_path: Path) -> None:
         assert expected in done.stderr
         assert done.stderr.count("\n") == 1
     (report.parent / "figures/one.svg").write_text(SVG)
-    assert "comes twice" in step(report, report, out=out).stderr
+    assert "appears twice" in step(report, report, out=out).stderr
     assert out.read_text() == "old"
     assert {path.name for path in tmp_path.iterdir()} == {"index.html", "results"}
 
@@ -480,7 +480,7 @@ include: "rules/report.smk"
 """
 
 
-def test_rule_makes_the_page_anew_when_a_figure_alone_changes(tmp_path: Path) -> None:
+def test_a_changed_figure_alone_rebuilds_the_page(tmp_path: Path) -> None:
     for name in ("steps", "rules"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "Snakefile").write_text(SNAKEFILE)

@@ -1,7 +1,7 @@
 """A Python with torch and its like loaded, of which every job of a test is a copy made in no time.
 
 Loading them takes seconds, and the workflow at the scale of tests is dozens of jobs that work for a fraction
-of a second. The steps themselves are loaded anew for every job. ``python server.py ADDRESS`` ends with its
+of a second. The steps themselves are loaded again for every job. ``python server.py ADDRESS`` ends with its
 parent. Where ``REPRISE_CALLS`` names a folder, every job writes there which functions of ``steps`` it called.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib
 import inspect
 import json
@@ -19,8 +20,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
-from types import FrameType
+from collections.abc import Callable, Iterator
+from types import CodeType, FrameType
 
 PR_SET_PDEATHSIG = 1
 
@@ -112,7 +113,8 @@ def noted_calls(folder: str | None, module: str) -> Iterator[None]:
     """Write the functions of ``steps`` that are called to a file in ``folder``, if there is one.
 
     Each is a list: who called it in the end (``import``: a module that was being imported; ``run``: the
-    runner; ``code_digest``; ``main``), its file, its qualified name and first line.
+    runner; ``main``), its file, its qualified name and first line. What the code digest calls, which is most
+    of all calls and decides no result, is not looked at.
     """
     if not folder or not module.startswith("steps."):
         yield
@@ -120,34 +122,52 @@ def noted_calls(folder: str | None, module: str) -> Iterator[None]:
     places = [os.path.join(place, "steps", "") for place in os.environ["PYTHONPATH"].split(os.pathsep)]
     steps = next(place for place in places if os.path.isdir(place))
     noted: set[tuple[str, str, str, int]] = set()
-    by_main: dict[int, object] = {}
+    finished: dict[int, CodeType] = {}  # by id: nothing more is to be learned of it; kept, so that its id is
+    marks: dict[int, tuple[CodeType, str]] = {}
+    here = threading.local()
 
-    def caller(frame: FrameType | None) -> str:
-        while frame is not None:
-            code = frame.f_code
-            if code.co_filename.startswith(steps):
-                if code.co_name == "<module>":
-                    return "import"
-                if code.co_name in ("main", "run", "code_digest") and code.co_name == code.co_qualname:
-                    return code.co_name
-            frame = frame.f_back
-        return "main"  # of another thread
+    def mark(code: CodeType) -> str | None:
+        """What everything is called by that this code calls, if this code decides it."""
+        if code.co_name == "<module>":
+            return "import"
+        is_one = code.co_name in ("main", "run") and code.co_name == code.co_qualname
+        return code.co_name if is_one else None
 
     def notice(frame: FrameType, event: str, argument: object) -> None:
         code = frame.f_code
-        if event == "call" and id(code) not in by_main:
-            is_function = code.co_flags & inspect.CO_OPTIMIZED  # not the body of a module or class
-            if not is_function or not code.co_filename.startswith(steps):
-                by_main[id(code)] = code  # nothing to look at another time; kept, so that its id is
-                return
-            who = caller(frame if code.co_name == "main" else frame.f_back)
+        if event == "return" and id(code) in marks:
+            here.callers.pop()
+        if event != "call" or id(code) in finished:
+            return
+        if not code.co_filename.startswith(steps):
+            finished[id(code)] = code
+            return
+        if not hasattr(here, "callers"):
+            here.callers = ["main"]  # of another thread
+        who = here.callers[-1]
+        if name := mark(code):
+            marks[id(code)] = code, name
+            here.callers.append(name)
+            who = "main" if name == "main" else who
+        elif who == "main":
+            finished[id(code)] = code
+        if code.co_flags & inspect.CO_OPTIMIZED:  # not the body of a module or class
             noted.add((who, code.co_filename, code.co_qualname, code.co_firstlineno))
-            if who == "main":
-                by_main[id(code)] = code
+
+    def unwatched(digest: Callable[..., str], *arguments: object) -> str:
+        code = inspect.unwrap(digest).__code__
+        noted.add((here.callers[-1], code.co_filename, code.co_qualname, code.co_firstlineno))
+        sys.setprofile(None)
+        try:
+            return digest(*arguments)
+        finally:
+            sys.setprofile(notice)
 
     threading.setprofile(notice)
     sys.setprofile(notice)
     try:
+        module_of_digest = importlib.import_module("steps.core.digest")
+        module_of_digest.code_digest = functools.partial(unwatched, module_of_digest.code_digest)
         yield
     finally:
         sys.setprofile(None)

@@ -151,7 +151,7 @@ def test_nothing_is_left_to_do(undisturbed: Workspace) -> None:
     assert hashes(undisturbed.folder) == before
 
 
-def test_settings_without_influence_make_nothing_anew(undisturbed: Workspace) -> None:
+def test_settings_without_influence_rerun_nothing(undisturbed: Workspace) -> None:
     undisturbed.finished()
     changed = (
         "corpus={documents: {threads: 1}}",
