@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from steps.core.records import cpu_seconds as cpu_seconds
+
 RUNS = 5
 """How often each side runs, in turn, after one run that does not count."""
 

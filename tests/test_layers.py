@@ -127,27 +127,12 @@ def drawing(root: Path) -> set[str]:
     return {name.removeprefix("steps.") for name in sources.top if sources.reached(name) & draws}
 
 
-STILL = {
-    "steps.neurons.explain_part: a step that imports the step steps.neurons.explain",
-    "steps.neurons.histograms_part: a step that imports the step steps.neurons.histograms",
-}
-STILL_DRAW = {
-    *("neurons.attention", "neurons.intervene", "neurons.roles", "neurons.logit_histograms"),
-    *("neurons.similarity", "neurons.checkpoints"),
-}
-"""What the steps of neurons do until their figures and parts are mended."""
-
-
 def test_steps_lie_on_top_and_know_no_other_step() -> None:
-    found = faults(ROOT)
-    assert [fault for fault in found if "in turn" not in fault or "explain_part" not in fault] == sorted(
-        STILL
-    )
+    assert faults(ROOT) == []
 
 
 def test_only_steps_that_draw_know_how_to() -> None:
-    assert drawing(ROOT) - STILL_DRAW <= {*DRAW}
-    assert drawing(ROOT) >= STILL_DRAW
+    assert drawing(ROOT) <= {*DRAW}
 
 
 @pytest.mark.parametrize(

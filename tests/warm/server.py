@@ -27,7 +27,7 @@ PR_SET_PDEATHSIG = 1
 
 
 LIBRARIES = (
-    *("matplotlib.backends.backend_svg", "matplotlib.figure", "pandas", "pyarrow.parquet"),
+    *("dvc.repo", "matplotlib.backends.backend_svg", "matplotlib.figure", "pandas", "pyarrow.parquet"),
     *("safetensors.torch", "scipy.stats", "snakemake.cli", "torch", "transformers.activations", "zarr"),
     *("transformers.models.gpt2.modeling_gpt2", "transformers.models.auto.tokenization_auto"),
 )

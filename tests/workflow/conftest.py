@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import random
 import re
+import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from steps.core.stores import write_json
 from tests.warm.start import environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,33 +108,52 @@ def hashes(directory: Path) -> dict[str, str]:
 class Workspace:
     """A folder in which the tiny workflow runs on one core, beside the tests that do not need it yet.
 
+    One serves all processes that run tests (pytest-xdist): the first that needs it starts it. So no test
+    changes it, each takes a :meth:`copy`.
+
     Args:
-        folder: where it runs.
+        folder: where it runs; made here, unless another process has made it.
         calls: a folder for the names of the functions that each job calls.
+        said: a file for what Snakemake says.
     """
 
-    def __init__(self, folder: Path, calls: Path) -> None:
-        self.folder, self.calls = folder, calls
+    def __init__(self, folder: Path, calls: Path, said: Path) -> None:
+        self.folder, self.calls, self._said = folder, calls, said
+        self._ended = said.with_suffix(".code")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            return
         write_texts(folder / "texts")
-        self._process = subprocess.Popen(
-            command(folder, "--cores", "1", "--", *EVERYTHING),
-            env=environment() | {"REPRISE_CALLS": str(calls)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        calls.mkdir()
+        variables = environment() | {"REPRISE_CALLS": str(calls)}
+        line = command(folder, "--cores", "1", "--", *EVERYTHING)
+        with said.open("wb") as file:
+            process = subprocess.Popen(line, env=variables, stdout=file, stderr=file)
+        threading.Thread(target=lambda: write_json(self._ended, process.wait())).start()
 
     def finished(self) -> Path:
         """The folder, once the workflow has ended."""
-        output, _ = self._process.communicate() if self._process.returncode is None else ("", "")
-        assert self._process.returncode == 0, output
+        while not self._ended.exists():
+            time.sleep(0.1)
+        assert json.loads(self._ended.read_text()) == 0, self._said.read_text()
         return self.folder
+
+    def copy(self, folder: Path) -> Path:
+        """A copy of the folder, as it was at the end: Snakemake finds nothing to do there."""
+        logs = shutil.ignore_patterns("log")  # of Snakemake: others may look at the folder meanwhile
+        shutil.copytree(self.finished(), folder, symlinks=True, ignore=logs)
+        return folder
 
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """The tiny workflow from nothing to the end, in a folder with an awkward name."""
-    folder = tmp_path_factory.mktemp("undisturbed with spaces & 'quotes'")
-    workspace = Workspace(folder, tmp_path_factory.mktemp("calls"))
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # where the folders of all workers are
+    workspace = Workspace(
+        shared / "undisturbed with spaces & 'quotes'", shared / "calls", shared / "said.txt"
+    )
     yield workspace
     workspace.finished()

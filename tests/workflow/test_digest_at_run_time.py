@@ -13,8 +13,8 @@ from tests.workflow.conftest import ROOT, Workspace
 EXCEPTIONS = {
     "import": {
         "steps.core.digest._FIELDS": "what the code digest itself looks up",
-        "steps.neurons.features._at_start": "predicates of a table that is not read",
-        "steps.neurons.features._digits": "predicates of a table that is not read",
+        "steps.neurons.explanations.features._at_start": "predicates of a table that is not read",
+        "steps.neurons.explanations.features._digits": "predicates of a table that is not read",
     },
     "main": {
         "steps.core.digest.code_digest": "it decides by what name a result is known again, not what it is",
@@ -24,7 +24,7 @@ EXCEPTIONS = {
 }
 """What stands in no digest although it is called: to build a constant that nobody reads, and by main."""
 
-LEFT_OUT = ("steps.core.errors.", "steps.core.runner.")
+LEFT_OUT = ("steps.core.errors.", "steps.core.locks.", "steps.core.runner.")
 """They decide how a result is reported, not what it is."""
 
 

@@ -51,7 +51,7 @@ class Copy:
 
     def run(self, *command: str, arguments: str = "") -> subprocess.CompletedProcess[str]:
         """Run ``python -m ...`` here, with this environment's ``python`` first on the path."""
-        variables = environment() | {"SNAKEMAKE_ARGS": arguments}
+        variables = environment() | {"SNAKEMAKE_ARGS": arguments, "REPRISE_WARM_TOO": "snakemake"}
         variables.pop("SNAKEMAKE_PROFILE", None)
         variables["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), variables["PATH"]])
         return subprocess.run(

@@ -6,7 +6,6 @@ import contextlib
 import math
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -145,10 +144,11 @@ def test_killed_in_every_rule_and_on_two_cores(undisturbed: Workspace, tmp_path:
     assert not left
 
 
-def test_nothing_is_left_to_do(undisturbed: Workspace) -> None:
-    before = hashes(undisturbed.finished())
-    assert "Nothing to be done" in snakemake(undisturbed.folder, "--cores", "1").stderr
-    assert hashes(undisturbed.folder) == before
+def test_nothing_is_left_to_do(undisturbed: Workspace, tmp_path: Path) -> None:
+    folder = undisturbed.copy(tmp_path / "copy")
+    before = hashes(folder)
+    assert "Nothing to be done" in snakemake(folder, "--cores", "1").stderr
+    assert hashes(folder) == before
 
 
 def test_settings_without_influence_rerun_nothing(undisturbed: Workspace) -> None:
@@ -164,8 +164,7 @@ def test_settings_without_influence_rerun_nothing(undisturbed: Workspace) -> Non
 
 
 def test_the_remedy_for_a_damaged_shard_is_one(undisturbed: Workspace, tmp_path: Path) -> None:
-    folder = tmp_path / "copy"
-    shutil.copytree(undisturbed.finished(), folder, symlinks=True)
+    folder = undisturbed.copy(tmp_path / "copy")
     before = hashes(folder)
     counts = "results/language_models/tiny/ngrams.json"
     shard = folder / "data/models/tiny/rows/tiny/train/c/0/0"
@@ -181,7 +180,7 @@ def test_the_remedy_for_a_damaged_shard_is_one(undisturbed: Workspace, tmp_path:
 
 
 def test_a_result_that_was_deleted_is_made_again(undisturbed: Workspace, tmp_path: Path) -> None:
-    folder = undisturbed.finished()
+    folder = undisturbed.copy(tmp_path / "copy")
     for name in ("excess.parquet", "clusters.parquet", "examples.parquet", "interventions.parquet"):
         path = folder / "results/neurons/tiny" / name
         path.rename(tmp_path / name)
