@@ -127,13 +127,9 @@ def _rules_by_stage(declared: dict[str, Any]) -> dict[str, set[str]]:
 
 def modules(rules: Iterable[str]) -> list[str]:
     """The files that the code digests of rules' steps cover, beside the core; folders where all of it is."""
-    chapters = Config().sections()
-    steps = [
-        f"{chapter}.{rule.removeprefix(chapter + '_')}"
-        for rule in rules
-        for chapter in chapters
-        if rule.startswith(f"{chapter}_")
-    ]
+    texts = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules").glob("*.smk")))
+    bodies = dict(re.findall(r"^ *rule (\w+):\n((?: .*\n|\n)+)", texts, re.MULTILINE))
+    steps = {step for rule in rules for step in re.findall(r"python -m steps\.([\w.]+)", bodies[rule])}
     covered = {Path(file) for step in steps for file in code_files(step, ROOT)}
     return [path.as_posix() for path in _whole(Path("steps"), covered)]
 

@@ -46,13 +46,14 @@ def test_rules_ask_for_what_the_planner_says() -> None:
 
 
 def test_rules_that_can_be_heavy_have_a_formula_and_others_run_here() -> None:
-    rules = {}
-    for body in RULES.values():
+    asking = set()
+    for rule, body in RULES.items():
         if found := re.search(r"python -m steps\.neurons\.(\w+)", body):
-            rules.setdefault(found[1], body)
-    asking = {name for name, body in rules.items() if f'neurons.resources(settings, "{name}")' in body}
+            if f'neurons.resources(settings, "{found[1]}")' in body:
+                asking.add(found[1])
+            else:
+                assert rule in LIGHT
     assert asking == FORMULAS.keys()
-    assert {f"neurons_{name}" for name in rules.keys() - asking} <= LIGHT
     files = neurons.files(configuration.Config())
     on_request = {name for name, formula in FORMULAS.items() if formula.on_request}
     assert not any(f"/{name}" in file for file in files for name in on_request)
@@ -67,10 +68,12 @@ def test_the_plan_counts_the_jobs_that_snakemake_runs(tmp_path: Path) -> None:
     done = snakemake(
         tmp_path, "-n", "--configfile", str(TINY), str(tmp_path / "cut.yaml"), "--", *EVERYTHING, config=None
     )
-    counts = Counter(re.findall(r"^(?:local)?rule neurons_(\w+):$", done.stdout + done.stderr, re.MULTILINE))
-    every_model = {"composition", "cosines"}  # of which one is asked for
-    assert {rule: count for rule, count in counts.items() if rule in planned.keys() - every_model} == {
-        rule: row["jobs"] for rule, row in planned.items() if rule not in every_model
+    ran = re.findall(r"^(?:local)?rule (\w+):$", done.stdout + done.stderr, re.MULTILINE)
+    found = [re.search(r"python -m steps\.neurons\.(\w+)", RULES.get(rule, "")) for rule in ran]
+    counts = Counter(step[1] for step in found if step)
+    several = {"composition", "cosines", "figure"}  # of which one is asked for; with those built on request
+    assert {step: count for step, count in counts.items() if step in planned.keys() - several} == {
+        rule: row["jobs"] for rule, row in planned.items() if rule not in several
     }
 
 
@@ -243,9 +246,9 @@ def test_jobs_use_no_more_memory_than_they_ask_for(undisturbed: Workspace) -> No
             assert record["step"] == f"{chapter}.{step}"
             assert 20e6 < record["peak_bytes"] <= asked(config, chapter, step), log
             seen.add(f"{chapter}.{step}")
-    running = {name for name, body in RULES.items() if "    shell:" in body}
-    heavy = running - LIGHT - {"language_models_import"}  # the tiny workflow trains its models
-    assert {step.replace(".", "_") for step in seen} == heavy
+    heavy = {body for name, body in RULES.items() if name not in LIGHT}
+    steps = {step for body in heavy for step in re.findall(r"python -m steps\.([\w.]+)", body)}
+    assert seen == steps - {"language_models.import"}  # the tiny workflow trains its models
     assert seen >= {f"neurons.{step}" for step in FORMULAS}
 
 
