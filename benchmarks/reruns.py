@@ -11,15 +11,23 @@ import json
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.measure import Figure
+from steps.core import records
 from steps.core.digest import code_digest
+from steps.core.stores import read_json, write_json
+from steps.workflow.generated import read_arrows
 
 ROOT = Path(__file__).resolve().parents[1]
+CPU_SECONDS = ROOT / "benchmarks" / "records" / "default-cpu-seconds.json"
+"""CPU seconds of all jobs of each rule of the default targets, by the runner's records."""
 
 
 class Edit(NamedTuple):
@@ -224,12 +232,6 @@ class Sources:
         return [self.parameters.get(name) for name in sorted(named)]
 
 
-def arrows(drawing: str) -> set[tuple[str, str]]:
-    """Which rule needs the output of which in a mermaid drawing: (made, needed by)."""
-    names = dict(re.findall(r"(id\d+)\[(\w+)\]", drawing))
-    return {(names[a], names[b]) for a, b in re.findall(r"(id\d+) --> (id\d+)", drawing)}
-
-
 def followed(rules: Iterable[str], needs: Iterable[tuple[str, str]]) -> set[str]:
     """Rules with all that need their output, directly or not."""
     found, waiting = set[str](), list(rules)
@@ -251,18 +253,51 @@ def share(rules: Iterable[str], seconds: Mapping[str, float]) -> float:
     return sum(seconds.get(rule, 0.0) for rule in rules) / sum(seconds.values())
 
 
-def rerun_share_of_edits(seconds: Mapping[str, float], folder: Path) -> dict[str, float]:
-    """The share of each of the twenty edits; their mean is ``workflow.rerun_share_of_edits``.
+def figures(folder: Path, quick: bool) -> Iterator[Figure]:
+    """``workflow.rerun_share_of_edits``: the mean over the twenty edits, by the records that are kept."""
+    edits = EDITS[:2] if quick else EDITS
+    shares = rerun_share_of_edits(read_json(CPU_SECONDS), folder, edits)
+    values = list(shares.values())
+    yield Figure(
+        "workflow.rerun_share_of_edits",
+        statistics.mean(values),
+        "share",
+        (min(values), max(values)),
+        shares,
+        len(values),
+        "at most 0.03",
+    )
+
+
+def rerun_share_of_edits(
+    seconds: Mapping[str, float], folder: Path, edits: Iterable[Edit] = EDITS
+) -> dict[str, float]:
+    """The share of each edit; their mean is ``workflow.rerun_share_of_edits``.
 
     Args:
         seconds: CPU time of all jobs of each rule of the default study.
         folder: an empty one, for the edited sources.
+        edits: what is edited, one at a time.
     """
-    needs = arrows((ROOT / "docs" / "workflow.md").read_text(encoding="utf-8"))
+    needs = read_arrows((ROOT / "docs" / "workflow.md").read_text(encoding="utf-8"))
     before = Sources(ROOT)
     found = {}
-    for number, edit in enumerate(EDITS):
+    for number, edit in enumerate(edits):
         place = copy_sources(folder / str(number))
         apply(edit, place)
         found[edit.what] = share(followed(Sources(place).differ(before), needs), seconds)
     return found
+
+
+def cpu_seconds_of_rules(logs: Path) -> dict[str, float]:
+    """CPU seconds of all jobs of each rule, by the records beside their logs."""
+    rules = {step: rule for rule, step in reversed(Sources(ROOT).steps.items())}
+    seconds: Counter[str] = Counter()
+    for record in records.read(str(logs / "**" / "*.json")):
+        seconds[rules[record["step"]]] += record["cpu_seconds"]
+    return {rule: round(value, 2) for rule, value in sorted(seconds.items())}
+
+
+if __name__ == "__main__":
+    # python -m benchmarks.reruns LOGS: keeps the CPU seconds of a run of the default targets
+    write_json(CPU_SECONDS, cpu_seconds_of_rules(Path(sys.argv[1])))

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.reruns import EDITS, ROOT, Edit, Sources, apply, arrows, copy_sources, followed, share
+from benchmarks.reruns import EDITS, ROOT, Edit, Sources, apply, copy_sources, followed, share
+from steps.workflow.generated import read_arrows
 
 FURTHER = (
     Edit("a comment", "steps/neurons/correlate.py", "def main(", "# in short\ndef main("),
@@ -115,7 +116,7 @@ def test_an_edit_of_what_many_use_reruns_them(edit: Edit, before: Sources, tmp_p
 
 
 def test_all_rules_of_steps_are_compared(before: Sources) -> None:
-    needs = arrows((ROOT / "docs" / "workflow.md").read_text(encoding="utf-8"))
+    needs = read_arrows((ROOT / "docs" / "workflow.md").read_text(encoding="utf-8"))
     assert {rule for pair in needs for rule in pair} - {"all"} <= before.steps.keys()
     assert len(EDITS) == 20
 
