@@ -499,7 +499,7 @@ def attend(scores: torch.Tensor, position: torch.Tensor, window: int | None) -> 
     Args:
         scores: ``[..., destinations, context]``.
         position: of the destinations, ``int64 [destinations]``.
-        window: of the layer, see :class:`Facts`.
+        window: of the layer, see :class:`ModelConfig`.
     """
     import torch
 

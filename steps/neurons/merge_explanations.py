@@ -61,10 +61,10 @@ def merged(files: list[Path], source: Activations, settings: Settings) -> Explan
         arrays, facts = read_tensors(path, kind="explained")
         source.require_origin(path, facts["activations"])
         if facts["settings"] != deciding(settings):
-            raise UserError(f"{path}: was made with other settings than these; make the part anew")
+            raise UserError(f"{path}: was made with other settings than these; rebuild the part")
         for table, digest in zip(written, facts["tables"], strict=True):
             if file_digest(table) != digest:
-                raise UserError(f"{table}: is not the table that belongs to {path}; make the part anew")
+                raise UserError(f"{table}: is not the table that belongs to {path}; rebuild the part")
         start, stop = facts["neurons"]
         if start != end:
             raise UserError(

@@ -164,7 +164,7 @@ def table(planned: dict[str, Any]) -> str:
     )
     lines.append(f"kept activations: {size(total['bytes_of_all_activations'])} if they were dumped")
     lines.append(f"{total['hours_on_all_devices']:.3g} hours on {hardware['devices']} at a time")
-    lines.append("* no part of `snakemake neurons`: made where somebody asks for it")
+    lines.append("* no part of `snakemake neurons`: built only on request")
     if any(not row["fits_memory"] for row in planned["rules"].values()):
         lines.append(
             "(!) more memory than such a device has: raise neurons.tiles, or lower neurons.dump.block_tokens,"

@@ -35,7 +35,7 @@ def roles(study: Study) -> list[Job]:
 
 
 def published(study: Study) -> list[Job]:
-    """A table of somebody else's."""
+    """A published table of neurons."""
     return [Job(on_host=True)]
 
 

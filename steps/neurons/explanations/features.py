@@ -168,7 +168,7 @@ def vocabulary_features(tokenizer: Tokenizer, embedding: torch.Tensor) -> Featur
 
 
 def small_norm(embedding_norms: np.ndarray) -> Features:
-    """Tokens whose embedding is short, which training hardly moved."""
+    """Tokens whose embedding is short, which training barely moved."""
     return Features(["small_norm"], ["small_norm"], (embedding_norms < SMALL_NORM)[:, None])
 
 
@@ -263,13 +263,13 @@ def topics_from_file(path: Path, texts: Sequence[str]) -> Features:
         reason = getattr(error, "strerror", None) or error
         raise UserError(
             f"{path}: cannot be read as topic sets ({reason}), expected JSON, an object of lists of texts;"
-            " mend it or name another file in neurons.explain.topics"
+            " fix it or name another file in neurons.explain.topics"
         ) from None
     if not isinstance(sets, dict) or not all(
         isinstance(words, list) and all(isinstance(word, str) for word in words) for words in sets.values()
     ):
         raise UserError(
-            f"{path}: expected topic sets as JSON, an object of lists of texts; mend it or name another"
+            f"{path}: expected topic sets as JSON, an object of lists of texts; fix it or name another"
             " file in neurons.explain.topics"
         )
     for name in sets:

@@ -145,7 +145,7 @@ def test_a_users_topics_are_to_be_mended_not_deleted(
     with pytest.raises(UserError) as caught:
         features.topics_from_file(path, ["a"])
     assert f"{path}: {says}" in str(caught.value)
-    assert "; mend it or name another file in neurons.explain.topics" in str(caught.value)
+    assert "; fix it or name another file in neurons.explain.topics" in str(caught.value)
     assert "delete" not in str(caught.value)
     assert "snakemake" not in str(caught.value)
 
