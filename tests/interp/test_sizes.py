@@ -84,7 +84,7 @@ def test_sizes_are_read_from_config_json(tmp_path: Path, config: dict[str, Any],
     heads = "n_head" if "n_embd" in config else "num_attention_heads"
     path.write_text(json.dumps({**config, heads: 3, "vocab_size": 77}))
     model = model_size("x", path)
-    assert (model.layers, model.width, model.d_model, model.gated) == expected
+    assert (model.layers, model.d_mlp, model.d_model, model.gated) == expected
     assert (model.heads, model.vocabulary) == (3, 77)
     assert model.read_from == str(path)
 

@@ -193,7 +193,7 @@ def test_rows_of_a_tokenizer_without_bos_are_text_from_their_first_token(
     without = make_tokenizer(tmp_path / "tokenizer", prepared.corpus, vocabulary=300, bos_token=False)
     assert Folder(without, "tokenizer").attributes["bos"] is None
     assert json.loads((without.parent / "tokenizer_config.json").read_text())["bos_token"] is None
-    folder = Folder(make_rows(tmp_path / "rows", prepared.corpus, without, context=16), "rows")
+    folder = Folder(make_rows(tmp_path / "rows", prepared.corpus, without, n_ctx=16), "rows")
     assert folder.attributes["bos"] is None
     tokenizer = load_tokenizer(without)
     documents = pq.read_table(prepared.corpus).to_pylist()

@@ -23,7 +23,6 @@ from steps.interp.path_ablation import Pair, destinations, path_ablation, strong
 from steps.neurons import attention, dump
 from steps.neurons.activations.store import Activations
 from steps.neurons.attention import Settings, head_table, neuron_table, pair_table
-from steps.neurons.figures.attention import correlation
 from tests.language_models.tiny_models import SHAPES, tiny_model
 from tests.neurons.planted import CONTEXT, draw_figure, rows_of, write_model, write_rows, write_tokenizer
 
@@ -341,9 +340,9 @@ def test_norms_at_bos_and_elsewhere() -> None:
 def test_what_does_not_vary_has_no_correlation_whatever_its_mean_is_rounded_to() -> None:
     values = np.full(7, 0.1)
     assert values.mean() != 0.1
-    assert np.isnan(correlation(values, np.arange(7.0)))
-    assert np.isnan(correlation(np.arange(7.0), values))
-    assert correlation(np.arange(7.0), 3 - np.arange(7.0)) == pytest.approx(-1)
+    assert np.isnan(attention.correlation(values, np.arange(7.0)))
+    assert np.isnan(attention.correlation(np.arange(7.0), values))
+    assert attention.correlation(np.arange(7.0), 3 - np.arange(7.0)) == pytest.approx(-1)
 
 
 def test_pairs_have_the_correlations_that_were_planted() -> None:

@@ -174,8 +174,7 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, dict[str, 
     chosen, out = correlate.Settings(draws=30), Output(folder / "correlation.safetensors")
     count(correlate, *ledgers, summed["a"], summed["b"], parts, 2, 0, chosen, out)
     count(composition, networks[0], composition.Settings(), Output(folder / "composition"))
-    drawn = [Output(folder / f"similarity.{kind}") for kind in ("parquet", "svg", "json")]
-    count(similarity, ledgers, similarity.Settings(), *drawn)
+    count(similarity, ledgers, similarity.Settings(), Output(folder / "similarity.parquet"))
     return of, found
 
 
@@ -228,7 +227,9 @@ def test_clusters_hold_their_sums_and_bootstraps(tmp_path: Path) -> None:
     shape = {"layers": layers, "d_mlp": width, "d_model": 10, "heads": 1, "vocabulary": 50}
     dumped = {"tokens": tokens, "block_tokens": 8}
     (job,) = jobs(
-        study(shape, dump=dumped, correlate={"top": 1, "draws": 1}, clusters={"bootstraps": bootstraps}),
+        study(
+            shape, dump=dumped, correlate={"top": 1, "draws": 1}, clusters={"bootstraps": bootstraps}, q=0.5
+        ),
         "clusters",
     )
     blocks = 2 * 2 * 4 * 8 * count
@@ -236,7 +237,7 @@ def test_clusters_hold_their_sums_and_bootstraps(tmp_path: Path) -> None:
 
 
 def test_hours_follow_hardware_share_and_disk() -> None:
-    of = study(correlate={"draws": 1})
+    of = study(correlate={"draws": 1}, q=0.5)
     whole = planned(of, hardware="v100", share=1)
     half = planned(of, hardware="v100", share=0.5, disk_gb_per_s=0.5)
     sped = whole["rules"].keys() - {"correlate", "explain", "histograms", "similarity"}  # a core's work too
@@ -244,7 +245,7 @@ def test_hours_follow_hardware_share_and_disk() -> None:
         assert half["rules"][rule]["hours"] == pytest.approx(2 * whole["rules"][rule]["hours"]), rule
     own = planned(of, hardware="v100", share=1, peak_tflops=15.7)
     assert own["total"]["hours"] == pytest.approx(whole["total"]["hours"])
-    narrow = study(correlate={"draws": 1}, precision="float16")
+    narrow = study(correlate={"draws": 1}, q=0.5, precision="float16")
     fast = planned(narrow, hardware="v100", share=1, disk_gb_per_s=1e9)
     slow = planned(of, hardware="v100", share=1, disk_gb_per_s=1e9)
     assert slow["rules"]["correlate"]["hours"] > 7 * fast["rules"]["correlate"]["hours"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shlex
 import textwrap
@@ -454,7 +455,9 @@ def test_one_model_under_two_names_is_refused_before_anything_runs(
 def test_rows_too_long_for_a_listed_model_are_refused_before_anything_runs(tmp_path: Path, key: str) -> None:
     for name, longest in (("a", 64), ("b", 32)):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(f'{{"{key}": {longest}}}')
+        (tmp_path / name / "config.json").write_text(
+            json.dumps({"n_layer": 2, "n_embd": 16, "n_head": 2, "vocab_size": 50, key: longest})
+        )
         (tmp_path / name / "model.safetensors").write_bytes(b"")
     values = listed(tmp_path, a={"path": str(tmp_path / "a")}, b={"path": str(tmp_path / "b")})
     values["language_models"]["rows"] = {"n_ctx": 32}
