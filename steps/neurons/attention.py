@@ -293,7 +293,6 @@ def main(
             derived_seed(settings.seed, "neurons.attention", "destinations"),
         )
         norms = [HeadNorms(own, source.bos is not None) for own in layers]
-        low, high = max(1, round(settings.positions[0] * context)), round(settings.positions[1] * context)
         for batch in row_batches(rows, settings.batch_tokens):
             clean = forward.run(batch)
             for own, sums in zip(layers, norms, strict=True):
