@@ -1,4 +1,4 @@
-"""Reprise: five machine-learning papers as one workflow. `snakemake --list-target-rules` lists them."""
+"""Reprise: machine-learning papers as one workflow. `snakemake --list-target-rules` lists its targets."""
 
 import sys
 

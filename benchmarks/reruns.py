@@ -17,7 +17,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.measure import Figure
 from steps.core import records
@@ -82,7 +82,7 @@ EDITS = (
         "steps/neurons/clusters.py",
         '    seed: int = Field(0, ge=0, description="of the bootstraps")\n',
         '    seed: int = Field(0, ge=0, description="of the bootstraps")\n    more: int = 1\n',
-        reruns="neurons_clusters neurons_report",  # which writes down all settings
+        reruns="neurons_clusters neurons_plan neurons_report",  # which write down all settings
     ),
     Edit("a local variable of table", "steps/neurons/table.py", r"\bcounted\b", "tallied"),
     Edit(
@@ -173,16 +173,12 @@ def steps_of(commands: Mapping[str, str]) -> dict[str, str]:
     return {rule: step[1] for rule, step in found.items() if step}
 
 
-def parameters(folder: Path) -> dict[str, str]:
-    """The settings that each step is given by default, as JSON."""
+def parameters(folder: Path) -> dict[str, Any]:
+    """The default settings that decide results, by chapter and step."""
     code = (
         "import json; from steps.core.settings import Settings, deciding\n"
         "from steps.workflow.configuration import Config\n"
-        "config = Config()\n"
-        "chapters = {c: s for c, s in config if isinstance(s, Settings)}\n"
-        "steps = {f'{c}.{n}': deciding(v)"
-        " for c, s in chapters.items() for n, v in s if isinstance(v, Settings)}\n"
-        "print(json.dumps(steps | {c: deciding(s) for c, s in chapters.items()}))"
+        "print(json.dumps({c: deciding(s) for c, s in Config() if isinstance(s, Settings)}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -192,7 +188,8 @@ def parameters(folder: Path) -> dict[str, str]:
         text=True,
         check=True,
     )
-    return {step: json.dumps(values, sort_keys=True) for step, values in json.loads(done.stdout).items()}
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 class Sources:
@@ -206,8 +203,8 @@ class Sources:
         self.composed = [path.read_bytes() for path in sorted((folder / "steps/workflow").glob("*.py"))]
 
     @functools.cached_property
-    def parameters(self) -> dict[str, str]:
-        """The settings that steps, and rules that write down a whole section, are given."""
+    def parameters(self) -> dict[str, Any]:
+        """The default settings, by chapter and step."""
         return parameters(self.folder)
 
     def differ(self, other: Sources) -> set[str]:
@@ -222,14 +219,20 @@ class Sources:
             return code  # settings are part of their step's code: they are the same
         return code | {rule for rule in self.steps if self._given(rule) != other._given(rule)}
 
-    def _given(self, rule: str) -> list[str | None]:
-        """The settings of a rule's step, and those that its source names: ``tracked(settings.neurons)``."""
-        text = self.commands[rule]
-        named = {
-            *re.findall(r'step\("([\w.]+)"\)', text),
-            *re.findall(r"tracked\(settings\.([\w.]+)\)", text),
-        }
-        return [self.parameters.get(name) for name in sorted(named)]
+    def _given(self, rule: str) -> list[Any]:
+        """The settings that a rule's parameters name, directly, by their step or by a function."""
+        text = self.commands[rule].partition("    params:")[2].partition("    shell:")[0]
+        named = {*re.findall(r'step\("([\w.]+)"\)', text), *re.findall(r"\bsettings\.([\w.]+)", text)}
+        if "neurons.study(settings)" in text:
+            named.add("neurons")
+        return [self._setting(name.replace("shared_tokenizer", "tokenizer")) for name in sorted(named)]
+
+    def _setting(self, name: str) -> Any:
+        """A setting by its dotted name; None for a step without settings."""
+        value: Any = self.parameters
+        for key in name.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
 
 
 def followed(rules: Iterable[str], needs: Iterable[tuple[str, str]]) -> set[str]:

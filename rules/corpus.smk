@@ -26,7 +26,7 @@ rule corpus:
 
 
 # Without code and settings: the snapshot is raw material and stays as it is, whatever Python runs
-# later. `snakemake --forcerun corpus_freeze` takes another.
+# later. `snakemake corpus --forcerun corpus_freeze` takes another.
 rule corpus_freeze:
     """Freeze the text of the running Python's standard library."""
     output:

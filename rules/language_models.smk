@@ -149,7 +149,6 @@ rule language_models_evaluate:
         models=expand(
             "<models>/{model}/ledger.json",
             model=model_names,
-            allow_missing=True,
         ),
         rows="<models>/rows/<corpus_study>/ledger.json",
     output:
@@ -190,7 +189,6 @@ rule language_models_report:
         models=expand(
             "<models>/{model}/ledger.json",
             model=model_names,
-            allow_missing=True,
         ),
         evaluations="<language_models>/evaluations.json",
         ngrams="<language_models>/ngrams.json",

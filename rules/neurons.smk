@@ -2,10 +2,10 @@
 
 Inputs: the models, tokenizer and packed rows of the language_models chapter. Steps, for each model:
 dump activations, sum their moments; for each pair of models: correlate all neurons, cut into tiles of
-the reference and, where ranges > 1, into token ranges whose products are merged; then the excess over
-the rotated baseline, clusters, tables, figures and the report.
-Outputs: results/neurons/STUDY/{neurons,examples,excess,clusters,edges,explanations,tokens}.parquet, figures,
-galleries, metrics.json.
+the reference and, where ranges > 1, into token ranges whose products are merged; then excess, clusters
+and the neuron table; weights, roles, explanations, attention and interventions; figures, galleries, the
+neuron page and the report.
+Outputs: results/neurons/STUDY (docs/neurons.md lists the files).
 """
 
 from steps.workflow import configuration, neurons
@@ -222,7 +222,7 @@ rule neurons_table:
         correlations=neurons.correlation_files(settings, reference=True),
         excess="<neurons>/excess.parquet",
         clusters="<neurons>/clusters.parquet",
-        further=neurons.further_columns(settings),
+        further="<neurons>/weights.parquet",
     output:
         neurons="<neurons>/neurons.parquet",
         examples="<neurons>/examples.parquet",
@@ -553,12 +553,10 @@ rule neurons_gallery:
         figures=expand(
             "<neurons>/galleries/{family}.svg",
             family=neurons.GALLERIES,
-            allow_missing=True,
         ),
         data=expand(
             "<neurons>/galleries/{family}.json",
             family=neurons.GALLERIES,
-            allow_missing=True,
         ),
     log:
         "logs/neurons/gallery/<neurons_study>/gallery.log",
@@ -581,8 +579,8 @@ rule neurons_page:
         examples="<neurons>/examples.parquet",
         edges="<neurons>/edges.parquet",
         histograms="<neurons>/histograms/ledger.json",
-        logits=neurons.logit_effects(settings),
-        families=neurons.family_tables(settings),
+        logits="<neurons>/logit_effects.parquet",
+        families="<neurons>/explanations.parquet",
     output:
         "<neurons>/neurons.html",
     log:
@@ -616,12 +614,10 @@ rule neurons_report:
         figures=expand(
             "<neurons>/figures/{figure}.svg",
             figure=neurons.NEURON_FIGURES,
-            allow_missing=True,
         ),
         galleries=expand(
             "<neurons>/galleries/{family}.svg",
             family=neurons.GALLERIES,
-            allow_missing=True,
         ),
     output:
         metrics="<neurons>/metrics.json",

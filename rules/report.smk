@@ -3,7 +3,7 @@
 Lays out what the chapters found as one self-contained page.
 
 Inputs: results/CHAPTER/STUDY/report.json of every configured chapter, the figures and data that
-they name, and the timings under logs/ where there are some (they are no inputs to Snakemake).
+they name, and the records of jobs under logs/ where there are some (they are no inputs to Snakemake).
 Output: results/report/index.html.
 Steps: page.
 """

@@ -18,11 +18,11 @@ ROOT = Path(__file__).resolve().parents[1]
 NOT_CHAPTERS = ("core", "interp", "workflow")
 """Packages that hold no steps."""
 
-DRAW = (
-    *("language_models.report", "report.page"),
-    *("neurons.figure", "neurons.gallery", "neurons.page", "neurons.report"),
-)
-"""The steps that draw or lay out; all others write what these read, so that a colour reruns these only."""
+DRAW = ("figure", "gallery", "page", "report")
+"""What steps that draw or lay out are called; others write what these read: a colour reruns these only."""
+
+VAGUE = ("library", "utils", "common", "helpers", "misc")
+"""What no room of library code is called."""
 
 DEEPEST = 6
 """Modules in the longest chain of imports inside a chapter."""
@@ -88,6 +88,8 @@ def faults(root: Path) -> list[str]:
         body = sources.trees[name].body
         if len(body) != 1 or ast.get_docstring(sources.trees[name]) is None:
             found.append(f"{name}: holds more than a docstring, or none")
+        if name.rpartition(".")[2] in VAGUE:
+            found.append(f"{name}: a name that does not say what it holds")
     for name in sorted(sources.top):
         defined = {node.name for node in sources.trees[name].body if isinstance(node, ast.FunctionDef)}
         started = any(ast.unparse(node).startswith("if __name__ ==") for node in sources.trees[name].body)
@@ -132,13 +134,14 @@ def test_steps_lie_on_top_and_know_no_other_step() -> None:
 
 
 def test_only_steps_that_draw_know_how_to() -> None:
-    assert drawing(ROOT) <= {*DRAW}
+    assert {name.rpartition(".")[2] for name in drawing(ROOT)} <= {*DRAW}
 
 
 @pytest.mark.parametrize(
     ("file", "line", "says"),
     [
         ("neurons/helpers.py", "def helped(): ...", "steps.neurons.helpers: no step"),
+        ("neurons/utils/__init__.py", '"""Useful."""', "steps.neurons.utils: a name that does not say"),
         ("neurons/costs/__init__.py", "LIMIT = 3", "steps.neurons.costs: holds more than a docstring"),
         ("neurons/dump.py", "from steps.neurons.moments import Settings", "step steps.neurons.moments"),
         (

@@ -10,7 +10,7 @@ nothing that reads or writes is centred. Logits stay the same up to a constant p
 The final norm feeds the unembedding, so :func:`centre_reading` takes from it the mean over d_model, too, as
 the authors' library does; the all-ones direction is then in its null space.
 
-:class:`Reader` gives one layer at a time, so that a large model need not be in memory as a whole.
+:class:`WeightReader` gives one layer at a time, so that a large model need not be in memory as a whole.
 """
 
 from __future__ import annotations

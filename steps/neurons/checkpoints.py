@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -65,6 +65,11 @@ FOLDER = "checkpoints/step-"
 
 class Settings(BaseSettings):
     """How much is compared at each step."""
+
+    renamed: ClassVar[dict[str, str]] = {
+        "universal_set": "neurons.figure.universal_set",
+        "top_share": "neurons.figure.top_share",
+    }
 
     tokens: int = Field(10_000, ge=1, description="the first ones of those compared, in whole rows")
     draws: int = Field(99, ge=1, description="random rotations of each partner at every step")

@@ -1,4 +1,4 @@
-"""Neurons of each role and what they do to the logits (the paper's figures 5, 23 and 24).
+"""Neurons of each role and what they do to the logits (the paper's figures 5 and 23).
 
 Reads the reference model, its roles, the tokenizer and the word lists. For each role (prediction,
 suppression, partition) it takes the neurons of the reference that have the role most clearly, by kurtosis or

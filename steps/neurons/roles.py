@@ -78,7 +78,11 @@ KEPT = (
 class Settings(BaseSettings):
     """Which neurons are candidates."""
 
-    renamed: ClassVar[dict[str, str]] = {"last_layers": "neurons.figure.last_layers"}
+    renamed: ClassVar[dict[str, str]] = {
+        "last_layers": "neurons.figure.last_layers",
+        "universal_set": "neurons.figure.universal_set",
+        "top_share": "neurons.figure.top_share",
+    }
 
     q: float = Field(0.05, gt=0, lt=1, description="false discovery rate of entropy neurons")
     entropy_query: Literal["small", "medium", "pythia", "width_free"] = Field(

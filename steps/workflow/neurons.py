@@ -131,7 +131,7 @@ class Neurons(UniversalSettings, StudySection):
         " neurons_checkpoints`",
     )
     figure: neurons_figure.Settings = pydantic.Field(
-        neurons_figure.Settings(), description="figures of the neuron table and of correlations"
+        neurons_figure.Settings(), description="the chapter's figures"
     )
     explain: explained_text.Settings = pydantic.Field(
         explained_text.Settings(), description="explanations and families"
@@ -348,21 +348,6 @@ def single_figures(config: Config) -> dict[str, str]:
 def joint_figures(config: Config) -> list[str]:
     """The figures of the chapter's target that one job draws."""
     return [name for name in NEURON_FIGURES if name not in single_figures(config)]
-
-
-def further_columns(config: Config) -> list[str]:
-    """Tables whose columns the neuron table takes in."""
-    return [f"{NEURONS}/weights.parquet"]
-
-
-def logit_effects(config: Config) -> list[str]:
-    """Tables of the tokens that each neuron promotes and suppresses most, for the neuron page."""
-    return [f"{NEURONS}/logit_effects.parquet"]
-
-
-def family_tables(config: Config) -> list[str]:
-    """Tables of the family of each neuron and the evidence for it, for the neuron page."""
-    return [f"{NEURONS}/explanations.parquet"]
 
 
 def user_files(neurons: Neurons) -> dict[str, list[str]]:

@@ -254,9 +254,12 @@ def _lost(repo: Repo, lacking: dict[str, str], message: str) -> str:
     if store.exists(name):
         return (
             f"{files}: damaged or unreadable in the DVC remote; remove {store.oid_to_path(name)} there and"
-            " let whoever has it whole do `dvc push` again, or make it with snakemake"
+            " ask someone who has an intact copy to run `dvc push` again, or rebuild it with snakemake"
         )
-    return f"{files}: missing in the DVC remote; let whoever has it do `dvc push`, or make it with snakemake"
+    return (
+        f"{files}: missing in the DVC remote; ask someone who has it to run `dvc push`,"
+        " or rebuild it with snakemake"
+    )
 
 
 def _spoilt(repo: Repo, stage: PipelineStage) -> list[str]:

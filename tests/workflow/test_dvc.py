@@ -25,7 +25,7 @@ from steps.core import digest
 from steps.core.settings import deciding
 from steps.workflow import configuration
 from tests.warm.start import environment
-from tests.workflow.conftest import TINY, Workspace, hashes, write_texts
+from tests.workflow.conftest import RULES, TINY, Workspace, hashes, write_texts
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "constraints.txt"]
@@ -232,8 +232,9 @@ def test_a_stage_depends_on_all_that_decides_its_results(
     for rule in rules:
         [chapter] = [chapter for chapter in CHAPTERS if rule.startswith(chapter + "_")]
         chapters.add(chapter)
-        step = f"{chapter}.{rule.removeprefix(chapter + '_')}"
-        needed |= {Path(file) for file in digest.code_files(step)}
+        step = re.search(r"python -m steps\.([\w.]+)", RULES[rule])
+        assert step is not None
+        needed |= {Path(file) for file in digest.code_files(step[1])}
         needed.add(Path(f"rules/{chapter}.smk"))
     upstream = {row["output_file"] for row in made[name] if not inside(row, outs(name))}
     assert len(needed) > 5

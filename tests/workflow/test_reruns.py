@@ -34,14 +34,14 @@ FURTHER = (
         "steps/neurons/correlate.py",
         "draws: int = Field(\n        999",
         "draws: int = Field(\n        99",
-        reruns="neurons_correlate neurons_report",  # which writes down all settings
+        reruns="neurons_correlate neurons_plan neurons_report",  # which write down all settings
     ),
     Edit(
         "a setting of the section",
         "steps/workflow/neurons.py",
         "tiles: int = pydantic.Field(1,",
         "tiles: int = pydantic.Field(2,",
-        reruns="neurons_report",  # the jobs of other tiles are others
+        reruns="neurons_correlate neurons_plan neurons_products neurons_report",
     ),
     Edit(
         "an option of a command",

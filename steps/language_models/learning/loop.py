@@ -12,6 +12,7 @@ from steps.core.devices import Device, torch_device
 from steps.core.digest import seed as derive
 from steps.core.settings import NO_INFLUENCE
 from steps.core.settings import Settings as BaseSettings
+from steps.core.statistics import exact
 from steps.core.stores import Ledger, read_json, write_json
 from steps.core.training import Training, batch_of, cosine, decay_groups, require_finite, set_rate, spaced
 from steps.interp.loading import save
@@ -232,7 +233,7 @@ def train(
         save_seconds=settings.save_seconds,
     )
     for step in training.steps(total, seed, f"steps of seed {seed}"):
-        rate = settings.rate * cosine(step, total, round(settings.warmup * total))
+        rate = settings.rate * cosine(step, total, round(exact(settings.warmup) * total))
         set_rate(optimizer, rate)
         batch = data[batch_of(step, count, settings.batch_rows, seed, STEP)].long().to(device)
         loss = one_step(batch)

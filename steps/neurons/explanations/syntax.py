@@ -162,7 +162,7 @@ def spacy_tagger(model: str) -> Tagger:
     except (ImportError, OSError):
         raise UserError(
             f"neurons.explain.syntax: spaCy or its model {model!r} is not installed; install the extra"
-            f" (pip install 'reprise[spacy]') and the model (python -m spacy download {model}),"
+            f" (pip install -e '.[spacy]') and the model (python -m spacy download {model}),"
             " or set it to rules"
         ) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +13,7 @@ from steps.core.devices import Device
 from steps.core.errors import UserError
 from steps.core.settings import Settings as BaseSettings
 from steps.core.settings import deciding
+from steps.core.statistics import exact
 from steps.core.stores import Folder
 from steps.core.tensors import read_tensors, write_tensors
 from steps.language_models.text.tokenizers import token_texts
@@ -156,7 +158,7 @@ def shared_features(text: Text, settings: Settings) -> Features:
     import numpy as np
 
     counts = np.bincount(text.tokens, minlength=len(text.texts))
-    least = settings.unigram_share * len(text.tokens)
+    least = math.ceil(exact(settings.unigram_share) * len(text.tokens))
     bos = [] if text.bos is None else [token_level.single_token("bos", text.bos, len(text.texts))]
     parts = [
         *bos,
