@@ -130,7 +130,7 @@ else:
         wildcard_constraints:
             seed="|".join(map(str, settings.language_models.seeds)),
         # The longest jobs first: the last of them would otherwise run alone at the end.
-        priority: 1
+        priority: 2
         threads: settings.language_models.train.threads
         resources:
             **language_models.resources(settings, "train"),

@@ -47,6 +47,8 @@ rule neurons_dump:
         "<neurons>/activations/{model}/ledger.json",
     log:
         "logs/neurons/dump/<neurons_study>/{model}.log",
+    # On the longest way to the report: the others fill what is left of the cores.
+    priority: 1
     threads: settings.neurons.dump.threads
     resources:
         **neurons.resources(settings, "dump"),
@@ -66,6 +68,7 @@ rule neurons_moments:
         "<neurons>/moments/{model}/range-{range}.safetensors",
     log:
         "logs/neurons/moments/<neurons_study>/{model}/range-{range}.log",
+    priority: 1
     threads: settings.neurons.moments.threads
     resources:
         **neurons.resources(settings, "moments"),
@@ -162,6 +165,7 @@ rule neurons_correlate:
         "<neurons>/correlations/{a}/{b}/tile-{tile}.safetensors",
     log:
         "logs/neurons/correlate/<neurons_study>/{a}/{b}/tile-{tile}.log",
+    priority: 1
     threads: settings.neurons.correlate.threads
     resources:
         **neurons.resources(settings, "correlate"),
@@ -202,6 +206,7 @@ rule neurons_clusters:
         edges="<neurons>/edges.parquet",
     log:
         "logs/neurons/clusters/<neurons_study>/clusters.log",
+    priority: 1
     threads: settings.neurons.clusters.threads
     resources:
         **neurons.resources(settings, "clusters"),
@@ -228,6 +233,7 @@ rule neurons_table:
         examples="<neurons>/examples.parquet",
     log:
         "logs/neurons/table/<neurons_study>/table.log",
+    priority: 1
     resources:
         **neurons.resources(settings, "table"),
     params:
@@ -308,6 +314,7 @@ rule neurons_roles:
         depth="<neurons>/depth.parquet",
     log:
         "logs/neurons/roles/<neurons_study>/roles.log",
+    priority: 1
     resources:
         **neurons.resources(settings, "roles"),
     params:
@@ -392,6 +399,7 @@ rule neurons_intervene:
         arrays="<neurons>/interventions.safetensors",
     log:
         "logs/neurons/intervene/<neurons_study>/intervene.log",
+    priority: 1
     threads: settings.neurons.intervene.threads
     resources:
         **neurons.resources(settings, "intervene"),
@@ -433,6 +441,7 @@ rule neurons_figure:
         ),
     log:
         "logs/neurons/figure/<neurons_study>/figure.log",
+    priority: 1
     resources:
         **neurons.resources(settings, "figure"),
     params:
