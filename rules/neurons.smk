@@ -89,6 +89,7 @@ rule neurons_histograms:
         temp("<neurons>/parts/{model}/part-{part}/histograms.safetensors"),
     log:
         "logs/neurons/histograms/<neurons_study>/{model}/part-{part}.log",
+    priority: 1
     threads: settings.neurons.histograms.threads
     resources:
         **neurons.resources(settings, "histograms"),
@@ -110,6 +111,7 @@ rule neurons_merge_histograms:
         "<neurons>/histograms/ledger.json",
     log:
         "logs/neurons/merge_histograms/<neurons_study>/merge_histograms.log",
+    priority: 1
     resources:
         **neurons.resources(settings, "merge_histograms"),
     params:
@@ -187,6 +189,7 @@ rule neurons_baseline:
         "<neurons>/excess.parquet",
     log:
         "logs/neurons/baseline/<neurons_study>/baseline.log",
+    priority: 1
     resources:
         **neurons.resources(settings, "baseline"),
     params:
@@ -255,6 +258,7 @@ rule neurons_weights:
         effects="<neurons>/logit_effects.parquet",
     log:
         "logs/neurons/weights/<neurons_study>/weights.log",
+    priority: 1
     threads: settings.neurons.weights.threads
     resources:
         **neurons.resources(settings, "weights"),
