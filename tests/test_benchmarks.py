@@ -23,9 +23,9 @@ from benchmarks.reruns import CPU_SECONDS
 from steps.workflow.configuration import Config
 
 ROOT = Path(__file__).resolve().parents[1]
-RECORDS = sorted((ROOT / "benchmarks" / "records").glob("*.json"))
+RECORDS = sorted({*(ROOT / "benchmarks" / "records").glob("*.json")} - {CPU_SECONDS})
 STUDIES = [record for record in RECORDS if record.stem.endswith("-metrics")]
-RUNS = [record for record in RECORDS if record not in STUDIES and record != CPU_SECONDS]
+RUNS = [record for record in RECORDS if record not in STUDIES]
 PAGES = sorted(
     page
     for folder in (".", "docs", "benchmarks", "findings", "data")

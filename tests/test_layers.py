@@ -166,6 +166,7 @@ def test_only_steps_that_draw_know_how_to() -> None:
 def test_a_fault_is_noticed(tmp_path: Path, file: str, line: str, says: str) -> None:
     shutil.copytree(ROOT / "steps", tmp_path / "steps", ignore=shutil.ignore_patterns("__pycache__"))
     path = tmp_path / "steps" / file
+    path.parent.mkdir(exist_ok=True)
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     path.write_text(f"{before}\n{line}\n", encoding="utf-8")
     assert [fault for fault in {*faults(tmp_path)} - {*faults(ROOT)} if says in fault]

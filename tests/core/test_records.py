@@ -6,8 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import threading
-import time
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ STEP = '''"""A step that holds memory and computes for as long as it is told."""
 
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 
@@ -136,21 +136,25 @@ def test_processes_that_a_job_starts_are_measured(
     assert record["wall_seconds"] > (0.3 + 0.4 if at_once else 0.3 + 0.8)
 
 
-def test_a_process_that_has_not_begun_is_not_taken_for_the_one_that_starts_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def alone(code: str) -> None:
+    """Run ``code`` in a process that has no others: whoever tests may have some."""
+    begin = "import subprocess, sys, threading, time\nfrom steps.core import records\nMB = 2**20\n"
+    subprocess.run([sys.executable, "-c", begin + textwrap.dedent(code)], cwd=ROOT, check=True)
+
+
+def test_a_process_that_has_not_begun_is_not_taken_for_the_one_that_starts_it() -> None:
     """Between vfork and exec it has the other's memory: seen in one of so many looks, if it counted."""
-    held = bytearray(300 * MB)
-    held[::4096] = b"x" * len(held[::4096])
-    monkeypatch.setattr(records, "INTERVAL", 0.001)
-    watch = records.Watch("a.b")
-    try:
+    alone("""
+        held = bytearray(300 * MB)
+        held[::4096] = b"x" * len(held[::4096])
+        records.INTERVAL = 0.001
+        watch = records.Watch("a.b")
         for _ in range(150):
             subprocess.run(["true"], check=True)
-    finally:
         record = watch.end("done", 0)
-    assert record["own_peak_bytes"] > 300 * MB
-    assert record["children_peak_bytes"] < 30 * MB
+        assert record["own_peak_bytes"] > 300 * MB, record
+        assert record["children_peak_bytes"] < 30 * MB, record
+    """)
 
 
 def test_threads_count(tmp_path: Path, nothing: dict[str, Any]) -> None:
@@ -158,29 +162,29 @@ def test_threads_count(tmp_path: Path, nothing: dict[str, Any]) -> None:
     assert 1.2 <= record["cpu_seconds"] < 1.2 + 4 * nothing["cpu_seconds"]
 
 
-def test_nobody_looks_where_no_process_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "PATIENCE", 0.1)
+def test_nobody_looks_where_no_process_is_started() -> None:
+    alone("""
+        records.PATIENCE = 0.1
 
-    def looking() -> list[str]:
-        return [thread.name for thread in threading.enumerate() if thread.name == "memory"]
+        def looking():
+            return [thread.name for thread in threading.enumerate() if thread.name == "memory"]
 
-    watch = records.Watch("a.b")
-    try:
+        watch = records.Watch("a.b")
         assert not looking()
         for _ in range(2):  # also once more, after an end
             process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
             time.sleep(0.5)
             assert looking() == ["memory"]
-            process.communicate(b"\n")
+            process.communicate(b"\\n")
             for _ in range(100):
                 if not looking():
                     break
                 time.sleep(0.05)
             assert not looking()
-    finally:
         record = watch.end("done", 0)
-    assert record["children_peak_bytes"] > 3 * MB
-    assert record["step"] == "a.b"
+        assert record["children_peak_bytes"] > 3 * MB, record
+        assert record["step"] == "a.b"
+    """)
 
 
 def test_without_proc_the_record_says_what_it_is_worth(

@@ -638,7 +638,7 @@ def test_features_of_an_embedding_are_topics_and_small_norms(
     assert "topic" in found[2].features.groups
     assert not {"bos", "source"} & {*found[2].features.groups, *found[3].features.groups}
     without = explained_text.shared_features(dataclasses.replace(labelled, bos=None), settings)
-    assert without.names == explained_text.shared_features(text, settings).names[1:]
+    assert without.names == explained_text.shared_features(labelled, settings).names[1:]
     assert "bos" not in without.groups
 
 

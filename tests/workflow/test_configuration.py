@@ -652,7 +652,9 @@ def left_out(jobs: list[Job], kept: set[str], on_request: set[str]) -> set[str]:
         return found
 
     by_default = needed({*targets["all"]})
-    requested = needed({file for job in jobs if job.rule in on_request for file in job.outputs})
+    requested = needed(
+        {file for job in jobs if job.rule in on_request for file in job.outputs or job.inputs & made.keys()}
+    )
     read = {file for job in by_default for file in job.inputs}
 
     def is_asked_for(file: str) -> bool:

@@ -116,5 +116,5 @@ def test_spacy_labels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_spacy_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "spacy", None)
-    with pytest.raises(UserError, match=r"en_core_web_trf.*pip install 'reprise\[spacy\]'.*rules"):
+    with pytest.raises(UserError, match=r"en_core_web_trf.*pip install -e '\.\[spacy\]'.*rules"):
         syntax.spacy_tagger("en_core_web_trf")
