@@ -1,31 +1,5 @@
 """What neurons fire on: a part of a model's neurons against all features, on held-out tokens too.
 
-column                          meaning
-==============================  =======================================================================
-``feature`` ``which``           best explanation; of the ``current`` or ``previous`` token, or the
-``group``                       profile over ``position``; ``none`` where the neuron never varies
-``variance_reduction``          in-sample, ddof 1 as in the paper's code (for position: squared
-``variance_reduction_held_out`` correlation); and of the same explanation on held-out tokens
-``difference``                  in-sample difference of means, of post-activations
-``p`` ``p_adjusted``            of the test on held-out rows; Benjamini-Hochberg over the model's neurons
-``family`` ``evidence``         by rule (``explanations.families``), and why
-``role`` ``role_share``         the part of a word on which most of the response to a feature of the current
-                                token falls, and its share
-``letter_response``             alphabet: difference of means between other tokens that begin with the
-                                letter and the rest
-``position_mi``                 mutual information of firing and position, nats; of pre-activations
-``position_p`` ``_adjusted``    that firing depends on the position, BOS left out (``first_pass.position_p``);
-                                Benjamini-Hochberg over the model's neurons
-``position_std``                std over positions of the mean post-activation
-``within_position_std``         mean over positions of the std within one
-``position_candidate``          pre-activation kurtosis below 2, the paper's first criterion
-==============================  =======================================================================
-
-``tokens``: for every neuron the token ids of largest mean and of largest maximum (``model layer neuron by
-rank token_id text value count``). ``profiles`` (safetensors): ``MODEL.position_mean`` and ``_std`` [neurons,
-context], ``MODEL.bins_on`` [neurons, 257], pre-activations on tokens with the best feature, in the bins of
-``neurons.histograms``.
-=======
 Reads the activations and moments of a model, and the labels of ``neurons.text`` (docs/neurons.md). All tokens
 count, BOS included, as in the paper's code. A part are some of the slices of ``neurons_at_once`` neurons,
 consecutive. Writes three files, which ``neurons.merge_explanations`` puts together with those of the other

@@ -27,8 +27,8 @@ column                          meaning
 ==============================  =======================================================================
 
 ``tokens``: for every neuron the token ids of largest mean and of largest maximum (``model layer neuron by
-rank token text value count``). ``profiles`` (safetensors): ``MODEL.position_mean`` and ``_std`` [neurons,
-context], ``MODEL.bins_on`` [neurons, 257], pre-activations on tokens with the best feature, in the bins of
+rank token_id text value count``). ``profiles`` (safetensors): ``MODEL.position_mean`` and ``_std`` [neurons,
+n_ctx], ``MODEL.bins_on`` [neurons, 257], pre-activations on tokens with the best feature, in the bins of
 ``neurons.histograms``.
 """
 

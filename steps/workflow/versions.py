@@ -131,11 +131,11 @@ def pull() -> int:
         # With those it depends on: a result is no better than what it was made from.
         clean = [name for name in stages if not repo.status(targets=[name], with_deps=True)]
         # DVC believes what it once put there; its cache or the disk may have spoilt it.
-        if spoilt := [path for name in clean for path in _spoilt(repo, stages[name])]:
+        if spoilt := [path for name in clean for path in _spoilt(stages[name])]:
             print(f"{_some(spoilt)}: damaged, is fetched again", file=sys.stderr)
             lacking = _restore(repo, stages, ours)
             clean = [name for name in clean if name not in lacking]
-            if spoilt := [path for name in clean for path in _spoilt(repo, stages[name])]:
+            if spoilt := [path for name in clean for path in _spoilt(stages[name])]:
                 raise UserError(
                     f"{_some(spoilt)}: damaged again once restored; check the store and this disk"
                 )
@@ -262,7 +262,7 @@ def _lost(repo: Repo, lacking: dict[str, str], message: str) -> str:
     )
 
 
-def _spoilt(repo: Repo, stage: PipelineStage) -> list[str]:
+def _spoilt(stage: PipelineStage) -> list[str]:
     """Files of a stage's outputs that hold other bytes than DVC thinks; removed, with what the cache has."""
     found = []
     for out in stage.outs:
