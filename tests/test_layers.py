@@ -28,16 +28,24 @@ DEEPEST = 6
 """Modules in the longest chain of imports inside a chapter."""
 
 
+@functools.cache  # copies of the sources differ in one file
+def parsed(text: str) -> tuple[ast.Module, list[ast.Import | ast.ImportFrom]]:
+    """The tree of a source and the imports in it, wherever they stand."""
+    tree = ast.parse(text)
+    return tree, [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
 class Sources:
     """What every module of ``steps`` imports of the others, late or not."""
 
     def __init__(self, root: Path) -> None:
         self.trees: dict[str, ast.Module] = {}
+        self.nodes: dict[str, list[ast.Import | ast.ImportFrom]] = {}
         self.packages: set[str] = set()
         for path in sorted((root / "steps").rglob("*.py")):
             *above, last = path.relative_to(root).with_suffix("").parts
             name = ".".join(above if last == "__init__" else [*above, last])
-            self.trees[name] = ast.parse(path.read_text(encoding="utf-8"))
+            self.trees[name], self.nodes[name] = parsed(path.read_text(encoding="utf-8"))
             if last == "__init__":
                 self.packages.add(name)
         self.imports = {name: set(self._imported(name)) - {name} for name in self.trees}
@@ -49,10 +57,10 @@ class Sources:
 
     def _imported(self, name: str) -> Iterator[str]:
         package = name if name in self.packages else name.rpartition(".")[0]
-        for node in ast.walk(self.trees[name]):
+        for node in self.nodes[name]:
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names if alias.name in self.trees)
-            elif isinstance(node, ast.ImportFrom):
+            else:
                 above = package.split(".")[: -(node.level - 1) or None] if node.level else []
                 module = ".".join([*above, *([node.module] if node.module else [])])
                 for alias in node.names:
@@ -80,6 +88,7 @@ class Sources:
         return list(max((below(name) for name in self.trees if name.startswith(f"{package}.")), key=len))
 
 
+@functools.cache
 def faults(root: Path) -> list[str]:
     """Where the sources break the rules of the house, but for drawing."""
     sources = Sources(root)
@@ -106,23 +115,24 @@ def faults(root: Path) -> list[str]:
     return found
 
 
+@functools.cache
 def drawing(root: Path) -> set[str]:
     """The steps from which a module that draws is reached."""
     sources = Sources(root)
     draws = {
         name
-        for name, tree in sources.trees.items()
+        for name, nodes in sources.nodes.items()
         if name == "steps.core.figures"
         or name.split(".")[2:3] == ["figures"]
         or any(
             alias.name.partition(".")[0] == "matplotlib"
-            for node in ast.walk(tree)
+            for node in nodes
             if isinstance(node, ast.Import)
             for alias in node.names
         )
         or any(
             (node.module or "").partition(".")[0] == "matplotlib"
-            for node in ast.walk(tree)
+            for node in nodes
             if isinstance(node, ast.ImportFrom)
         )
     }

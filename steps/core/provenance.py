@@ -112,9 +112,9 @@ def card(
 
 
 def versions(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:
-    """The installed versions of Python and of ``libraries``, none of which is imported; none without any."""
+    """The installed versions of Python and of ``libraries``, none of which is imported."""
     found = {library: version for library in libraries if (version := _installed(library)) is not None}
-    return {"python": platform.python_version(), **found} if found else {}
+    return {"python": platform.python_version(), **found}
 
 
 @functools.cache

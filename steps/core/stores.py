@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 from steps.core.digest import file_digest, fingerprint
 from steps.core.errors import UserError
 from steps.core.locks import held
-from steps.core.provenance import LIBRARIES, VERSIONS, versions
+from steps.core.provenance import VERSIONS, versions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,9 +54,7 @@ _CHECKSUM = 4  # bytes of a crc32c
 class Ledger:
     """The ledger of a folder that is being made."""
 
-    def __init__(
-        self, out: Path, kind: str, made_from: dict[str, Any], libraries: Sequence[str] = LIBRARIES
-    ) -> None:
+    def __init__(self, out: Path, kind: str, made_from: dict[str, Any], contents_named: bool = False) -> None:
         """Start, or continue, the folder that holds ``out``, once no other process writes it.
 
         What an earlier run made from other inputs, settings or code, or with other versions of libraries,
@@ -67,8 +65,8 @@ class Ledger:
             kind: what the folder is.
             made_from: everything that decides the contents; finished files are kept only where
                 it is unchanged.
-            libraries: those whose version may change the contents; none where ``made_from`` names the
-                contents themselves.
+            contents_named: ``made_from`` names the contents themselves: whatever versions made them, the
+                fingerprint is the same.
 
         Raises:
             UserError: the folder is of another kind, or holds files that no ledger of this kind knows.
@@ -76,8 +74,8 @@ class Ledger:
         self.folder = out.parent
         self.kind = kind
         self.made_from = made_from
-        self.versions = versions(libraries)
-        self.fingerprint = fingerprint([kind, made_from, *([self.versions] if self.versions else [])])
+        self.versions = versions()
+        self.fingerprint = fingerprint([kind, made_from, *([] if contents_named else [self.versions])])
         self.files: dict[str, dict[str, Any]] = {}
         self._out = out
         self._finished = self.folder / _FINISHED
@@ -285,9 +283,13 @@ class Folder:
                 for name, entry in content["files"].items()
             }
         except KeyError as error:
-            raise UserError(f"{ledger}: the ledger lacks {error}; delete it and build it again") from None
+            raise UserError(
+                f"{ledger}: the ledger lacks {error}; delete it and run snakemake again"
+            ) from None
         except (AttributeError, TypeError):
-            raise UserError(f"{ledger}: its list of files is broken; delete it and build it again") from None
+            raise UserError(
+                f"{ledger}: its list of files is broken; delete it and run snakemake again"
+            ) from None
         self._checked: set[str] = set()
         optional_files = [name for name in self.files if name.split("/")[0] in optional]
         self.absent = bool(optional_files) and not any((self.folder / name).exists() for name in optional)
@@ -657,7 +659,9 @@ def read_json(path: Path, user_supplied: bool = False) -> Any:
             f"{path}: cannot be read ({error.strerror}); {theirs or 'fix or remove it'}"
         ) from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error}); {theirs or 'delete it and build it again'}") from None
+        raise UserError(
+            f"{path}: not JSON ({error}); {theirs or 'delete it and run snakemake again'}"
+        ) from None
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -339,8 +339,8 @@ def read_config(path: Path, vocabulary: int, context: int) -> PreTrainedConfig:
     rotary = getattr(config, "rope_parameters", None) or {}
     if kind != "gpt2" and rotary.get("rope_type") not in ROTARY:
         raise UserError(
-            f"{path}: found the rotary positions {rotary.get('rope_type')!r}, {NAMES[kind]} models may have:"
-            f" {', '.join(ROTARY)}; list a model that has"
+            f"{path}: found rotary positions of type {rotary.get('rope_type')!r}, expected one of"
+            f" {', '.join(ROTARY)} for a {NAMES[kind]} model; list another model"
         )
     if not vocabulary <= config.vocab_size <= vocabulary + max(PADDING, vocabulary // 20):
         raise UserError(
@@ -527,9 +527,9 @@ def unwrapped(
         others = [name for name in found if not name.startswith(prefix)]
         if others:
             raise UserError(
-                f"{where}: the names of {len(found) - len(others)} weights begin with {prefix!r}, which a"
-                f" {NAMES[config.model_type]} model's do not, and {len(others)} others, such as"
-                f" {others[0]!r}, do not; save the language model by itself with save_pretrained"
+                f"{where}: found {len(found) - len(others)} weights whose names begin with {prefix!r}, as no"
+                f" {NAMES[config.model_type]} model's do, and {len(others)} without it, such as"
+                f" {others[0]!r}; save the language model by itself with save_pretrained"
             )
         found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
     if prefix or removed:

@@ -61,8 +61,11 @@ def require_pairs(named: list[tuple[int, int, int, int]], layers: int, d_mlp: in
     for layer, neuron, head_layer, head in named:
         if not (0 <= layer < head_layer < layers and 0 <= neuron < d_mlp and 0 <= head < heads):
             raise UserError(
-                f"neurons.attention.named: found {[layer, neuron, head_layer, head]}, expected a neuron of"
-                f" {d_mlp} and a head of {heads} of a later layer, of {layers} layers; name others"
+                f"neurons.attention.named: found {[layer, neuron, head_layer, head]}, expected"
+                " [layer, neuron,"
+                f" layer of the head, head] of a model with {layers} layers of {d_mlp} neurons and"
+                f" {heads} heads,"
+                " the head in a later layer than the neuron; name another pair"
             )
 
 
@@ -85,8 +88,9 @@ def between(positions: tuple[float, float], context: int) -> tuple[int, int]:
     low, high = (round(exact(share) * context) for share in positions)
     if max(1, low) >= high:
         raise UserError(
-            f"neurons.attention.positions: found {list(positions)}, expected a range with a token in a"
-            f" context of {context} (BOS is none)"
+            f"neurons.attention.positions: found {list(positions)}, expected shares between which at"
+            " least one"
+            f" of the {context} tokens of a row lies, BOS left out; set them further apart"
         )
     return max(1, low), high
 

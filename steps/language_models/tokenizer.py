@@ -117,7 +117,7 @@ def write(out: Path, tokenizer: Tokenizer, bos_token: str | None, source: dict[s
     file spells it.
     """
     made_from = {"tokenizer": behaviour_digest(tokenizer), "bos_token": bos_token}
-    ledger = Ledger(out, "tokenizer", made_from, libraries=())
+    ledger = Ledger(out, "tokenizer", made_from, contents_named=True)
     ledger.place("tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

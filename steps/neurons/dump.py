@@ -150,7 +150,9 @@ def main(model: Path, tokenizer: Path, rows: Path, name: str, settings: Settings
     wanted_tokenizer = Folder(tokenizer, "tokenizer").fingerprint
     for path, folder in ((rows, packed), (model, weights)):
         if folder.attributes.get("tokenizer") != wanted_tokenizer:
-            raise UserError(f"{path}: of another tokenizer than {tokenizer}; delete it and build it again")
+            raise UserError(
+                f"{path}: of another tokenizer than {tokenizer}; delete it and run snakemake again"
+            )
     context = packed.attributes["n_ctx"]
     available = read_array(packed, settings.split)
     wanted = -(-settings.tokens // context)

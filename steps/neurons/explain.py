@@ -53,8 +53,8 @@ def slices(neurons: int, at_once: int | None, parts: int, part: int) -> list[sli
     every = [slice(start, min(start + step, neurons)) for start in range(0, neurons, step)]
     if parts > len(every):
         raise UserError(
-            f"neurons.parts: found {parts}, expected at most {len(every)}: so many times"
-            f" neurons.explain.neurons_at_once are in the {neurons} neurons of a model; lower either"
+            f"neurons.parts: found {parts}, expected at most {len(every)}, the number of slices of"
+            f" neurons.explain.neurons_at_once neurons in the {neurons} of a model; lower either"
         )
     if not 0 <= part < parts:
         raise UserError(f"--part {part} of --parts {parts}: expected a part from 0 to --parts minus 1")

@@ -182,8 +182,8 @@ def require_neurons(named: list[tuple[int, int]], layers: int, d_mlp: int) -> No
     for layer, neuron in named:
         if not (0 <= layer < layers and 0 <= neuron < d_mlp):
             raise UserError(
-                f"neurons.intervene.named: found {[layer, neuron]}, expected one of {layers} layers"
-                f" of {d_mlp} neurons; name another"
+                f"neurons.intervene.named: found {[layer, neuron]}, expected [layer, neuron] of a model with"
+                f" {layers} layers of {d_mlp} neurons; name another"
             )
 
 

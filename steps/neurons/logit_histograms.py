@@ -94,7 +94,9 @@ def main(model: Path, roles: Path, tokenizer: Path, settings: Settings, out: Out
     table = read_table(roles, COLUMNS).to_pandas()
     own = table[table["model"] == model.parent.name].reset_index(drop=True)
     if own.empty:
-        raise UserError(f"{roles}: holds no neuron of {model.parent.name!r}; build it again with snakemake")
+        raise UserError(
+            f"{roles}: holds no neuron of {model.parent.name!r}; delete it and run snakemake again"
+        )
     reader, folder = open_reader(model), Folder(model, "language_model")
     folder.require_made_with(Folder(tokenizer, "tokenizer"))
     number, d_mlp = np.arange(reader.facts.layers * reader.facts.d_mlp), reader.facts.d_mlp

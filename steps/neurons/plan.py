@@ -44,18 +44,22 @@ class Settings(BaseSettings):
         description="MLP layers of listed models whose config.json is neither in a local folder nor in the"
         " hub's cache",
     )
-    d_mlp: int = Field(256, ge=1, le=10**9, description="neurons per layer of the same")
-    vocabulary: int = Field(512, ge=1, le=10**9, description="rows of the embedding of the same")
+    d_mlp: int = Field(256, ge=1, le=10**9, description="neurons per layer of such models")
+    vocabulary: int = Field(512, ge=1, le=10**9, description="vocabulary size of such models")
     hardware: Literal["cpu_core", "v100", "a100", "h100"] = Field(
         "cpu_core", description="whose peak and memory, as its vendor says: cpu_core, v100, a100, h100"
     )
     peak_tflops: float | None = Field(
-        None, gt=0, description="of products, 1e12 FLOP/s; null: the vendor's for `precision`"
+        None,
+        gt=0,
+        description="peak of matrix products, in 1e12 FLOP/s; null: the vendor's figure for `precision`",
     )
     share: float = Field(0.5, gt=0, le=1, description="share of the peak that is reached")
-    memory_gb: float | None = Field(None, gt=0, description="of one device; null: the vendor's")
-    disk_gb_per_s: float = Field(1.0, gt=0, description="read and written by one job")
-    devices: int = Field(1, ge=1, le=10**9, description="that work at the same time")
+    memory_gb: float | None = Field(
+        None, gt=0, description="memory of one device in GB; null: the vendor's figure"
+    )
+    disk_gb_per_s: float = Field(1.0, gt=0, description="GB that one job reads and writes in a second")
+    devices: int = Field(1, ge=1, le=10**9, description="devices that work at the same time")
 
 
 def seconds(job: Job, study: Study, settings: Settings) -> float:

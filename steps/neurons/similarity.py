@@ -400,7 +400,9 @@ def compare(sources: list[Activations], settings: Settings) -> pd.DataFrame:
     for partner in partners:
         require_comparable(first, partner, settings.allow_self)
     if first.block_tokens > EXACT:
-        raise UserError(f"neurons.dump.block_tokens: found {first.block_tokens}, expected at most {EXACT}")
+        raise UserError(
+            f"neurons.dump.block_tokens: found {first.block_tokens}, expected at most {EXACT}; lower it"
+        )
     reference = BlockReader(first, settings)
     if not reference.kept:
         raise UserError(

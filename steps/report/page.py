@@ -290,7 +290,7 @@ def picture(path: Path) -> str:
     else:
         raise UserError(
             f"{path}: found {len(data)} bytes that are not a complete SVG, PNG or JPEG picture;"
-            " delete it and build it again"
+            " delete it and run snakemake again"
         )
     return _data_address(f"image/{kind}", data)
 

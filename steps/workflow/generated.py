@@ -10,7 +10,7 @@
     The diagram of the rules and what each needs.
 
 ``make fix`` writes all three. With ``--check``, as in ``make lint``, nothing is written, and the exit code is
-1 where something is not in step with the code.
+1 where something is out of date.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--check", action="store_true", help="write nothing, say what is not in step")
+    parser.add_argument("--check", action="store_true", help="write nothing, say what is out of date")
     parser.add_argument("files", nargs="*", metavar="FILE", help="these of the files; all by default")
     chosen = parser.parse_args(arguments)
     check, files = chosen.check, chosen.files or list(GENERATED)
@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if outdated and check:
-        print(f"{', '.join(outdated)}: not in step with the code; run make fix", file=sys.stderr)
+        print(f"{', '.join(outdated)}: out of date; run make fix", file=sys.stderr)
     elif outdated:
         print(f"written: {', '.join(outdated)}")
     return int(check and bool(outdated))

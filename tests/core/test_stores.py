@@ -369,7 +369,7 @@ def test_what_is_no_ledger_is_refused_in_one_line(whole: Path, content: bytes) -
 def test_a_ledger_with_a_broken_list_of_files_is_refused(whole: Path, files: Any) -> None:
     ledger = json.loads((whole / "ledger.json").read_text())
     (whole / "ledger.json").write_text(json.dumps(ledger | {"files": files}))
-    with pytest.raises(UserError, match="delete it and build it again"):
+    with pytest.raises(UserError, match="delete it and run snakemake again"):
         Folder(whole / "ledger.json", "things")
 
 

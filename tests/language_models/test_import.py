@@ -247,7 +247,11 @@ def of_other_names(weights: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("edit", "says"),
     [
-        (in_part, "16 weights begin with 'model.', which a GPT-2 model's do not, and 12 others, such as"),
+        (
+            in_part,
+            "found 16 weights whose names begin with 'model.', as no GPT-2 model's do, and 12"
+            " without it, such as",
+        ),
         (two_models, "found 2 models in one, whose weights' names begin with 'ours.' and 'theirs.'; save"),
         (an_adapter, "found the weights of an adapter, such as 'base_model.model.transformer.h.0.attn.c_at"),
         (twice, "found the weight 'transformer."),
@@ -548,7 +552,7 @@ def with_eight_bit_floats(folder: Path) -> None:
         (with_fewer_positions, "the model takes 8 tokens and rows have 16; lower"),
         (
             with_unknown_positions,
-            "found the rotary positions 'magic', {name} models may have: default, linear",
+            "found rotary positions of type 'magic', expected one of default, linear",
         ),
         (with_positions_half_told, "not a {name} configuration"),
         (with_heads_that_do_not_fit, "config"),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from steps.core.errors import UserError
+from steps.core.provenance import versions
 from steps.core.runner import Output
 from steps.core.settings import validate
 from steps.core.stores import Folder
@@ -94,6 +95,16 @@ def test_it_is_the_same_each_time_and_in_any_order_of_the_documents(
     assert files[0] == files[1] == files[2]
     assert ledgers[0].read_bytes() == ledgers[1].read_bytes()
     assert Folder(ledgers[0], "tokenizer").fingerprint == Folder(ledgers[2], "tokenizer").fingerprint
+
+
+def test_its_ledger_says_what_made_it_but_another_version_makes_no_other_tokenizer(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert json.loads(prepared.tokenizer.read_text())["versions"] == versions()
+    monkeypatch.setattr("steps.core.stores.versions", lambda: {"tokenizers": "99.1"})
+    again = make_tokenizer(tmp_path / "again", prepared.corpus, vocabulary=300)
+    assert json.loads(again.read_text())["versions"] == {"tokenizers": "99.1"}
+    assert Folder(again, "tokenizer").fingerprint == Folder(prepared.tokenizer, "tokenizer").fingerprint
 
 
 def test_the_held_out_side_is_not_seen(tmp_path: Path) -> None:

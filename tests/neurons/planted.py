@@ -300,7 +300,9 @@ def write_tokenizer(folder: Path, name: str = "planted") -> Path:
     words = {"<bos>": 0, "\n": 1} | {f"w{number}": number for number in range(2, VOCABULARY)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<bos>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
-    ledger = Ledger(folder / "ledger.json", "tokenizer", {"words": VOCABULARY, "name": name}, libraries=())
+    ledger = Ledger(
+        folder / "ledger.json", "tokenizer", {"words": VOCABULARY, "name": name}, contents_named=True
+    )
     ledger.place("tokenizer.json")
     tokenizer.save(str(folder / "tokenizer.json"))
     ledger.record("tokenizer.json")

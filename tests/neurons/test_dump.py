@@ -197,7 +197,7 @@ def test_a_text_is_every_token_that_stands_for_it(tmp_path: Path) -> None:
     )
     vocabulary.add_special_tokens(["<s>"])
     assert len(vocabulary.encode("\n", add_special_tokens=False).ids) == 2
-    ledger = Ledger(tmp_path / "ledger.json", "tokenizer", {}, libraries=())
+    ledger = Ledger(tmp_path / "ledger.json", "tokenizer", {}, contents_named=True)
     vocabulary.save(str(ledger.place("tokenizer.json")))
     ledger.record("tokenizer.json")
     ledger.finish({})

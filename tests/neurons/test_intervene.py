@@ -676,7 +676,10 @@ def test_named_neurons_and_excluded_tokens(made: Path, tmp_path: Path) -> None:
 
 
 def test_mistakes_are_explained(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="intervene.named: found .5, 3., expected one of 2 layers of 64"):
+    with pytest.raises(
+        UserError,
+        match="intervene.named: found .5, 3., expected .layer, neuron. of a model with 2 layers of 64",
+    ):
         step(made, tmp_path, named=[(5, 3)])
     with pytest.raises(UserError, match="no token is left after exclusion"):
         step(made, tmp_path, exclude_tokens=list(range(VOCABULARY)))

@@ -320,7 +320,7 @@ def test_inputs_of_another_study_are_refused(planted: Study, tmp_path: Path) -> 
 
 def test_a_tokenizer_without_its_file_is_named(planted: Study, tmp_path: Path) -> None:
     made_from = {"words": VOCABULARY, "name": "planted"}
-    Ledger(tmp_path / "none" / "ledger.json", "tokenizer", made_from, libraries=()).finish({})
+    Ledger(tmp_path / "none" / "ledger.json", "tokenizer", made_from, contents_named=True).finish({})
     with pytest.raises(UserError, match=r"tokenizer.json: not in .*ledger.json"):
         write(planted, tmp_path, tokenizer=tmp_path / "none" / "ledger.json")
 

@@ -7,6 +7,7 @@ parent. Where ``REPRISE_CALLS`` names a folder, every job writes there which fun
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -163,16 +164,21 @@ def noted_calls(folder: str | None, module: str) -> Iterator[None]:
         finally:
             sys.setprofile(notice)
 
+    def write() -> None:
+        sys.setprofile(None)
+        with open(os.path.join(folder, f"{module}-{os.getpid()}.json"), "w") as file:
+            json.dump(sorted(noted), file)
+
     threading.setprofile(notice)
     sys.setprofile(notice)
+    atexit.register(write)  # a step ends its process itself
     try:
         module_of_digest = importlib.import_module("steps.core.digest")
         module_of_digest.code_digest = functools.partial(unwatched, module_of_digest.code_digest)
         yield
     finally:
-        sys.setprofile(None)
-        with open(os.path.join(folder, f"{module}-{os.getpid()}.json"), "w") as file:
-            json.dump(sorted(noted), file)
+        atexit.unregister(write)
+        write()
 
 
 if __name__ == "__main__":

@@ -101,14 +101,12 @@ def test_every_job_left_a_log_and_a_record(ran: Path) -> None:
 
 
 def test_what_is_kept_says_which_versions_made_it(ran: Path) -> None:
-    """But for text, and for the tokenizer, whose ledger names its contents."""
+    """But for text, whose ledger names its contents."""
     current, seen = versions(), set()
     for path in sorted([*(ran / "data").rglob("*"), *(ran / "results").rglob("*")]):
         if path.name == "ledger.json" or path.suffix in (".safetensors", ".parquet"):
             if path.name in ("model.safetensors", "documents.parquet", "stdlib.parquet"):
                 continue  # of a folder whose ledger says it; text
-            if path.parent.name == "tokenizer":
-                continue
             made = dict(made_with(path))
             assert made.items() <= current.items(), path
             assert {"python", "numpy", "torch", "transformers"} & made.keys() > {"python"}, path
@@ -160,12 +158,17 @@ def test_every_store_opens_as_a_zarr_group_and_with_xarray(ran: Path) -> None:
             assert group.attrs["fingerprint"] == ledger["fingerprint"]
             arrays = [node for _, node in group.members(max_depth=None) if isinstance(node, zarr.Array)]
             assert arrays
+            tree = xarray.open_datatree(path.parent, engine="zarr", chunks=None)
             for array in arrays:
-                assert len(array.metadata.dimension_names) == array.ndim
                 assert {"units", "description"} <= array.attrs.keys()
+                seen = tree[array.path.strip("/")]
+                assert seen.dims == array.metadata.dimension_names
+                assert seen.shape == array.shape
             kinds.add(ledger["kind"])
     assert kinds >= {"rows", "activations", "histograms"}
-    for path in (ran / "results").rglob("activations/*/ledger.json"):
+    stores = list((ran / "results").rglob("activations/*/ledger.json"))
+    assert stores
+    for path in stores:
         store = xarray.open_zarr(path.parent, chunks=None)
         assert store["pre"].dims == ("layer", "token", "neuron")
         assert store["tokens"].dims == ("token",)

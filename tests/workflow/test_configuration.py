@@ -484,7 +484,7 @@ def test_one_model_can_be_trained_and_not_compared(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("at_once", "parts", "most"),
     [
-        (None, 2, "1: so many times"),
+        (None, 2, "1, the number of slices"),
         (64, 2, None),
         (64, 3, "2, the number of layers"),
         (128, 2, "1: so many"),
@@ -512,12 +512,15 @@ def test_more_parts_than_a_model_has_are_refused_before_anything_runs(
     [
         (
             {"intervene": {"named": [[1, 64]]}},
-            "intervene.named: found .1, 64., expected one of 2 layers of 64",
+            "intervene.named: found .1, 64., expected .layer, neuron. of a model with 2 layers of 64",
         ),
         ({"intervene": {"named": [[2, 0]]}}, "intervene.named: found .2, 0."),
         ({"intervene": {"named": [[0, -1]]}}, "intervene.named: found .0, -1."),
         ({"attention": {"named": [[0, 3, 1, 2]]}}, "attention.named: found .0, 3, 1, 2., .* a head of 2"),
-        ({"attention": {"named": [[0, 64, 1, 0]]}}, "attention.named: .* expected a neuron of 64"),
+        (
+            {"attention": {"named": [[0, 64, 1, 0]]}},
+            "attention.named: .* expected .layer, neuron, .* of a model with 2 layers of 64 neurons",
+        ),
         ({"attention": {"named": [[1, 3, 1, 0]]}}, "attention.named: .* of a later layer"),
         (
             {"attention": {"positions": [0.5, 0.51]}},

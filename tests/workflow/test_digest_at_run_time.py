@@ -12,7 +12,7 @@ from tests.workflow.conftest import ROOT, Workspace
 
 EXCEPTIONS = {
     "import": {
-        "steps.core.digest._FIELDS": "what the code digest itself looks up",
+        "steps.core.definitions.names._FIELDS": "what the code digest itself looks up",
         "steps.neurons.explanations.features._at_start": "predicates of a table that is not read",
         "steps.neurons.explanations.features._digits": "predicates of a table that is not read",
     },

@@ -1,4 +1,4 @@
-"""What is written from the code is in step with it; ``make fix`` mends what is not."""
+"""What is written from the code is up to date; ``make fix`` mends what is not."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_description_is_written_once(tmp_path: Path) -> None:
     source.write_text(text.replace("top examples kept per neuron", "the largest of each neuron"))
     done = run(copy, "--check", DEFAULTS)
     assert done.returncode == 1
-    assert done.stderr == f"{DEFAULTS}: not in step with the code; run make fix\n"
+    assert done.stderr == f"{DEFAULTS}: out of date; run make fix\n"
     assert (copy / DEFAULTS).read_bytes() == before
     assert run(copy, DEFAULTS).stdout == f"written: {DEFAULTS}\n"
     assert "examples: 20 # the largest of each neuron\n" in (copy / DEFAULTS).read_text(encoding="utf-8")
@@ -87,7 +87,7 @@ def test_edits_by_hand_are_noticed_and_mended(tmp_path: Path) -> None:
         text = (copy / file).read_text(encoding="utf-8")
         assert was in text
         (copy / file).write_text(text.replace(was, becomes, 1), encoding="utf-8")
-    said = "dvc.yaml, docs/workflow.md: not in step with the code; run make fix\n"
+    said = "dvc.yaml, docs/workflow.md: out of date; run make fix\n"
     assert run(copy, "--check", *right).stderr == said
     assert run(copy, *right).returncode == 0
     assert {file: (copy / file).read_text(encoding="utf-8") for file in right} == right

@@ -228,12 +228,11 @@ def test_dry_run_of_the_paper_on_a_cluster_with_gpus(tmp_path: Path) -> None:
 
 def asked(config: configuration.Config, chapter: str, step: str) -> float:
     """Bytes that the rule of a step asks for at its first attempt."""
-    if chapter == "corpus":
-        resources = corpus.resources(config)
-    elif chapter == "language_models":
-        resources = language_models.resources(config, step)
-    else:
-        resources = neurons.resources(config, step)
+    resources = {
+        "corpus": lambda: corpus.resources(config),
+        "language_models": lambda: language_models.resources(config, step),
+        "neurons": lambda: neurons.resources(config, step),
+    }[chapter]()
     return 1e6 * float(resources["mem_mb"](None, 1))
 
 

@@ -40,7 +40,8 @@ def read(path: Path, split: str | None = None) -> Iterator[Document]:
                 if side not in SPLITS or not isinstance(text, str) or not isinstance(source, str):
                     raise UserError(
                         f"{path}: found source {source!r}, split {side!r} and a text of type"
-                        f" {type(text).__name__}, expected text and train or held_out; build it again"
+                        f" {type(text).__name__}, expected text and train or held_out; delete it and"
+                        " run snakemake again"
                     )
                 if split in (None, side):
                     yield Document(source, side, text)

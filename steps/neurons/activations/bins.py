@@ -81,7 +81,9 @@ class Histograms:
     def counts(self, model: str) -> np.ndarray:
         """Counts ``[sources, neurons, 257]`` of a model."""
         if model not in self._folder.attributes["models"]:
-            raise UserError(f"{self._folder.path}: does not hold {model!r}; build it again with snakemake")
+            raise UserError(
+                f"{self._folder.path}: does not hold {model!r}; delete it and run snakemake again"
+            )
         return read_array(self._folder, f"counts/{model}/tokens")
 
 
@@ -98,5 +100,7 @@ def block_sources(source: Activations, rows: Folder) -> np.ndarray:
     labels = read_array(rows, f"{split}_source")[:count]
     reader = ArrayReader(rows, split)
     if not np.array_equal(reader.read(slice(0, count)).reshape(-1), source.tokens):
-        raise UserError(f"{source.store.path}: not made from {rows.path} as it is now; build it again")
+        raise UserError(
+            f"{source.store.path}: not made from {rows.path} as it is now; delete it and run snakemake again"
+        )
     return np.repeat(labels, source.n_ctx)

@@ -121,6 +121,7 @@ def read_members(path: Path, sources: Container[str]) -> pd.DataFrame:
     others = [name for name in table["model"].unique() if name not in sources]
     if others:
         raise UserError(
-            f"{path}: holds neurons of {others[0]!r}, which is none of the models; build it again"
+            f"{path}: holds neurons of {others[0]!r}, which is none of the models; delete it and run"
+            " snakemake again"
         )
     return table
