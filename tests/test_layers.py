@@ -112,7 +112,7 @@ def drawing(root: Path) -> set[str]:
     draws = {
         name
         for name, tree in sources.trees.items()
-        if name == "steps.core.figures"
+        if name in ("steps.core.figures", "steps.core.pictures")
         or name.split(".")[2:3] == ["figures"]
         or any(
             alias.name.partition(".")[0] == "matplotlib"

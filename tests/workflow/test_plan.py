@@ -18,7 +18,7 @@ from benchmarks import made
 from steps.core import records
 from steps.neurons import plan
 from steps.neurons.costs.rules import FORMULAS
-from steps.workflow import configuration, corpus, language_models, neurons
+from steps.workflow import configuration, corpus, fractal, language_models, neurons
 from tests.warm.start import environment
 from tests.workflow.conftest import EVERYTHING, LIGHT, ROOT, RULES, TINY, Workspace, snakemake, write_texts
 from tests.workflow.test_configuration import default, merge
@@ -230,6 +230,8 @@ def asked(config: configuration.Config, chapter: str, step: str) -> float:
     """Bytes that the rule of a step asks for at its first attempt."""
     if chapter == "corpus":
         resources = corpus.resources(config)
+    elif chapter == "fractal":
+        resources = fractal.resources(config, step)
     elif chapter == "language_models":
         resources = language_models.resources(config, step)
     else:
