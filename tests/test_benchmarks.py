@@ -220,7 +220,9 @@ def test_records_are_whole(record: Path) -> None:
     on_device = any("accelerator" in entry["machine"] for entry in entries.values())
     units = ON_DEVICE if on_device else UNITS
     chapters = {name.partition(".")[0] for name in entries}
-    assert_well_formed(entries, {name: unit for name, unit in units.items() if name.partition(".")[0] in chapters})
+    assert_well_formed(
+        entries, {name: unit for name, unit in units.items() if name.partition(".")[0] in chapters}
+    )
 
 
 def recorded(record: Path) -> dict[str, float]:

@@ -46,6 +46,12 @@ def main(settings: Settings, out: Output) -> None:
     images = digits()
     order = np.random.default_rng(settings.seed).permutation(len(images.pixels))
     cut = len(order) - settings.test
+    absent = sorted({*range(len(images.classes))} - {*images.labels[order[:cut]].tolist()})
+    if absent:
+        raise UserError(
+            f"fractal.images.test: found {settings.test}, which leaves no training image of class"
+            f" {images.classes[absent[0]]!r}, expected one of each; lower it"
+        )
     made_from: dict[str, Any] = {
         "images": hashlib.sha256(images.pixels.tobytes() + images.labels.tobytes()).hexdigest(),
         "settings": settings.model_dump(),
@@ -62,12 +68,6 @@ def main(settings: Settings, out: Output) -> None:
             name: hashlib.sha256(values.tobytes()).hexdigest()
             for name, values in ((split, pixels), (f"{split}_label", labels))
         }
-        absent = [images.classes[one] for one in range(len(images.classes)) if one not in labels]
-        if split == "train" and absent:
-            raise UserError(
-                f"fractal.images.test: found {settings.test}, which leaves no training image of class"
-                f" {absent[0]!r}, expected one of each; lower it"
-            )
     _, side, _, channels = images.pixels.shape
     ledger.finish(
         {

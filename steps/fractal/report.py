@@ -185,7 +185,7 @@ FIGURES = (
         "bits_by_position",
         "svg",
         "Bits per value at every pixel: what the model saves against a histogram of the place, and where.",
-        "Two heat maps of 8 by 8 pixels on one scale: the model's bits and those of a histogram.",
+        "Two heat maps of the pixels on one scale: the model's bits and those of a histogram.",
     ),
 )
 """Name, kind, caption and the picture in words."""

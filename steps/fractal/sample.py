@@ -122,7 +122,7 @@ def main(model: Path, settings: Settings, out: Output) -> None:
         "plain": ("draw", [(number, PLAIN) for number in range(settings.draws)]),
         "guided": ("guidance", [(0, Guidance(weight, *how)) for weight in settings.guidance]),
     }
-    jobs = []
+    jobs: list[tuple[ArrayWriter, int, int, Guidance, int]] = []
     image = (loaded.images.side, loaded.images.side, loaded.images.channels)
     for name, (dim, draws) in kinds.items():
         if draws:

@@ -105,26 +105,19 @@ def resources(config: Config, step: str) -> dict[str, Any]:
     chapter = config.fractal
     held, work = 0.0, 0.0
     for model in chapter.models:
-        numbers = flops = 0.0
+        size = flops = 0.0
         for side, width, depth in zip([*model.sides[1:], 1], model.widths, model.depths, strict=True):
             tokens = (model.sides[0] / side) ** 2
-            numbers += tokens * width * depth * 40
+            size += tokens * width * depth * 40
             flops += tokens * depth * (24 * width**2 + 1500 * width)
-        held, work = max(held, numbers), max(work, flops)
-    samples = chapter.sample.images * (chapter.sample.draws + 2 * len(chapter.sample.guidance))
-    megabytes, operations, settings = {
-        "train": (
-            4 * held * chapter.train.batch,
-            3 * work * chapter.train.batch * chapter.train.steps,
-            chapter.train,
-        ),
-        "likelihood": (
-            2 * held * chapter.likelihood.batch,
-            11 * work * chapter.images.test,
-            chapter.likelihood,
-        ),
-        "sample": (2 * held * chapter.sample.batch, 4 * work * samples, chapter.sample),
-        "evaluate": (0.0, 0.0, chapter.evaluate),
+        held, work = max(held, size), max(work, flops)
+    train, score, sample = chapter.train, chapter.likelihood, chapter.sample
+    drawn = sample.images * (sample.draws + 2 * len(sample.guidance))
+    numbers, operations, threads, device = {
+        "train": (4 * held * train.batch, 3 * work * train.batch * train.steps, train.threads, train.device),
+        "likelihood": (2 * held * score.batch, 11 * work * chapter.images.test, score.threads, score.device),
+        "sample": (2 * held * sample.batch, 4 * work * drawn, sample.threads, sample.device),
+        "evaluate": (0.0, 0.0, chapter.evaluate.threads, "cpu"),
     }[step]
-    minutes = 20 + operations / (10e9 * 60 * settings.threads)
-    return growing(1_500 + megabytes / 1e6, minutes, gpu=getattr(settings, "device", "cpu") != "cpu")
+    minutes = 20 + operations / (10e9 * 60 * threads)
+    return growing(1_500 + numbers / 1e6, minutes, gpu=device != "cpu")

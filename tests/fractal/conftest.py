@@ -35,6 +35,18 @@ def strong_model(architecture: dict[str, Any], shape: Images, dtype: torch.dtype
     return model.to(dtype).eval()
 
 
+def lively_model(architecture: dict[str, Any], shape: Images, dtype: torch.dtype = torch.float64) -> Fractal:
+    """A model whose classes, patches and pixels all decide something, and nothing is certain."""
+    torch.manual_seed(0)
+    model = Fractal(Architecture(**architecture), shape)
+    with torch.no_grad():
+        for name, weights in model.named_parameters():
+            if weights.ndim == 2:
+                embedding = name == "classes" or "tables" in name or "positions" in name
+                weights.normal_(std=0.7 if embedding else weights.shape[1] ** -0.5)
+    return model.to(dtype).eval()
+
+
 def step(name: str, *arguments: str | Path) -> list[str]:
     """The command line of a step of this chapter."""
     return [sys.executable, "-m", f"steps.fractal.{name}", *map(str, arguments)]
@@ -63,7 +75,7 @@ class Study:
         settings = train.Settings(steps=40, batch=32, rate=1e-2)
         train.main(self.images, Architecture(**SMALL), 1, settings, Output(self.model))
         likelihood.main(self.model, self.images, likelihood.Settings(), Output(self.likelihood))
-        drawn = sample.Settings(draws=2, images=40, batch=30, guidance=[3.0])
+        drawn = sample.Settings(draws=2, images=40, batch=30, guidance=[30.0])
         sample.main(self.model, drawn, Output(self.samples))
         settled = evaluate.Settings()
         evaluate.main(self.images, [self.likelihood], [self.samples], settled, Output(self.evaluations))

@@ -35,7 +35,7 @@ def test_figures_are_those_of_the_files(study: Study) -> None:
     judge = classifier(train, labels, 17)
     assert model["class_accuracy"] == [class_accuracy(judge, draw, asked, 17) for draw in plain]
     [guided] = model["guided"]
-    assert guided["guidance"] == 3.0
+    assert guided["guidance"] == 30.0
     assert guided["frechet_distance"] == frechet_distance(read_array(drawn, "guided")[0], test)
     differences = plain[0][7].astype(int) - train[model["nearest"][7]]
     assert model["nearest_distance"][7] == pytest.approx(np.sqrt((differences**2).sum()))

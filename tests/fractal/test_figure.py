@@ -62,7 +62,7 @@ def test_samples_stand_above_their_nearest_training_images(study: Study, drawn: 
 def test_the_sweep_is_in_the_order_of_guidance(study: Study, drawn: Path) -> None:
     pixels, factor = picture(drawn, "guidance_sweep"), 7
     store, about = Folder(study.samples, "fractal_samples"), read(drawn, "guidance_sweep")
-    assert about["guidance"] == [1.0, 3.0]
+    assert about["guidance"] == [1.0, 30.0]
     assert about["class"] == [str(digit) for digit in range(10)]
     rows = bytes_of(np.stack([read_array(store, "plain")[0], read_array(store, "guided")[0]]), 17)
     for row, column in np.ndindex(2, 10):
@@ -74,7 +74,7 @@ def test_the_sweep_is_in_the_order_of_guidance(study: Study, drawn: Path) -> Non
 def test_curves_and_maps_show_the_evaluations(study: Study, drawn: Path) -> None:
     found = json.loads(study.evaluations.read_text())
     curves = read(drawn, "guidance")
-    assert [point["guidance"] for point in curves["points"]] == [1.0, 3.0]
+    assert [point["guidance"] for point in curves["points"]] == [1.0, 30.0]
     assert curves["points"][0]["frechet_distance"] == np.mean(found["models"][0]["frechet_distance"])
     assert curves["points"][1] == found["models"][0]["guided"][0]
     assert curves["lines"]["class_accuracy"] == {"test images": found["class_accuracy_test"]}

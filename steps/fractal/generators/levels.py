@@ -10,7 +10,7 @@ Images are integers ``[image, row, column, channel]``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -211,9 +211,13 @@ class Fractal(nn.Module):
                     nn.init.xavier_uniform_(part)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        levels = [level for level in self.levels if isinstance(level, Level)]
-        for table in (self.classes, *(level.positions for level in levels), *self.pixels.tables):
+        positions = [self.level(number).positions for number in range(len(self.levels))]
+        for table in (self.classes, *positions, *self.pixels.tables):
             nn.init.normal_(table, std=SPREAD)
+
+    def level(self, number: int) -> Level:
+        """A level of patches, from the top."""
+        return cast("Level", self.levels[number])
 
     def condition(self, labels: Tensor) -> Tensor:
         """The top level's condition ``[images, width]`` for labels ``[images]``, ``NULL`` among them."""
@@ -244,6 +248,6 @@ class Fractal(nn.Module):
             nats = functional.cross_entropy(logits.flatten(0, 1), pixels.flatten(), reduction="none")
             return nats.view(images.shape)
         patches = patchify(images, self.architecture.sides[number + 1])
-        below = self.levels[number](condition, self.scaled(patches[:, :-1]))
+        below = self.level(number)(condition, self.scaled(patches[:, :-1]))
         nats = self._nll(number + 1, patches.flatten(0, 1), below.flatten(0, 1))
         return unpatchify(nats.view(patches.shape))

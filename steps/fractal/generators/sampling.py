@@ -82,7 +82,7 @@ def _fill(
     """
     if number == len(model.levels):
         return _draw_pixels(model, condition, uniforms, guidance, weight)
-    level, patch = model.levels[number], model.architecture.sides[number + 1]
+    level, patch = model.level(number), model.architecture.sides[number + 1]
     uniform_patches = patchify(uniforms, patch)
     patches = torch.zeros(uniform_patches.shape, dtype=torch.int64, device=uniforms.device)
     copies = len(condition) // len(uniforms)

@@ -11,7 +11,7 @@ import torch
 
 from steps.fractal.generators.levels import NULL, Fractal, patchify, unpatchify
 from steps.fractal.generators.shapes import Architecture, Images
-from tests.fractal.conftest import SMALL, strong_model
+from tests.fractal.conftest import SMALL, lively_model, strong_model
 
 TWO: dict[str, Any] = {"sides": [2, 1], "widths": [4, 4], "depths": [1, 1], "heads": [1, 1]}
 THREE: dict[str, Any] = {"sides": [4, 2, 1], "widths": [4, 4, 4], "depths": [1, 1, 1], "heads": [1, 1, 1]}
@@ -25,7 +25,7 @@ def total(model: Fractal, side: int, label: int) -> float:
     assert len(images) == model.images.values**size
     parts = []
     with torch.inference_mode():
-        for some in images.split(8192):
+        for some in images.split(1024):
             nats = model.nll(some, torch.full((len(some),), label))
             parts.append((-nats.sum((1, 2, 3))).exp())
     probabilities = torch.cat(parts)
@@ -44,7 +44,7 @@ def test_all_images_of_two_channels_and_three_values_have_probability_1(label: i
     assert total(model, 2, label) == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize(("width", "values", "channels"), [(64, 17, 1), (64, 256, 3), (256, 17, 1)])
+@pytest.mark.parametrize(("width", "values", "channels"), [(64, 17, 1), (64, 256, 3), (256, 256, 1)])
 def test_before_training_values_are_nearly_alike(width: int, values: int, channels: int) -> None:
     """Tables that are tied make logits of variance width * .02 ** 2, so log2(values) and a little more."""
     torch.manual_seed(0)
@@ -72,7 +72,8 @@ def test_sizes_are_free() -> None:
         images = torch.randint(0, values, (2, sides[0], sides[0], channels))
         nats = model.nll(images, torch.tensor([NULL, NULL]))
         assert nats.shape == images.shape
-        assert (nats > 0).all()
+        assert nats.isfinite().all()
+        assert (nats >= 0).all()
 
 
 def order(sides: list[int], channels: int) -> torch.Tensor:
@@ -120,7 +121,7 @@ def test_nothing_sees_itself_or_what_comes_after_it(sides: list[int]) -> None:
 
 
 def test_the_class_and_its_absence_matter() -> None:
-    model = strong_model(SMALL, Images(8, 1, 17, 3))
+    model = lively_model(SMALL, Images(8, 1, 17, 3))
     images = torch.zeros(4, 8, 8, 1, dtype=torch.int64)
     nats = model.nll(images, torch.tensor([0, 1, 2, NULL])).sum((1, 2, 3))
     assert len(set(nats.tolist())) == 4
@@ -144,7 +145,8 @@ def test_levels_take_values_by_channel_from_minus_one_to_one() -> None:
 def test_weights_begin_as_published() -> None:
     torch.manual_seed(0)
     model = Fractal(Architecture(), Images(8, 1, 17, 10), 0.1)
-    for name, weights in model.named_parameters():
+    for name, parameter in model.named_parameters():
+        weights = parameter.detach()
         if "norm" in name:
             assert (weights == (0 if name.endswith("bias") else 1)).all(), name
         elif "bias" in name:

@@ -15,7 +15,7 @@ from benchmarks.fractal import uncached
 from steps.fractal.generators.levels import NULL, Fractal
 from steps.fractal.generators.sampling import PLAIN, Guidance, draw, guided, running_sums, sample, uniforms_of
 from steps.fractal.generators.shapes import Architecture, Images
-from tests.fractal.conftest import SMALL, strong_model
+from tests.fractal.conftest import SMALL, lively_model
 
 DIGITS = Images(8, 1, 17, 3)
 COLOURS = Images(8, 3, 5, 3)
@@ -27,10 +27,7 @@ def uniforms(count: int, shape: Images, first: int = 0) -> torch.Tensor:
 
 def test_cached_steps_say_what_whole_sequences_do() -> None:
     """Within 1e-5 in float32, at every level."""
-    model = strong_model({**SMALL, "depths": [3, 3, 3]}, COLOURS, torch.float32)
-    with torch.no_grad():
-        for weights in model.parameters():
-            weights.mul_(0.3)  # differences grow with logits; these are as large as a trained model's
+    model = lively_model({**SMALL, "depths": [3, 3, 3]}, COLOURS, torch.float32)
     torch.manual_seed(1)
     with torch.inference_mode():
         for level, above in zip(model.levels, (8, 8), strict=True):
@@ -54,7 +51,7 @@ def test_cached_steps_say_what_whole_sequences_do() -> None:
 
 @pytest.mark.parametrize("guidance", [PLAIN, Guidance(3.0), Guidance(2.0, "constant", 1.2, 0.01)])
 def test_cached_and_uncached_draw_the_same_in_float64(guidance: Guidance) -> None:
-    model = strong_model(SMALL, COLOURS)
+    model = lively_model(SMALL, COLOURS)
     labels, random = torch.tensor([0, 1, 2, NULL]), uniforms(4, COLOURS)
     ours = sample(model, labels, random, guidance)
     assert torch.equal(ours, uncached(model, labels, random, guidance))
@@ -67,7 +64,7 @@ def test_one_cached_query_sees_everything_before_it() -> None:
     query, keys, values = torch.randn(1, 1, 1, 4), torch.randn(1, 1, 5, 4), torch.randn(1, 1, 5, 4)
     masked = scaled_dot_product_attention(query, keys, values, is_causal=True)
     assert torch.allclose(masked[0, 0, 0], values[0, 0, 0])
-    model = strong_model(SMALL, DIGITS)
+    model = lively_model(SMALL, DIGITS)
     level = model.levels[1]
     torch.manual_seed(1)
     patches = torch.rand(1, level.tokens - 1, 1).double()
@@ -85,10 +82,7 @@ def test_one_cached_query_sees_everything_before_it() -> None:
 def test_draws_follow_the_likelihood() -> None:
     """All 256 images of 2 x 2 with four values each, and their frequencies among 20,000 draws."""
     shape = Images(2, 1, 4, 2)
-    model = strong_model({"sides": [2, 1], "widths": [4, 4], "depths": [1, 1], "heads": [1, 1]}, shape)
-    with torch.no_grad():
-        for weights in model.parameters():
-            weights.mul_(0.5)
+    model = lively_model({"sides": [2, 1], "widths": [4, 4], "depths": [1, 1], "heads": [1, 1]}, shape)
     images = torch.tensor(list(itertools.product(range(4), repeat=4))).view(-1, 2, 2, 1)
     count = 20_000
     for label in (1, NULL):
@@ -140,9 +134,6 @@ def test_dropout_is_off_while_sampling_and_back_afterwards() -> None:
     """Left on it is easily missed: images look plausible, and fit their class less."""
     torch.manual_seed(0)
     model = Fractal(Architecture(**SMALL), DIGITS, 0.5)
-    with torch.no_grad():
-        for weights in model.parameters():
-            weights.normal_()
     labels, random = torch.tensor([0, 1, 2]), uniforms(3, DIGITS)
     quiet = sample(model.eval(), labels, random)
     assert not model.training
@@ -154,13 +145,13 @@ def test_dropout_is_off_while_sampling_and_back_afterwards() -> None:
 
 def test_images_are_those_of_their_random_numbers_whatever_is_drawn_beside_them() -> None:
     """In float64 to the last value; in float32 a product of one row rounds otherwise in a larger batch."""
-    model = strong_model(SMALL, DIGITS)
+    model = lively_model(SMALL, DIGITS)
     labels, random = torch.arange(64) % 3, uniforms(64, DIGITS)
     together = sample(model, labels, random)
     alone = torch.cat([sample(model, labels[k : k + 1], random[k : k + 1]) for k in range(0, 64, 16)])
     assert torch.equal(together[::16], alone)
     assert len(torch.unique(together.flatten(1), dim=0)) == 64
-    single = strong_model(SMALL, DIGITS, torch.float32)
+    single = lively_model(SMALL, DIGITS, torch.float32)
     rows = torch.randn(64, 8)
     with torch.inference_mode():
         apart = torch.cat([single.levels[0].embed_condition(row[None]) for row in rows])
@@ -195,7 +186,7 @@ def test_the_schedule_grows_to_the_full_weight() -> None:
 
 
 def test_guidance_makes_images_likelier_given_their_class_than_without() -> None:
-    model = strong_model(SMALL, DIGITS)
+    model = lively_model(SMALL, DIGITS)
     labels, random = torch.arange(60) % 3, uniforms(60, DIGITS)
 
     def contrast(images: torch.Tensor) -> float:

@@ -12,7 +12,7 @@ import torch
 from steps.fractal.generators.levels import NULL
 from steps.fractal.generators.shapes import Images
 from steps.fractal.measures.likelihoods import SMOOTHING, Histograms, conditional_bits, mixture_bits
-from tests.fractal.conftest import strong_model
+from tests.fractal.conftest import lively_model
 
 
 def planted(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -77,7 +77,7 @@ def test_the_mixture_is_within_the_label_of_the_conditional_and_may_be_below_it(
 
 def test_the_null_row_is_not_the_mixture() -> None:
     """Both are distributions over all images; they are different ones."""
-    model = strong_model(
+    model = lively_model(
         {"sides": [2, 1], "widths": [4, 4], "depths": [1, 1], "heads": [1, 1]}, Images(2, 1, 3, 3)
     )
     images = torch.tensor(list(itertools.product(range(3), repeat=4))).view(-1, 2, 2, 1)
