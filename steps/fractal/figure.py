@@ -117,7 +117,8 @@ def main(
 
     chosen = columns_of(labels, SHOWN)
     factor = factor_of(len(chosen[0]), shape.side)
-    gaps = [1, *(value for _ in chosen[1:] for value in (2 * factor, 1))]
+    within = max(1, factor // 3)
+    gaps = [within, *(gap for _ in chosen[1:] for gap in (3 * factor, within))]
     save_png(grid(beside_nearest(plain, train, first["nearest"], chosen), factor, gaps), pictures["samples"])
     write_json(
         data["samples"],

@@ -52,11 +52,11 @@ def test_samples_stand_above_their_nearest_training_images(study: Study, drawn: 
             assert about["class"] == str(column)
             left = column * 9 * factor
             pair = (plain[about["image"]], train[about["nearest_training_image"]])
-            for image, start in zip(pair, (top, top + 8 * factor + 1), strict=True):
+            for image, start in zip(pair, (top, top + 8 * factor + 2), strict=True):
                 shown = pixels[start : start + 8 * factor : factor, left : left + 8 * factor : factor]
                 assert (shown == image[..., 0]).all()
-        top += 16 * factor + 1 + 2 * factor
-    assert pixels.shape == (top - 2 * factor, (10 * 8 + 9) * factor)
+        top += 16 * factor + 2 + 3 * factor
+    assert pixels.shape == (top - 3 * factor, (10 * 8 + 9) * factor)
 
 
 def test_the_sweep_is_in_the_order_of_guidance(study: Study, drawn: Path) -> None:

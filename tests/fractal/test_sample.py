@@ -28,10 +28,9 @@ def test_what_is_drawn(study: Study) -> None:
     assert read_array(store, "label").tolist() == [*range(10)] * 4
     assert store.attributes == {"guidance": [30.0], "draws": 2}
     assert plain.max() <= 16
-    images = np.concatenate([plain.reshape(80, -1), guided.reshape(40, -1)])
-    assert len(np.unique(images, axis=0)) == 120
-    # guided ones are of the same random numbers: some pixels agree, not all
-    assert 0.1 < (guided[0] == plain[0]).mean() < 0.999
+    assert len(np.unique(plain.reshape(80, -1), axis=0)) == 80
+    # of the same random numbers: most pixels agree, not all
+    assert 0.5 < (guided[0] == plain[0]).mean() < 1
 
 
 def test_guidance_1_is_the_model_s_own_distribution(study: Study, tmp_path: Path) -> None:
