@@ -150,7 +150,7 @@ def main(images: Path, likelihoods: list[Path], samples: list[Path], settings: S
     for arrays, folder in progress(zip(scores, opened, strict=True), len(opened), "models evaluated"):
         plain, labels = read_array(folder, "plain"), read_array(folder, "label")
         weights = folder.attributes["guidance"]
-        guided = read_array(folder, "guided") if weights else []
+        guided = read_array(folder, "guided") if weights else plain[:0]
         numbers, distances = nearest(plain[0], train)
         models.append(
             {

@@ -58,7 +58,7 @@ def main(settings: Settings, out: Output) -> None:
         "code": code_digest("fractal.images"),
     }
     ledger = Ledger(out, "images", made_from, ("numpy", "scikit-learn", "zarr"))
-    hashes = {}
+    hashes: dict[str, str] = {}
     for split, rows in (("train", order[:cut]), ("test", order[cut:])):
         pixels, labels = images.pixels[rows], images.labels[rows]
         image = f"{split}_image"

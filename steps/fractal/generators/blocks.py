@@ -119,7 +119,8 @@ class PlainBlock(nn.Module):
         """``x`` after the block."""
         rows, tokens, width = x.shape
         qkv = self.qkv(self.attention_norm(x)).view(rows, tokens, 3, self.heads, width // self.heads)
-        seen = attend(*qkv.permute(2, 0, 3, 1, 4), cache)
+        queries, keys, values = qkv.permute(2, 0, 3, 1, 4)
+        seen = attend(queries, keys, values, cache)
         x = x + self.out(seen.transpose(1, 2).reshape(rows, tokens, width))
         return x + cast("Tensor", self.down(functional.gelu(self.up(self.mlp_norm(x)))))
 
