@@ -122,7 +122,7 @@ def drawing(root: Path) -> set[str]:
     draws = {
         name
         for name, nodes in sources.nodes.items()
-        if name == "steps.core.figures"
+        if name in ("steps.core.figures", "steps.core.pictures")
         or name.split(".")[2:3] == ["figures"]
         or any(
             alias.name.partition(".")[0] == "matplotlib"

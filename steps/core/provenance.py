@@ -19,8 +19,8 @@ from typing import Any
 from steps.core.digest import code_digest, file_digest
 
 LIBRARIES = (
-    *("datasets", "numpy", "pandas", "pyarrow", "safetensors", "scipy", "tokenizers", "torch"),
-    *("transformers", "zarr"),
+    *("datasets", "numpy", "pandas", "pillow", "pyarrow", "safetensors", "scikit-learn", "scipy"),
+    *("tokenizers", "torch", "transformers", "zarr"),
 )
 """Libraries whose version may change a result."""
 

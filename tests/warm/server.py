@@ -29,7 +29,8 @@ PR_SET_PDEATHSIG = 1
 
 LIBRARIES = (
     *("dvc.repo", "matplotlib.backends.backend_svg", "matplotlib.figure", "pandas", "pyarrow.parquet"),
-    *("safetensors.torch", "scipy.stats", "snakemake.cli", "torch", "transformers.activations", "zarr"),
+    *("PIL.Image", "safetensors.torch", "scipy.stats", "sklearn.datasets", "sklearn.svm", "snakemake.cli"),
+    *("torch", "transformers.activations", "zarr"),
     *("transformers.models.gpt2.modeling_gpt2", "transformers.models.auto.tokenization_auto"),
 )
 

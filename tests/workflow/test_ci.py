@@ -74,10 +74,20 @@ def test_metrics_agree_with_the_tables(ran: Path) -> None:
     assert metrics["attention_neurons"] == rows("attention_neurons")["attention_neuron"].sum()
 
 
+def test_fractal_models_learn_more_than_histograms(ran: Path) -> None:
+    metrics = read(ran, "fractal/ci/metrics.json")
+    assert metrics["bits_per_dim"] < metrics["histogram_bits_per_dim"] < metrics["uniform_bits_per_dim"]
+    assert metrics["bits_per_dim_mixture"] < metrics["class_mixture_bits_per_dim"]
+    assert metrics["bits_per_dim_mixture"] < metrics["bits_per_dim_conditional"] + 0.052
+    assert metrics["frechet_distance_real"] < metrics["frechet_distance"]
+    assert metrics["class_accuracy"] > 0.15  # of ten classes
+    assert metrics["class_accuracy_real"] > 0.97
+
+
 def test_metrics_on_record_have_the_names_of_today(ran: Path) -> None:
     """Pages quote ``benchmarks/records/CHAPTER-STUDY-metrics.json``: a renamed figure is not left there."""
     records = sorted((ROOT / "benchmarks" / "records").glob("*-metrics.json"))
-    assert {record.name.partition("-")[0] for record in records} == {"language_models", "neurons"}
+    assert {record.name.partition("-")[0] for record in records} == {"fractal", "language_models", "neurons"}
     for record in records:
         today = read(ran, f"{record.name.partition('-')[0]}/ci/metrics.json")
         kept = json.loads(record.read_text())

@@ -255,13 +255,13 @@ def test_a_stage_depends_on_all_that_decides_its_results(
 def test_publish_only_names_studies_that_dvc_records() -> None:
     publish = read(ROOT / "config/publish.yaml")
     folders = {folder for name in STAGES for folder in outs(name)}
-    corpus, models, neurons = (publish[name]["study"] for name in ("corpus", "language_models", "neurons"))
-    assert {
-        Path("data/corpora") / corpus,
-        Path("data/models") / models,
-        Path("results/language_models") / models,
-        Path("results/neurons") / neurons,
-    } <= folders
+    for chapter, places in {
+        "corpus": ("data/corpora",),
+        "language_models": ("data/models", "results/language_models"),
+        "neurons": ("results/neurons",),
+        "fractal": ("data/images", "data/fractal", "results/fractal"),
+    }.items():
+        assert {Path(place) / publish[chapter]["study"] for place in places} <= folders
 
 
 def test_metrics_plots_and_artifacts_are_made(made: dict[str, list[dict[str, str]]]) -> None:
@@ -299,6 +299,7 @@ def recorded_settings(folder: Path) -> dict[str, tuple[Any, Any]]:
         "corpus": "data/corpora/{}/manifest.json",
         "language_models": "results/language_models/{}/report.json",
         "neurons": "results/neurons/{}/report.json",
+        "fractal": "results/fractal/{}/report.json",
     }.items():
         params = read(folder / "dvc.lock")["stages"][name]["params"]
         values = params["config/default.yaml"]

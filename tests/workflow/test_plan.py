@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import importlib
 import json
 import re
 import subprocess
@@ -18,7 +19,7 @@ from benchmarks import made
 from steps.core import records
 from steps.neurons import plan
 from steps.neurons.costs.rules import FORMULAS
-from steps.workflow import configuration, corpus, language_models, neurons
+from steps.workflow import configuration, language_models, neurons
 from tests.warm.start import environment
 from tests.workflow.conftest import EVERYTHING, LIGHT, ROOT, RULES, TINY, Workspace, snakemake, write_texts
 from tests.workflow.test_configuration import default, merge
@@ -228,11 +229,8 @@ def test_dry_run_of_the_paper_on_a_cluster_with_gpus(tmp_path: Path) -> None:
 
 def asked(config: configuration.Config, chapter: str, step: str) -> float:
     """Bytes that the rule of a step asks for at its first attempt."""
-    resources = {
-        "corpus": lambda: corpus.resources(config),
-        "language_models": lambda: language_models.resources(config, step),
-        "neurons": lambda: neurons.resources(config, step),
-    }[chapter]()
+    module = importlib.import_module(f"steps.workflow.{chapter}")
+    resources = module.resources(config) if chapter == "corpus" else module.resources(config, step)
     return 1e6 * float(resources["mem_mb"](None, 1))
 
 

@@ -1,0 +1,1 @@
+"""The recursive generator: its blocks, its levels, sampling."""

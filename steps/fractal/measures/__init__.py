@@ -1,0 +1,1 @@
+"""What models are measured by: simple rivals, and the quality of samples."""
