@@ -21,9 +21,11 @@ def grid(images: np.ndarray, factor: int, gaps: list[int] | None = None, backgro
     """Images in rows and columns, each pixel a square.
 
     Args:
-        images: bytes, ``uint8 [rows, columns, height, width, channels]``, of one channel (grey) or three (RGB).
+        images: bytes, ``uint8 [rows, columns, height, width, channels]``, of one channel (grey)
+            or three (RGB).
         factor: how many times as large a pixel becomes.
-        gaps: enlarged pixels before each row but the first, ``factor`` by default; columns are ``factor`` apart.
+        gaps: enlarged pixels before each row but the first, ``factor`` by default; columns are ``factor``
+            apart.
         background: what gaps are filled with.
 
     Returns:
