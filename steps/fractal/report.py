@@ -171,8 +171,8 @@ FIGURES = (
     (
         "samples",
         "png",
-        "Samples at guidance 1, a class in each column ({classes}); under each sample the training image nearest"
-        " to it.",
+        "Samples at guidance 1, a class in each column ({classes}); under each sample the training image"
+        " nearest to it.",
         "A grid of small grey images of digits in pairs, a sample above a training image.",
     ),
     (
