@@ -147,7 +147,8 @@ rule fractal_figure:
         evaluations="<fractal>/evaluations.json",
     output:
         pictures=[
-            f"<fractal>/figures/{name}.{kind}" for name, kind in fractal_figures.items()
+            f"<fractal>/figures/{name}.{kind}"
+            for name, kind in fractal_figures.items()
         ],
         data=[f"<fractal>/figures/{name}.json" for name in fractal_figures],
     log:

@@ -191,14 +191,20 @@ class Fractal(nn.Module):
         sides, widths = architecture.sides, architecture.widths
         self.classes = nn.Parameter(torch.empty(images.classes + 1, widths[0]))
         """The vector of each class, then that of images whose class nobody says."""
-        aboves = [widths[0], *widths]
+        conditions = [widths[0], *widths]
         self.levels = nn.ModuleList(
             Level(sides[k] // sides[k + 1], sides[k + 1] ** 2 * images.channels, *of_level, dropout)
             for k, of_level in enumerate(
-                zip(aboves[:-2], widths[:-1], architecture.depths[:-1], architecture.heads[:-1], strict=True)
+                zip(
+                    conditions[:-2],
+                    widths[:-1],
+                    architecture.depths[:-1],
+                    architecture.heads[:-1],
+                    strict=True,
+                )
             )
         )
-        last = (aboves[-2], widths[-1], architecture.depths[-1], architecture.heads[-1])
+        last = (conditions[-2], widths[-1], architecture.depths[-1], architecture.heads[-1])
         self.pixels = PixelModule(images.channels, images.values, *last)
         self._initialise()
 
