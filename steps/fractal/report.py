@@ -103,6 +103,13 @@ def summary(numbers: dict[str, Any], found: dict[str, Any], nearest: float) -> s
         f" {mean(found['classwise']['class_accuracy']):.1%} of the class-wise pixels for theirs, in which"
         " nobody would read a digit, so agreement alone proves little."
     )
+    guided = found["models"][0]["guided"]
+    if guided:
+        best = max(guided, key=lambda point: float(point["class_accuracy"]))
+        quality += (
+            f" At guidance {best['guidance']:g} {best['class_accuracy']:.1%} of the samples are what they"
+            f" are meant to be, at a Frechet distance of {best['frechet_distance']:.0f}."
+        )
     expected = found["nearest_distance_test"]
     copies = (
         f"The median sample is {nearest:.1f} from its nearest training image, the median test image"
@@ -164,14 +171,15 @@ FIGURES = (
     (
         "samples",
         "png",
-        "Samples at guidance 1, a class in each column; under each sample the training image nearest to it.",
+        "Samples at guidance 1, a class in each column ({classes}); under each sample the training image"
+        " nearest to it.",
         "A grid of small grey images of digits in pairs, a sample above a training image.",
     ),
     (
         "guidance_sweep",
         "png",
-        "One sample of each class in a column, at guidance {weights} from top to bottom, from the same random"
-        " numbers.",
+        "One sample of each class in a column ({classes}), at guidance {weights} from top to bottom, from the"
+        " same random numbers.",
         "A grid of small grey images of digits: classes from left to right, guidance from top to bottom.",
     ),
     (
@@ -224,6 +232,7 @@ def main(
     distances = sorted(found["models"][0]["nearest_distance"])
     weights = sorted([1.0, *(point["guidance"] for point in found["models"][0]["guided"])])
     told = ", ".join(f"{weight:g}" for weight in weights)
+    named = ", ".join(store.attributes["classes"])
     seeds = f"{numbers['seeds']} {plural(numbers['seeds'], 'seed')}"
     cards = [
         (
@@ -283,7 +292,7 @@ def main(
             "figures": [
                 {
                     "file": f"figures/{name}.{kind}",
-                    "caption": caption.format(weights=told),
+                    "caption": caption.replace("{weights}", told).replace("{classes}", named),
                     "alt": alt,
                     "data": f"figures/{name}.json",
                 }

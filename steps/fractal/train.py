@@ -62,7 +62,7 @@ POINTS = 20
 class Settings(BaseSettings):
     """How models are trained."""
 
-    steps: int = Field(360, ge=1, le=10**9, description="of the optimizer")
+    steps: int = Field(400, ge=1, le=10**9, description="of the optimizer")
     batch: int = Field(48, ge=1, le=1 << 20, description="images per step (paper: 2048)")
     rate: float = Field(
         3e-3, gt=0, description="peak learning rate of AdamW, after warm-up; then half a cosine down to 0"
@@ -70,7 +70,9 @@ class Settings(BaseSettings):
     warmup: float = Field(0.05, ge=0, le=1, description="share of the steps until the peak rate (paper)")
     weight_decay: float = Field(0.05, ge=0, description="of matrices; vectors have none (paper: 0.05)")
     clip: float = Field(3.0, gt=0, description="largest norm of the gradient (paper: 3)")
-    dropout: float = Field(0.1, ge=0, lt=1, description="in the blocks of patches (paper: 0.1)")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="in the blocks of patches, for long trainings (paper: 0.1)"
+    )
     label_drop: float = Field(
         0.3, ge=0, le=1, description="share of images whose class is left out in a step (paper: 0.1)"
     )

@@ -23,6 +23,10 @@ def model(shift: float) -> dict[str, Any]:
         "conditional": 1.7 + shift,
         "frechet_distance": [100 + shift, 110 + shift],
         "class_accuracy": [0.6, 0.7],
+        "guided": [
+            {"guidance": 2.0, "class_accuracy": 0.75, "frechet_distance": 130.0},
+            {"guidance": 3.0, "class_accuracy": 0.8, "frechet_distance": 150.0},
+        ],
     }
 
 
@@ -70,6 +74,10 @@ def test_sentences_say_what_was_missed_too() -> None:
     assert "2.3 times that of real training images (45)" in said
     assert "35.0% miss their class" in said
     assert "97.0% of the class-wise pixels" in said
+    assert (
+        "At guidance 3 80.0% of the samples are what they are meant to be, at a Frechet distance of 150."
+        in said
+    )
     assert "samples are no copies" in said
     worse = {**numbers, "bits_per_dim": 2.5, "bits_per_dim_mixture": 2.3, "frechet_distance": 200.0}
     said = report.summary(worse, FOUND, 5.0)

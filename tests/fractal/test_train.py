@@ -38,9 +38,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_killed_twice_it_ends_with_the_same_bytes_and_another_seed_does_not(
     study: Study, tmp_path: Path
 ) -> None:
-    run_step("train", *arguments(study, tmp_path / "undisturbed"))
+    run_step("train", *arguments(study, tmp_path / "undisturbed", dropout=0.1))
     folder = tmp_path / "killed"
-    options = arguments(study, folder, save_seconds=0)
+    options = arguments(study, folder, dropout=0.1, save_seconds=0)
     state = folder / train.STATE
     for _ in range(2):
         before = state.stat().st_mtime_ns if state.exists() else 0
@@ -53,7 +53,7 @@ def test_killed_twice_it_ends_with_the_same_bytes_and_another_seed_does_not(
         assert not (folder / "ledger.json").exists()
     assert "resuming after step" in run_step("train", *options)
     assert contents(folder) == contents(tmp_path / "undisturbed")
-    run_step("train", *arguments(study, tmp_path / "other", seed=2))
+    run_step("train", *arguments(study, tmp_path / "other", seed=2, dropout=0.1))
     name = "model.safetensors"
     assert contents(tmp_path / "other")[name] != contents(folder)[name]
 

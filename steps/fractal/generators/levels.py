@@ -189,16 +189,18 @@ class Fractal(nn.Module):
         super().__init__()
         self.architecture, self.images = architecture, images
         sides, widths = architecture.sides, architecture.widths
+        depths, heads = architecture.depths, architecture.heads
         self.classes = nn.Parameter(torch.empty(images.classes + 1, widths[0]))
         """The vector of each class, then that of images whose class nobody says."""
-        aboves = [widths[0], *widths]
+        above = [widths[0], *widths]
         self.levels = nn.ModuleList(
-            Level(sides[k] // sides[k + 1], sides[k + 1] ** 2 * images.channels, *of_level, dropout)
-            for k, of_level in enumerate(
-                zip(aboves[:-2], widths[:-1], architecture.depths[:-1], architecture.heads[:-1], strict=True)
+            Level(
+                *(sides[k] // sides[k + 1], sides[k + 1] ** 2 * images.channels),
+                *(above[k], widths[k], depths[k], heads[k], dropout),
             )
+            for k in range(len(sides) - 1)
         )
-        last = (aboves[-2], widths[-1], architecture.depths[-1], architecture.heads[-1])
+        last = (above[-2], widths[-1], depths[-1], heads[-1])
         self.pixels = PixelModule(images.channels, images.values, *last)
         self._initialise()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from steps.core.settings import validate
 from steps.core.stores import Folder, Ledger, read_json, write_json
 from steps.fractal.generators.shapes import Architecture, Images
 
@@ -44,7 +43,6 @@ def load(ledger: Path, device: str = "cpu") -> Fractal:
     place = torch_device(device)
     folder = Folder(ledger, "fractal_model")
     config = read_json(folder.check(CONFIG))
-    architecture = validate(Architecture, config["architecture"], str(folder.folder / CONFIG))
-    model = Fractal(architecture, Images(**config["images"]))
+    model = Fractal(Architecture(**config["architecture"]), Images(**config["images"]))
     model.load_state_dict(load_file(folder.check(WEIGHTS)))
     return model.to(place).eval()
