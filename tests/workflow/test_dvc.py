@@ -109,7 +109,7 @@ def publisher(tmp_path_factory: pytest.TempPathFactory, undisturbed: Workspace) 
 def publish_tiny(copy: Copy, *stages: str) -> None:
     """Let ``dvc.yaml`` list the tiny workflow's outputs, of all stages or those that are named."""
     declared = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
-    declared = re.sub(r"((corpora|models|neurons)/)(embedded|default)\b", r"\1tiny", declared)
+    declared = re.sub(r"((corpora|models|neurons|skills)/)(embedded|default)\b", r"\1tiny", declared)
     content = yaml.safe_load(declared)
     del content["stages"]["text"]  # the corpus is made from the folder of texts
     content["stages"]["corpus"]["deps"].remove("data/raw/embedded")
@@ -255,12 +255,15 @@ def test_a_stage_depends_on_all_that_decides_its_results(
 def test_publish_only_names_studies_that_dvc_records() -> None:
     publish = read(ROOT / "config/publish.yaml")
     folders = {folder for name in STAGES for folder in outs(name)}
-    corpus, models, neurons = (publish[name]["study"] for name in ("corpus", "language_models", "neurons"))
+    chapters = ("corpus", "language_models", "neurons", "skills")
+    corpus, models, neurons, skills = (publish[name]["study"] for name in chapters)
     assert {
         Path("data/corpora") / corpus,
         Path("data/models") / models,
         Path("results/language_models") / models,
         Path("results/neurons") / neurons,
+        Path("data/skills") / skills,
+        Path("results/skills") / skills,
     } <= folders
 
 
@@ -299,6 +302,7 @@ def recorded_settings(folder: Path) -> dict[str, tuple[Any, Any]]:
         "corpus": "data/corpora/{}/manifest.json",
         "language_models": "results/language_models/{}/report.json",
         "neurons": "results/neurons/{}/report.json",
+        "skills": "results/skills/{}/report.json",
     }.items():
         params = read(folder / "dvc.lock")["stages"][name]["params"]
         values = params["config/default.yaml"]
