@@ -4,8 +4,9 @@ vic``.
 Run by hand; prints a table in Markdown (docs/skills.md has it). Seeds are others than those of studies. A set
 of skills is learned at each temperature, unfocused, and each kind of focused group by itself, which is what
 differs from a study, where they look for states together. Every pair of temperatures of focused skills is
-then judged. The choice: of unfocused skills, the best area under terminal coverage; of focused ones the best
-among those with side effects of at most .05 and control of every object of at least .9 from home.
+then judged.
+The choice: of unfocused skills, the best area under terminal coverage; of focused ones the best among those
+with side effects of at most .05, control of the position of at least .3 and of every object of at least .8.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from steps.skills.worlds.grids import four_rooms
 
 SEEDS = (101, 102)
 TEMPERATURES = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0, 4.0)
-BINARY = {"vic": (0.01, 0.02, 0.04, 0.08), "diayn": (0.05, 0.1, 0.2, 0.4)}
+BINARY = {"vic": (0.01, 0.02, 0.04), "diayn": (0.05, 0.15, 0.4)}
 
 
 def learned(
@@ -50,12 +51,13 @@ def measured(skills: Skills, targets: list[list[int]], seed: int) -> dict[str, A
     )
     home = from_starts(skills, world, np.array([world.home]), 400, chance)
     found = judged(home, world.schema, skills.group_of, targets)
-    control = [row[index] for index, row in enumerate(found["control"])][1:]
+    control = [row[index] for index, row in enumerate(found["control"])]
     return {
         "auc": auc(reach["terminal"]),
         "side_effects": float(np.mean(found["side_effects"])),
         "worst": max(found["side_effects"]),
-        "control": min(control) if control else None,
+        "position": control[0],
+        "object": min(control[1:], default=None),
     }
 
 
@@ -100,8 +102,11 @@ def main() -> None:
     )
     parser.add_argument("--base", choices=BASES, required=True, help="the base algorithm")
     arguments = parser.parse_args()
-    print("| skills | bits, or all | position | area | side effects | worst skill | least control |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print(
+        "| skills | bits, or all | position | area | side effects | worst skill | G of position"
+        " | least G of an object |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for row in rows(arguments.base, Settings()):
         print("|", " | ".join(map(str, row)), "|", flush=True)
 

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     import numpy as np
 
 SMOOTHING = 0.02
-"""Visits that each skill gets for nothing, spread over the values, beside one for all that it made."""
+"""Visits that each skill gets for nothing, beside one for all that it made."""
 
 RATE = 0.5
 """Share of the newest visits in the discriminator's."""
 
 LEAN = 4.0
-"""How much likelier a bit's own value is than the other for each of its two skills, before anything is
-learned.
+"""How much likelier a bit's own value is than the other for each of its two skills where neither has been.
 
-Discriminators that begin undecided give no reason to leave home (dossier of the paper, 3.8).
+Discriminators that begin undecided give no reason to leave home (dossier of the paper, 3.8); what is given
+for nothing leans, too, so that a value that nobody has reached stays worth reaching.
 """
 
 
@@ -47,8 +47,10 @@ class Base:
 
         if skills == size == 2:
             first = 1 + (LEAN - 1) * np.eye(2)
+            self._given = SMOOTHING * first / first.sum(1, keepdims=True)
         else:
             first = generator.exponential(size=(skills, size))
+            self._given = np.full((skills, size), SMOOTHING / size)
         self.visits: np.ndarray = first / first.sum(1, keepdims=True)
         """Share of each value in what a skill visited, ``float64 [skills, size]``."""
 
@@ -56,9 +58,8 @@ class Base:
         """log q(skill | value) - log p(skill), ``float32 [skills, size]``."""
         import numpy as np
 
-        skills, size = self.visits.shape
-        smoothed = self.visits + SMOOTHING / size
-        return np.log(smoothed / smoothed.sum(0) * skills).astype(np.float32)
+        smoothed = self.visits + self._given
+        return np.log(smoothed / smoothed.sum(0) * len(smoothed)).astype(np.float32)
 
     def reward(self, skill: int, values: np.ndarray, last: bool) -> np.ndarray:
         """What a skill gets for arriving at each of ``values``; ``last``: with its last step."""

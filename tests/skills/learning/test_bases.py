@@ -53,6 +53,15 @@ def test_bits_begin_with_a_reason_to_be_changed() -> None:
     assert vic.reward(1, np.array([1]), last=True) > 0.4 > vic.reward(1, np.array([0]), last=True)
 
 
+def test_a_value_that_nobody_reached_stays_worth_reaching() -> None:
+    vic = VIC(2, 2, np.random.default_rng(0))
+    for _ in range(50):
+        vic.update(np.array([0, 1]), np.array([[0], [0]]))
+    assert vic.reward(1, np.array([1]), last=True) == pytest.approx(np.log(1.6), abs=1e-3)
+    assert vic.reward(0, np.array([1]), last=True) == pytest.approx(np.log(0.4), abs=1e-3)
+    assert np.abs(vic.reward(1, np.array([0]), last=True)) < 0.02
+
+
 def test_a_skill_that_did_not_run_learns_nothing() -> None:
     vic = VIC(3, 4, np.random.default_rng(0))
     before = vic.visits.copy()
