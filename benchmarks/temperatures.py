@@ -1,12 +1,12 @@
-"""The grid behind the default temperatures of skills: ``python -m benchmarks.temperatures --base vic``.
-vic``.
+"""The grid behind the default temperatures of skills (``python -m benchmarks.temperatures --base vic``).
 
 Run by hand; prints a table in Markdown (docs/skills.md has it). Seeds are others than those of studies. A set
 of skills is learned at each temperature, unfocused, and each kind of focused group by itself, which is what
 differs from a study, where they look for states together. Every pair of temperatures of focused skills is
 then judged.
 The choice: of unfocused skills, the best area under terminal coverage; of focused ones the best among those
-with side effects of at most .05, control of the position of at least .3 and of every object of at least .8.
+with side effects of at most .05, of at most .15 for the worst skill, and control of the position of at least .3
+and of every object of at least .8.
 """
 
 from __future__ import annotations

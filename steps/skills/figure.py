@@ -143,7 +143,7 @@ def draw_control(data: Data) -> Figure:
         ax.imshow(matrix, vmin=0, vmax=1)
         for (y, x), value in np.ndenumerate(matrix):
             colour = "white" if value < 0.6 else "black"
-            ax.text(x, y, f"{abs(round(value, 2)):.2f}", ha="center", va="center", color=colour, fontsize=8)
+            ax.text(x, y, f"{round(value, 2) + 0:.2f}", ha="center", va="center", color=colour, fontsize=8)
         ax.axhline(len(data[base]["focused"]["groups"]) - 0.5, color="white", linewidth=2)
         ax.set_xticks(range(len(names)), names)
         ax.set_yticks(range(len(labels)), labels)
@@ -192,7 +192,7 @@ def draw_coverage(data: Data) -> Figure:
         ax.set_xlabel("skills in the chain, at most")
         ax.set_title(TITLES[base])
         legend_below(ax)
-    axes[0].set_ylabel("share of 1,664 states in which chains end")
+    axes[0].set_ylabel("share of states in which chains end")
     return figure
 
 

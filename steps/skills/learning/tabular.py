@@ -43,11 +43,11 @@ MODES = ("focused", "unfocused")
 class Temperatures(BaseSettings):
     """Of policies, by what their skills are about: in units of the reward."""
 
-    binary: float = pydantic.Field(0.02, gt=0, le=1000, description="focused skills of a bit")
+    binary: float = pydantic.Field(0.01, gt=0, le=1000, description="focused skills of a bit")
     categorical: float = pydantic.Field(
-        0.8, gt=0, le=1000, description="focused skills of a variable with more values"
+        0.5, gt=0, le=1000, description="focused skills of a variable with more values"
     )
-    state: float = pydantic.Field(0.1, gt=0, le=1000, description="unfocused skills")
+    state: float = pydantic.Field(0.5, gt=0, le=1000, description="unfocused skills")
 
 
 class Algorithm(BaseSettings):
@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     learning_rate: float = pydantic.Field(0.7, gt=0, le=1, description="of Q-values")
     vic: Algorithm = pydantic.Field(Algorithm(), description="VIC: reward for where a skill ended")
     diayn: Algorithm = pydantic.Field(
-        Algorithm(weight=10.0, temperatures=Temperatures(binary=0.2, categorical=1.2, state=1.0)),
+        Algorithm(weight=10.0, temperatures=Temperatures(binary=0.05, categorical=2.0, state=2.0)),
         description="DIAYN: reward after every step",
     )
     save_seconds: float = pydantic.Field(
