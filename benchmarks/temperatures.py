@@ -5,8 +5,8 @@ of skills is learned at each temperature, unfocused, and each kind of focused gr
 differs from a study, where they look for states together. Every pair of temperatures of focused skills is
 then judged.
 The choice: of unfocused skills, the best area under terminal coverage; of focused ones the best among those
-with side effects of at most .05, of at most .15 for the worst skill, and control of the position of at least .3
-and of every object of at least .8.
+with side effects of at most .05, of at most .15 for the worst skill, and control of the position of at least
+.3 and of every object of at least .8.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def evaluation(skills: Skills, world: World, seed: int, settings: Settings) -> d
         lambda chosen, starts: skills.run(world, chosen, starts, chance),
         *(len(skills), world.schema.size, world.home),
     )
-    groups = [skills.groups[group] for group in skills.group_of]
+    groups = [skills.groups[int(group)] for group in skills.group_of]
     targets = [[] if group.name == STATE else list(group.targets) for group in groups]
     home = from_starts(skills, world, np.array([world.home]), settings.runs, generator("home"))
     drawn = generator("starts").choice(world.reachable(), settings.starts)

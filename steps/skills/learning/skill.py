@@ -204,7 +204,7 @@ def save(skills: Skills, ledger: Ledger) -> None:
         "length": skills.length,
         "variables": skills.schema.described(),
         "skills": [
-            {"name": skill.name, "targets": list(skill.targets), "array": skills.groups[group].name}
+            {"name": skill.name, "targets": list(skill.targets), "array": skills.groups[int(group)].name}
             for skill, group in zip(skills, skills.group_of, strict=True)
         ],
     }

@@ -55,7 +55,7 @@ def control(values: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
 
 
 def judged(
-    states: np.ndarray, schema: Schema, groups: Sequence[int], targets: Sequence[Sequence[int]]
+    states: np.ndarray, schema: Schema, groups: Sequence[int] | np.ndarray, targets: Sequence[Sequence[int]]
 ) -> dict[str, Any]:
     """Everything about runs of all skills from the same starts.
 

@@ -20,7 +20,7 @@ STEPS = 320
 """Of an episode, as in the paper's downstream task."""
 
 
-class FourRooms(gymnasium.Env):  # type: ignore[type-arg]
+class FourRooms(gymnasium.Env):
     """One episode at a time in FourRooms."""
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium declares it so)
@@ -57,4 +57,4 @@ class FourRooms(gymnasium.Env):  # type: ignore[type-arg]
 def register() -> None:
     """Let Gymnasium know the environments by their ids; a second time changes nothing."""
     if FOUR_ROOMS_ID not in gymnasium.registry:
-        gymnasium.register(FOUR_ROOMS_ID, entry_point=FourRooms, max_episode_steps=STEPS)
+        gymnasium.register(FOUR_ROOMS_ID, entry_point=f"{__name__}:FourRooms", max_episode_steps=STEPS)
