@@ -24,6 +24,7 @@ PARTS = {
     "memory": "memory.figures",
     "training": "training.figures",
     "fractal": "fractal.figures",
+    "skills": "skills.figures",
     "reruns": "reruns.figures",
     "device": "device.figures",
     "before": "before.figures",

@@ -51,12 +51,18 @@ UNITS = {
     "language_models.tokens_per_cpu_second": "tokens/s",
     "fractal.lean_uncached_over_ours_b1": "ratio",
 }
+RATES = ("tokens/s", "steps/s")
+"""Units of figures with one side."""
+
 ON_DEVICE = {
     "neurons.device_products_over_matmul": "ratio",
     "neurons.device_products_tokens_per_second": "tokens/s",
     "neurons.device_products_share_of_peak": "share",
     "neurons.device_activations_tokens_per_second": "tokens/s",
 }
+OF_CHAPTERS = {"skills.env_steps_per_cpu_second": "steps/s"}
+"""Measured with the others, and kept in a record of their own."""
+
 OF_WORKFLOW = {"workflow.rerun_share_of_edits": "share", "workflow.demo_over_before": "ratio"}
 """Kept in a record of their own."""
 
@@ -70,7 +76,7 @@ def assert_well_formed(entries: dict, units: dict[str, str] = UNITS) -> None:
         least = 0 if name == "workflow.rerun_share_of_edits" else 1e-12  # many edits rerun nothing
         assert least <= low <= entry["value"] <= high, name
         assert all(side >= least for side in entry["sides"].values()), name
-        assert len(entry["sides"]) >= (1 if entry["unit"] == "tokens/s" else 2), name
+        assert len(entry["sides"]) >= (1 if entry["unit"] in RATES else 2), name
         assert entry["machine"]["threads"] == 1, name
 
 
@@ -80,9 +86,9 @@ def test_every_figure_is_measured_and_printed(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     share = "workflow.rerun_share_of_edits"
-    assert_well_formed(json.loads(out.read_text()), UNITS | {share: OF_WORKFLOW[share]})
+    assert_well_formed(json.loads(out.read_text()), UNITS | OF_CHAPTERS | {share: OF_WORKFLOW[share]})
     printed = {line.split(" = ")[0] for line in done.stdout.splitlines() if " = " in line}
-    assert printed == {*UNITS, share}
+    assert printed == {*UNITS, *OF_CHAPTERS, share}
     differences = re.findall(r"maxima differ by at most (\S+)", done.stdout)
     assert len(differences) == 2
     assert all(float(difference) < 1e-4 for difference in differences)
@@ -214,8 +220,9 @@ def test_slopes_are_those_of_powers() -> None:
 def test_records_are_whole(record: Path) -> None:
     """A run of some chapters has all their figures."""
     entries = json.loads(record.read_text())
-    if entries.keys() <= OF_WORKFLOW.keys():
-        assert_well_formed(entries, {name: OF_WORKFLOW[name] for name in entries})
+    apart = OF_WORKFLOW | OF_CHAPTERS
+    if entries.keys() <= apart.keys():
+        assert_well_formed(entries, {name: apart[name] for name in entries})
         return
     on_device = any("accelerator" in entry["machine"] for entry in entries.values())
     units = ON_DEVICE if on_device else UNITS

@@ -1,10 +1,10 @@
-"""Statistics that several chapters need: p-values, false discovery rates, moments."""
+"""Statistics that several chapters need: p-values, false discovery rates, moments, intervals over seeds."""
 
 from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,6 +58,44 @@ def exact(number: float) -> Fraction:
     next whole number 8.
     """
     return Fraction(repr(float(number)))
+
+
+class Interval(NamedTuple):
+    """A mean over seeds (or items) and the borders of its interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap_interval(values: np.ndarray, seed: int, draws: int = 10_000, level: float = 0.95) -> Interval:
+    """The mean of ``values [n]`` with its percentile bootstrap interval (Efron, 1979).
+
+    With few values it is too narrow: of three, it covers the mean in some 70 of 100 cases, not 95.
+
+    Args:
+        values: one per seed or item.
+        seed: of the resamples.
+        draws: how many resamples.
+        level: share of the resampled means inside the interval.
+    """
+    import numpy as np
+
+    values = np.asarray(values, float)
+    chosen = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
+    tails = (50 * (1 - level), 50 * (1 + level))
+    low, high = np.percentile(values[chosen].mean(1), tails)
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def paired_difference(
+    first: np.ndarray, second: np.ndarray, seed: int, draws: int = 10_000, level: float = 0.95
+) -> Interval:
+    """:func:`bootstrap_interval` of ``first [n]`` - ``second [n]``, which belong together one by one."""
+    import numpy as np
+
+    difference = np.subtract(first, second, dtype=float)
+    return bootstrap_interval(difference, seed, draws, level)
 
 
 def power_moments(powers: np.ndarray, count: int, shift: np.ndarray | float = 0.0) -> dict[str, np.ndarray]:

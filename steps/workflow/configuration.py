@@ -21,6 +21,7 @@ from steps.workflow.language_models import LanguageModels
 from steps.workflow.neurons import Neurons
 from steps.workflow.report import Report
 from steps.workflow.section import Section
+from steps.workflow.skills import Skills
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,6 +48,7 @@ class Config(Settings):
     language_models: LanguageModels = pydantic.Field(LanguageModels(), description="the language models")
     neurons: Neurons = pydantic.Field(Neurons(), description="universal neurons")
     fractal: Fractal = pydantic.Field(Fractal(), description="fractal generative models")
+    skills: Skills = pydantic.Field(Skills(), description="focused skill discovery")
     report: Report = pydantic.Field(default=Report(), description="the report page")
 
     def sections(self) -> dict[str, Section]:

@@ -1,4 +1,4 @@
-"""P-values, false discovery rates and moments against SciPy and written-out formulas."""
+"""P-values, false discovery rates, moments and intervals against SciPy and written-out formulas."""
 
 from __future__ import annotations
 
@@ -122,3 +122,35 @@ def test_row_moments_are_those_of_scipy() -> None:
     )
     assert found["skew"][2].isnan()
     assert found["kurt"][2].isnan()
+
+
+def test_intervals_cover_the_mean_as_often_as_they_say() -> None:
+    """Of 40 values nearly so (percentile intervals are a little narrow); of 3, some 70 of 100 times."""
+    chance = np.random.default_rng(0)
+
+    def covered(count: int) -> float:
+        found = [
+            statistics.bootstrap_interval(chance.normal(2, 1, count), seed, draws=500) for seed in range(1000)
+        ]
+        return float(np.mean([one.low <= 2 <= one.high for one in found]))
+
+    assert 0.9 < covered(40) < 0.96
+    assert 0.65 < covered(3) < 0.76
+
+
+def test_an_interval_is_scipys() -> None:
+    values = np.random.default_rng(1).exponential(size=25)
+    ours = statistics.bootstrap_interval(values, 3, level=0.9)
+    theirs = scipy.stats.bootstrap(
+        (values,), np.mean, confidence_level=0.9, method="percentile", rng=np.random.default_rng(4)
+    ).confidence_interval
+    assert ours.mean == values.mean()
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=0.02)
+    assert ours == statistics.bootstrap_interval(values, 3, level=0.9)
+
+
+def test_pairs_that_differ_alike_have_a_narrow_interval() -> None:
+    first = np.array([1.0, 5.0, 9.0])
+    found = statistics.paired_difference(first + 0.5, first, 1)
+    assert found == (0.5, 0.5, 0.5)
+    assert statistics.bootstrap_interval(first, 1).low < 3

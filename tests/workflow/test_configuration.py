@@ -325,6 +325,17 @@ def test_larger_models_from_weights_alone() -> None:
         ("language_models.rows.context", 64, "language_models.rows.context: renamed, now n_ctx"),
         ("neurons.plan.width", 3072, "neurons.plan.width: renamed, now d_mlp"),
         ("language_models.train.checkpoints", 10**9, "language_models.train.checkpoints: found 1000000000"),
+        (
+            "skills.seeds",
+            [3, 3],
+            r"^configuration: skills.seeds: found \[3, 3\], .* differ \(3 is there twice",
+        ),
+        ("skills.train.lenght", 8, "skills.train.lenght: unknown key .found 8., did you mean 'length'"),
+        (
+            "skills.train.vic.temperatures.binary",
+            0,
+            "temperatures.binary: found 0, expected: a number greater",
+        ),
     ],
 )
 def test_a_wrong_setting_is_explained(path: str, value: Any, message: str) -> None:
@@ -697,7 +708,7 @@ def left_out(jobs: list[Job], kept: set[str], on_request: set[str]) -> set[str]:
 def test_every_table_and_figure_that_is_kept_is_asked_for(undisturbed: Workspace) -> None:
     """All that the tiny workflow leaves under results/, by the graph of its jobs."""
     folder = undisturbed.finished()
-    chapters = ("corpus", "language_models", "neurons")
+    chapters = ("corpus", "language_models", "neurons", "skills")
     jobs = dry_run(folder, *EVERYTHING, *chapters)
     files = {path for path in (folder / "results").rglob("*") if path.is_file()}
     stores = {path.parent for path in files if path.name == "ledger.json"}  # which names all in its folder

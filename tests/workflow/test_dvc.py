@@ -24,6 +24,7 @@ from snakemake.utils import update_config
 from steps.core import digest
 from steps.core.settings import deciding
 from steps.workflow import configuration
+from steps.workflow.section import StudySection
 from tests.warm.start import environment
 from tests.workflow.conftest import RULES, TINY, Workspace, hashes, write_texts
 
@@ -255,13 +256,13 @@ def test_a_stage_depends_on_all_that_decides_its_results(
 def test_publish_only_names_studies_that_dvc_records() -> None:
     publish = read(ROOT / "config/publish.yaml")
     folders = {folder for name in STAGES for folder in outs(name)}
-    for chapter, places in {
-        "corpus": ("data/corpora",),
-        "language_models": ("data/models", "results/language_models"),
-        "neurons": ("results/neurons",),
-        "fractal": ("data/images", "data/fractal", "results/fractal"),
-    }.items():
-        assert {Path(place) / publish[chapter]["study"] for place in places} <= folders
+    sections = configuration.configure(publish).sections()
+    assert publish.keys() == {name for name, section in sections.items() if isinstance(section, StudySection)}
+    for chapter, section in sections.items():
+        if isinstance(section, StudySection):
+            places = [Path(place) for place in section.made if not place.startswith("data/raw")]
+            places += [Path("results") / chapter] if section.report_file() else []
+            assert {place / section.study for place in places} <= folders
 
 
 def test_metrics_plots_and_artifacts_are_made(made: dict[str, list[dict[str, str]]]) -> None:
@@ -295,11 +296,10 @@ def test_what_was_recorded_is_up_to_date(publisher: Copy) -> None:
 def recorded_settings(folder: Path) -> dict[str, tuple[Any, Any]]:
     """For each chapter, the settings that ``dvc.lock`` names and those that its results name."""
     found = {}
+    chapters = configuration.reports(configuration.Config())
     for name, where in {
         "corpus": "data/corpora/{}/manifest.json",
-        "language_models": "results/language_models/{}/report.json",
-        "neurons": "results/neurons/{}/report.json",
-        "fractal": "results/fractal/{}/report.json",
+        **{chapter: f"results/{chapter}/{{}}/report.json" for chapter in chapters},
     }.items():
         params = read(folder / "dvc.lock")["stages"][name]["params"]
         values = params["config/default.yaml"]

@@ -1,0 +1,1 @@
+"""Focused skill discovery: skills that control one state variable and leave the others as they were."""

@@ -1,0 +1,1 @@
+"""What skills are judged by: coverage, control, side effects."""

@@ -1,0 +1,1 @@
+"""Worlds whose states are made of named variables, stepped by the thousand."""
