@@ -35,6 +35,9 @@ logger = logging.getLogger("reprise")
 class Settings(core.Settings):
     """How long is searched."""
 
+    resource_limit: int = pydantic.Field(
+        1_000_000, ge=1000, description="Z3's resource units per proof while it searches"
+    )
     calls: int = pydantic.Field(
         20, ge=1, le=1000, description="questions to Dafny at most, for each program and stage"
     )
@@ -56,7 +59,8 @@ def main(
     table = read_table(programs, ["program", "given"]).to_pylist()[batch::batches]
     kept = calls.with_name(f".{final_name(calls)}.writing")
     rows = []
-    with Dafny(verifier, kept, recorded[0] if recorded else None) as dafny:
+    record = recorded[0] if recorded else None
+    with Dafny(verifier, kept, record, settings.resource_limit) as dafny:
         for row in progress(table, len(table), "programs proved"):
             proof = prove(row["given"], dafny.search, settings.calls)
             rows.append(

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """A stand-in for Dafny that speaks both of its protocols and misbehaves on request.
 
-It "verifies" by words: a text with FAIL in line n has an error there, one with UNRESOLVED does not resolve. What
-follows MISBEHAVE in a text says what goes wrong: hang, crash, flood, eat, half, child, mute. Each call is noted in a
-file, if REPRISE_STAND_IN names one.
+It "verifies" by words: a text with FAIL in line n has an error there, one with UNRESOLVED does not resolve.
+What follows MISBEHAVE in a text says what goes wrong: hang, crash, flood, eat, half, child, mute. Each call
+is noted in a file, if REPRISE_STAND_IN names one.
 """
 
 import json
@@ -135,6 +135,9 @@ def serve() -> int:
                     },
                 }
             )
+
+        def compiled(status: str, address: str = address) -> None:
+            say({"method": "dafny/compilation/status", "params": {"uri": address, "status": status}})
 
         def at(line: int, source: str, message: str) -> dict:
             place = {"line": line, "character": 2}

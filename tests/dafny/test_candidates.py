@@ -31,7 +31,8 @@ def test_what_is_known_of_a_loop() -> None:
         "function F(x: int): int { x }\n"
         "method M(a: array<int>, n: nat, s: seq<char>) returns (r: int, b: bool) modifies a {\n"
         "  r := 0; var i, t := n, []; var c := F(n); var d := new int[3];\n"
-        "  while i > 0 { i := i - 1; a[i] := r; var inner := 0; while inner < n { inner, r := inner + 1, F(r); } }\n"
+        "  while i > 0 { i := i - 1; a[i] := r; var inner := 0;\n"
+        "    while inner < n { inner, r := inner + 1, F(r); } }\n"
         "}\n"
     )
     outer, inner = loops(program)
@@ -71,6 +72,11 @@ def test_types_by_looks() -> None:
 def test_parts_of_conditions() -> None:
     assert [show(part) for part in conjuncts(read("(a && b ==> c)"))] == ["a && b ==> c"]
     assert [show(part) for part in conjuncts(read("a && (b || c)"))] == ["a", "(b || c)"]
+    assert [show(part) for part in conjuncts(read("0 <= f(i < j) < n && c"))] == [
+        "0 <= f(i < j)",
+        "f(i < j) < n",
+        "c",
+    ]
     assert [show(part) for part in conjuncts(read("forall k :: a && b"))] == ["forall k :: a && b"]
 
 

@@ -175,7 +175,8 @@ def test_5_the_server_obeys_a_project_file_and_verify_does_not(
                 if params.get("uri") == uri and message["method"].endswith("publishDiagnostics"):
                     found += [one | {"uri": uri} for one in params["diagnostics"]]
                 if params.get("uri") == uri and message["method"].endswith("symbolStatus"):
-                    if all(one["status"] == 5 for one in params["namedVerifiables"]):
+                    states = {one["status"] for one in params["namedVerifiables"]}
+                    if states == {5}:
                         break
     assert {one["uri"] for one in found if "hadow" in one["message"]} == {about["uri"]}
 
@@ -288,7 +289,8 @@ def test_10_a_killed_step_leaves_neither(dafny: Tools) -> None:
         "import sys\nfrom pathlib import Path\n"
         "from steps.dafny.verifier.locate import Tools, Verifier\n"
         "from steps.dafny.verifier.process import dafny_verify\n"
-        "dafny_verify(sys.argv[3], Tools(Path(sys.argv[1]), Path(sys.argv[2])), Verifier(resource_limit=2_000_000_000))\n"
+        "tools = Tools(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "dafny_verify(sys.argv[3], tools, Verifier(resource_limit=2_000_000_000))\n"
     )
     step = subprocess.Popen(
         [sys.executable, "-c", code, str(dafny.dafny), str(dafny.z3), HARD], start_new_session=True

@@ -11,6 +11,7 @@ import pytest
 from steps.dafny.generators.replay import of_benchmark
 from steps.dafny.judges.official import contract_lines, refusals
 
+DIFFER = "lines with requires or ensures differ"
 GIVEN = """method M(x: int) returns (y: int)
   requires x > 0
   ensures y > x
@@ -23,7 +24,7 @@ GIVEN = """method M(x: int) returns (y: int)
 def test_lines_of_contracts_are_compared_without_blanks() -> None:
     assert contract_lines(GIVEN) == ["requiresx>0", "ensuresy>x"]
     assert refusals(GIVEN, GIVEN.replace("y > x", "y>x")) == []
-    assert refusals(GIVEN, GIVEN.replace("y > x", "y >= x")) == ["lines with requires or ensures differ"]
+    assert refusals(GIVEN, GIVEN.replace("y > x", "y >= x")) == [DIFFER]
     assert refusals(GIVEN, GIVEN.replace("  requires x > 0\n", "")) == [
         "lines with requires or ensures differ"
     ]
@@ -53,7 +54,7 @@ def test_a_helper_lemma_is_refused() -> None:
 
 
 def test_recorded_successes_of_the_published_models_pass(benchmark: Path) -> None:
-    """Those from attempt 1 on: at attempt 0 a program was credited that verifies bare, whatever was answered."""
+    """Those from attempt 1 on: at attempt 0 programs that verify bare were credited, whatever the answer."""
     given = {
         row["test_file"]: row["hints_removed"]
         for row in json.loads((benchmark / "test.json").read_text("utf-8"))

@@ -36,18 +36,12 @@ def test_embedded_programs(tmp_path: Path) -> None:
 
 def test_a_folder_with_awkward_names(tmp_path: Path) -> None:
     top = tmp_path / "mine 'x' & {y}"
-    for name in ("a b.dfy", "@x.dfy", "程.dfy", "in/ner.dfy", "q'\".dfy", "new\nline.dfy"):
+    names = {"a b.dfy", "@x.dfy", "程.dfy", "in/ner.dfy", "q'\".dfy", "new\nline.dfy"}
+    for name in names:
         (top / name).parent.mkdir(parents=True, exist_ok=True)
         (top / name).write_text(TEXT, "utf-8")
     rows = made(tmp_path, sorted(top.rglob("*.dfy")), folder=str(top))
-    assert {row["program"] for row in rows} == {
-        "a b.dfy",
-        "@x.dfy",
-        "程.dfy",
-        "in/ner.dfy",
-        "q'\".dfy",
-        "new\nline.dfy",
-    }
+    assert {row["program"] for row in rows} == names
     assert {row["given"] for row in rows} == {TEXT.replace("    invariant i <= n\n", "")}
 
 

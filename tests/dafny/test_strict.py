@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from steps.dafny.judges.strict import new_warnings, refusals
@@ -262,7 +260,7 @@ HONEST = {
     "a call of a lemma": before(END, "  Twice(r);\n"),
     "a call of a believed lemma": before(END, "  Believed(r);\n"),
     "a calculation": before(END, "  calc {\n    Double(r);\n    == { Twice(r); }\n    r + r;\n  }\n"),
-    "a calculation with signs": before(END, "  calc ==> { r > 1; ==> r > 0; <==> { assert true; } 0 < r; }\n"),
+    "a calculation with signs": before(END, "  calc ==> { r > 1; ==> r > 0; <==> { } 0 < r; }\n"),
     "forall": before(END, "  forall k | 0 <= k < n ensures Double(k) == k + k { Twice(k); }\n"),
     "forall in parentheses": before(END, "  forall (k | 0 <= k < n) ensures k >= 0 { }\n"),
     "a ghost variable": before(END, "  ghost var before1 := r;\n  assert before1 == r;\n"),
@@ -272,7 +270,7 @@ HONEST = {
     "a ghost if": before(END, "  if r > 0 { assert r != 0; } else { Twice(r); }\n"),
     "a ghost match": before(END, "  match r { case 0 => assert r == 0; case _ => }\n"),
     "a block": before(END, "  { assert r == r; }\n"),
-    "a helper lemma": before(LEMMA, "lemma Helper(x: int)\n  requires x > 0\n  ensures x >= 1\n{\n  Twice(x);\n}\n\n"),
+    "a helper lemma": before(LEMMA, "lemma Helper(x: int)\n  requires x > 0 ensures x >= 1\n{ Twice(x); }\n"),
     "a helper lemma that is called": edited(
         (LEMMA, "lemma Helper(x: int) ensures x == x { }\n\n" + LEMMA), (END, "  Helper(r);\n" + END)
     ),
@@ -282,12 +280,12 @@ HONEST = {
     "a helper lemma with attributes": before(LEMMA, "lemma {:induction x} Helper(x: nat) { }\n\n"),
     "the body of a lemma filled in": edited(("x + x\n{ }", "x + x\n{ assert 2 * x == x + x; }")),
     "an assertion in a function": edited((FUNCTION, "{ assert 2 * x == x + x; 2 * x }")),
-    "a lemma in a function": edited((FUNCTION, "{ Twice(0); 2 * x }")).replace("lemma Twice(x: int)\n  ensures Double(x) == x + x", "lemma Twice(x: int)\n  ensures Double(x) == x + x"),
+    "a lemma in a function": edited((FUNCTION, "{ Twice(0); 2 * x }")),
     "semicolons of old": edited(("  requires n <= a.Length\n", "  requires n <= a.Length;\n")),
     "parentheses taken away": edited(("if (a[i] > 0) {", "if a[i] > 0 {")),
     "parentheses put in": edited(("while i < n\n", "while (i < n)\n")),
     "line breaks": edited(("  while i < n\n  {", "  while\n    i < n {")),
-    "comments": before(END, "  // assume false is a phrase, {:axiom} too\n  /* expect /* nested */ false */\n"),
+    "comments": before(END, "  // assume false, {:axiom}\n  /* expect /* nested */ false */\n"),
     "the word in a string": before(END, '  assert "assume" != "expect";\n'),
     "carriage returns": GIVEN.replace("\n", "\r\n"),
     "a byte order mark": "\ufeff" + GIVEN,
@@ -346,8 +344,7 @@ def test_a_lemma_that_calls_itself_is_whole_and_proves_nothing(dafny: Tools) -> 
         (LEMMA, "lemma False()\n  ensures false\n{ False(); }\n\n" + LEMMA), (END, "  False();\n" + END)
     )
     assert refusals(GIVEN, text) == []
-    verdict = dafny_verify(
-        re.sub(r"while i < n\n", "while i < n invariant 0 <= r <= i <= n\n", text), dafny, Verifier()
-    )
+    text = text.replace("while i < n\n", "while i < n invariant 0 <= r <= i <= n\n")
+    verdict = dafny_verify(text, dafny, Verifier())
     assert verdict.verdict == "failed"
     assert any("decreases" in one.message for one in verdict.diagnostics)

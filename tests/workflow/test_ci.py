@@ -77,12 +77,24 @@ def test_metrics_agree_with_the_tables(ran: Path) -> None:
 def test_metrics_on_record_have_the_names_of_today(ran: Path) -> None:
     """Pages quote ``benchmarks/records/CHAPTER-STUDY-metrics.json``: a renamed figure is not left there."""
     records = sorted((ROOT / "benchmarks" / "records").glob("*-metrics.json"))
-    assert {record.name.partition("-")[0] for record in records} == {"language_models", "neurons"}
+    assert {record.name.partition("-")[0] for record in records} == {
+        *("language_models", "neurons", "dafny"),
+    }
     for record in records:
         today = read(ran, f"{record.name.partition('-')[0]}/ci/metrics.json")
         kept = json.loads(record.read_text())
         # `held_out_loss/seed-4`: other studies have other models
         assert {name.partition("/")[0] for name in kept} == {name.partition("/")[0] for name in today}, record
+
+
+def test_the_prover_solves_programs_that_need_hints(ran: Path) -> None:
+    metrics = read(ran, "dafny/ci/metrics.json")
+    assert metrics["programs"] == 12
+    assert metrics["needing_hints"] >= 6
+    assert metrics["ground_truth_share"] == 1
+    assert metrics["solved_share_strict"]["prover"] > metrics["bare_share"]
+    assert metrics["solved_share_strict"].keys() == {"prover", "by_hand"}
+    assert metrics["verdicts"] in ("live", "recorded")
 
 
 def test_the_page_shows_the_headline_and_needs_no_network(ran: Path) -> None:

@@ -499,7 +499,27 @@ def conjuncts(expression: Expression) -> list[Expression]:
         len(split(expression, operator)) > 1 for operator in ("==>", "<==>", "||", "<==")
     ):
         return [expression]
-    return split(expression, "&&")
+    return [link for part in split(expression, "&&") for link in _links(part)]
+
+
+def _links(part: Expression) -> list[Expression]:
+    """``a <= b < c`` as ``a <= b`` and ``b < c``."""
+    found: list[Expression] = []
+    terms: list[list[str]] = [[]]
+    operators: list[str] = []
+    depth = 0
+    for token in part:
+        depth += (token in ("(", "[", "{")) - (token in (")", "]", "}"))
+        if depth == 0 and token in ("<", "<=", ">", ">="):
+            operators.append(token)
+            terms.append([])
+        else:
+            terms[-1].append(token)
+    if len(operators) < 2 or not all(terms):
+        return [part]
+    for left, operator, right in zip(terms, operators, terms[1:], strict=False):
+        found.append((*left, operator, *right))
+    return found
 
 
 def _mutations(program: Program, loop: Loop) -> Iterator[str]:

@@ -233,7 +233,7 @@ class Program:
         return index
 
     def _complete(self, index: int, start: int) -> bool:
-        """Whether an expression that begins at ``start`` may end before ``index``; ``*`` alone is one, too."""
+        """Whether an expression that begins at ``start`` may end before ``index``; ``*`` is one, too."""
         before = self.at(index - 2) if index - 1 > start else ","
         return self.ends_expression(index - 1) or (
             self.at(index - 1) == "*" and before in (",", "to", "downto")

@@ -144,6 +144,7 @@ def environment(heap_mb: int | None = None, home: Path | None = None) -> dict[st
         for name, value in os.environ.items()
         if not name.startswith(("COMPlus_", "DOTNET_gc", "DOTNET_GC", "DAFNY"))
     }
+    kept.setdefault("DOTNET_ROLL_FORWARD", "LatestMajor")  # made for 8, runs on what is there
     kept |= {
         "DOTNET_EnableDiagnostics": "0",  # else every process that is killed leaves a socket in /tmp
         "DOTNET_TieredPGO": "0",

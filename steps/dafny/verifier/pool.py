@@ -181,20 +181,25 @@ class Dafny:
         verifier: which Dafny, and its limits.
         kept: a file of the job for what was answered so far.
         recorded: recorded calls, where the study has some.
+        search_limit: resource units per proof of the warm server; those of the verifier where there is none.
 
     Raises:
         UserError: there is no Dafny and nothing is recorded, or Dafny or Z3 is not the one that the
         settings name.
     """
 
-    def __init__(self, verifier: Verifier, kept: Path, recorded: Path | None = None) -> None:
+    def __init__(
+        self, verifier: Verifier, kept: Path, recorded: Path | None = None, search_limit: int | None = None
+    ) -> None:
         self._verifier = verifier
+        self._searching = verifier.model_copy(
+            update={"resource_limit": search_limit or verifier.resource_limit}
+        )
         self.tools = find(verifier) if verifier.verdicts != "recorded" else None
         if self.tools is None and (recorded is None or verifier.verdicts == "live"):
             raise UserError(missing())
-        decides = {"dafny": verifier.dafny, "z3": verifier.z3, "resource_limit": verifier.resource_limit}
-        self._calls = Calls(kept, decides, recorded if self.tools is None else None)
-        self._server = Server(self.tools, verifier) if self.tools is not None else None
+        self._calls = Calls(kept, recorded if self.tools is None else None)
+        self._server = Server(self.tools, self._searching) if self.tools is not None else None
         if self.tools is None:
             logger.info(
                 "verdicts are recorded ones (%s)", missing() if verifier.verdicts == "auto" else "as set"
@@ -220,24 +225,29 @@ class Dafny:
     def search(self, text: str) -> Answer:
         """What the warm server says."""
 
-        def ask(text: str) -> Any:
+        def ask() -> Any:
             if self._server is None:
                 raise UserError(_NOT_RECORDED)
             return self._server.ask(text).plain()
 
-        return Answer.of(self._calls.answer("search", text, ask, lambda answer: answer["state"] != "lost"))
+        decides = self._decides(self._searching)
+        found = self._calls.answer("search", text, decides, ask, lambda answer: answer["state"] != "lost")
+        return Answer.of(found)
 
     def verify(self, text: str) -> Verdict:
         """What a fresh process says: the only verdict."""
 
-        def ask(text: str) -> Any:
+        def ask() -> Any:
             if self.tools is None:
                 raise UserError(_NOT_RECORDED)
             return dafny_verify(text, self.tools, self._verifier).plain()
 
-        return Verdict.of(
-            self._calls.answer("verify", text, ask, lambda answer: answer["verdict"] in LASTING)
-        )
+        decides = self._decides(self._verifier)
+        found = self._calls.answer("verify", text, decides, ask, lambda answer: answer["verdict"] in LASTING)
+        return Verdict.of(found)
+
+    def _decides(self, verifier: Verifier) -> dict[str, Any]:
+        return self.versions | {"resource_limit": verifier.resource_limit}
 
     def write_calls(self, out: Path) -> None:
         """Write what was asked and answered, the work being done."""

@@ -269,28 +269,35 @@ class Calls:
 
     Args:
         kept: the file of the job; a last line that was cut is passed over.
-        decides: versions and limits on which an answer depends.
         recorded: calls of an earlier run, as :meth:`write` leaves them.
     """
 
-    def __init__(self, kept: Path, decides: dict[str, Any], recorded: Path | None = None) -> None:
-        self._path, self._decides = kept, decides
+    def __init__(self, kept: Path, recorded: Path | None = None) -> None:
+        self._path = kept
         self._known = _read_calls(recorded) if recorded is not None else {}
         self._known |= _read_calls(kept) if kept.exists() else {}
         self._used: dict[str, Any] = {}
 
-    def answer(self, kind: str, text: str, ask: Callable[[str], Any], lasting: Callable[[Any], bool]) -> Any:
+    def answer(
+        self,
+        kind: str,
+        text: str,
+        decides: dict[str, Any],
+        ask: Callable[[], Any],
+        lasting: Callable[[Any], bool],
+    ) -> Any:
         """What is known, or what ``ask`` says, which is kept where it is ``lasting``.
 
         Args:
             kind: of the question: ``verify`` or ``search``.
             text: the program.
+            decides: versions and limits on which the answer depends besides.
             ask: answers as plain JSON.
             lasting: whether an answer depends on the question alone.
         """
-        key = fingerprint([kind, text, self._decides])[:32]
+        key = fingerprint([kind, text, decides])[:32]
         if key not in self._known:
-            found = ask(text)
+            found = ask()
             if lasting(found):
                 with self._path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps([key, kind, found], ensure_ascii=True) + "\n")
