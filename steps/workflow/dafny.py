@@ -103,25 +103,29 @@ def _existing(text: str, key: str) -> Path:
     return Path(text)
 
 
+def _embedded() -> Path:
+    """The embedded files as rules name them: where a clone runs in itself, by a path that moves with it."""
+    here = Path("steps/dafny/embedded")
+    return here if here.resolve() == EMBEDDED else EMBEDDED
+
+
 def program_files(config: Config) -> list[str]:
     """The embedded programs; empty where the study has others."""
-    return (
-        [str(path) for path in sorted((EMBEDDED / "programs").glob("*.dfy"))] if config.dafny.embedded else []
-    )
+    if not config.dafny.embedded:
+        return []
+    return [str(path) for path in sorted((_embedded() / "programs").glob("*.dfy"))]
 
 
 def answer_files(config: Config) -> list[str]:
     """The answers that come along; empty where the programs are others."""
-    return (
-        [str(EMBEDDED / "answers.jsonl")]
-        if config.dafny.embedded and config.dafny.generate.replay is None
-        else []
-    )
+    if not config.dafny.embedded or config.dafny.generate.replay is not None:
+        return []
+    return [str(_embedded() / "answers.jsonl")]
 
 
 def recorded(config: Config) -> list[str]:
     """What Dafny said of the embedded programs."""
-    return [str(EMBEDDED / "recorded.jsonl")] if config.dafny.embedded else []
+    return [str(_embedded() / "recorded.jsonl")] if config.dafny.embedded else []
 
 
 def resources(config: Config) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from steps.dafny.prover.candidates import conjuncts, guess, loops, of_loop, read, show
+from steps.dafny.prover.candidates import FAMILIES, conjuncts, guess, loops, of_loop, read, show
 from steps.dafny.syntax.hints import strip
 from steps.dafny.syntax.program import Program
 from tests.dafny.conftest import EMBEDDED
@@ -114,4 +114,4 @@ def test_bounds_come_before_what_needs_them() -> None:
     program = Program(strip((EMBEDDED / "programs" / "find_largest.dfy").read_text("utf-8")))
     [loop] = loops(program)
     families = [one.family for one in of_loop(program, loop)]
-    assert families == sorted(families, key=["bounds", "guards", "frames", "posts"].index)
+    assert families == sorted(families, key=FAMILIES.index)

@@ -160,7 +160,7 @@ def test_4_notices_of_a_closed_document_arrive_within_the_next(
 def test_5_the_server_obeys_a_project_file_and_verify_does_not(
     dafny: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "dfyproject.toml").write_text("[options]\nwarn-shadowing = true\n")
+    (tmp_path / "dfyconfig.toml").write_text("[options]\nwarn-shadowing = true\n")
     text = "method M() { var x := 1; if true { var x := 2; } }\n"
     (tmp_path / "a.dfy").write_text(text)
     assert "hadow" not in run(dafny, tmp_path, *solver(dafny), "a.dfy").stdout
@@ -208,9 +208,9 @@ def test_7_encodings_are_taken_without_a_word(dafny: Tools, tmp_path: Path) -> N
 
 
 def test_7_names_are_read_as_more_than_names(dafny: Tools, tmp_path: Path) -> None:
-    (tmp_path / "arguments.dfy").write_text("--version\n")
-    done = run(dafny, tmp_path, "@arguments.dfy")
-    assert "4.11.0" in done.stdout
+    (tmp_path / "good.dfy").write_text(GOOD)
+    (tmp_path / "arguments.dfy").write_text("good.dfy\n")
+    assert "1 verified" in run(dafny, tmp_path, *solver(dafny), "@arguments.dfy").stdout
     (tmp_path / "a.txt").write_text(GOOD)
     assert run(dafny, tmp_path, *solver(dafny), "a.txt").returncode == 1
 

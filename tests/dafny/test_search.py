@@ -124,7 +124,7 @@ def test_then_all_that_the_contract_suggests() -> None:
 
 def test_a_miss_says_what_fails() -> None:
     proof = prove(GIVEN, Planted({"i <= n"}, {"something else"}), 9)
-    assert (proof.stage, proof.proved) == ("posts", False)
+    assert (proof.stage, proof.proved) == ("recursion", False)
     assert proof.unproved == ["a postcondition could not be proved: ensures i == n"]
     assert proof.hints == [["bounds", "i <= n"]]
 

@@ -255,12 +255,14 @@ def test_a_stage_depends_on_all_that_decides_its_results(
 def test_publish_only_names_studies_that_dvc_records() -> None:
     publish = read(ROOT / "config/publish.yaml")
     folders = {folder for name in STAGES for folder in outs(name)}
-    corpus, models, neurons = (publish[name]["study"] for name in ("corpus", "language_models", "neurons"))
+    names = ("corpus", "language_models", "neurons", "dafny")
+    corpus, models, neurons, dafny = (publish[name]["study"] for name in names)
     assert {
         Path("data/corpora") / corpus,
         Path("data/models") / models,
         Path("results/language_models") / models,
         Path("results/neurons") / neurons,
+        Path("results/dafny") / dafny,
     } <= folders
 
 
@@ -299,6 +301,7 @@ def recorded_settings(folder: Path) -> dict[str, tuple[Any, Any]]:
         "corpus": "data/corpora/{}/manifest.json",
         "language_models": "results/language_models/{}/report.json",
         "neurons": "results/neurons/{}/report.json",
+        "dafny": "results/dafny/{}/report.json",
     }.items():
         params = read(folder / "dvc.lock")["stages"][name]["params"]
         values = params["config/default.yaml"]

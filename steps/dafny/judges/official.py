@@ -1,4 +1,4 @@
-"""The benchmark's own rule (section 3.4 of the dossier's paper), holes included: two textual checks.
+"""The benchmark's own rule (arXiv 2406.08467, section 4), holes included: two textual checks.
 
 The lines of contracts must be the same, in order, and neither ``{:verify false}`` nor ``assume false`` may
 occur. What it lets pass is a great deal (:mod:`steps.dafny.judges.strict` says what), and it refuses every

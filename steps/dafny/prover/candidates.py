@@ -1,16 +1,15 @@
 """Candidate invariants of a loop: what its guard, its variables and the contract suggest.
 
-Four families, blind to the names in a program (sections 8 of the dossier's paper list what paid):
+Five families, blind to the names in a program (what paid in trials):
 
-``bounds``  of the variables that the loop assigns: their first values, zero, lengths, parameters, each
-other; sums and
-            differences that stay the same
-``guards``  the guard of the loop, one step weaker
-``frames``  what of an array is as it was, and the multiset of its elements
-``posts``   conditions of the contract: as they are, and with a length, parameter or result replaced by a
-variable of
-            the loop, everywhere or as upper or lower bound; their consequents; sequences cut off at a
-            variable; calls of functions that add up to, or equal, what the contract says
+``bounds``     of the variables that the loop assigns: their first values, zero, lengths, parameters, each
+               other; sums and differences that stay the same
+``guards``     the guard of the loop, one step weaker
+``frames``     what of an array is as it was, and the multiset of its elements
+``posts``      conditions of the contract: as they are, and with a length, parameter or result replaced by a
+               variable of the loop, everywhere or as upper or lower bound; their consequents; sequences cut
+               off at a variable
+``recursion``  of a function in the contract: what is done and what is left make up the whole; neighbours
 
 Each is one line that Dafny may refuse to resolve or to prove: :mod:`steps.dafny.prover.houdini` drops those.
 """
@@ -24,7 +23,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from steps.dafny.syntax.program import Declaration, Program, Statement
 from steps.dafny.syntax.tokens import tokens
 
-FAMILIES = ("bounds", "guards", "frames", "posts")
+FAMILIES = ("bounds", "guards", "frames", "posts", "recursion")
 
 Expression = tuple[str, ...]
 """The texts of an expression's tokens."""
@@ -342,7 +341,7 @@ def is_sequence(kind: str) -> bool:
 def of_loop(program: Program, loop: Loop) -> list[Candidate]:
     """The candidates of a loop, bounds first, since conditions are checked under those before them."""
     found: dict[str, Candidate] = {}
-    makers = (_bounds, _guards, _frames, _posts)
+    makers = (_bounds, _guards, _frames, _posts, _recursion)
     for family, make in zip(FAMILIES, makers, strict=True):
         for text in make(program, loop):
             found.setdefault(text, Candidate(family, text))
@@ -491,6 +490,11 @@ def _posts(program: Program, loop: Loop) -> Iterator[str]:
     yield from itertools.islice(dict.fromkeys(_mutations(program, loop)), MOST_POSTS)
 
 
+def _recursion(program: Program, loop: Loop) -> Iterator[str]:
+    for post in _contract(program, loop):
+        yield from _conserved(post, loop, _places(loop))
+
+
 def conjuncts(expression: Expression) -> list[Expression]:
     """The parts of a condition that must all hold."""
     while len(expression) > 2 and expression[0] == "(" and _matches(expression):
@@ -522,7 +526,8 @@ def _links(part: Expression) -> list[Expression]:
     return found
 
 
-def _mutations(program: Program, loop: Loop) -> Iterator[str]:
+def _contract(program: Program, loop: Loop) -> dict[Expression, None]:
+    """The conditions of the contract, their parts and consequents, in order."""
     contract = [
         part
         for kind in ("ensures", "requires")
@@ -531,7 +536,7 @@ def _mutations(program: Program, loop: Loop) -> Iterator[str]:
         for part in conjuncts(_texts(program, *clause.expression))
         if kind == "ensures" or "[" in part or "(" in part or "." in part
     ]
-    posts = [part for part in contract if part]
+    posts = [_apart(part, loop) for part in contract if part]
     variants: dict[Expression, None] = {}
     for post in posts:
         variants[post] = None
@@ -546,8 +551,18 @@ def _mutations(program: Program, loop: Loop) -> Iterator[str]:
     for post in list(variants):
         for old, new in aliases:
             variants.setdefault(_replaced(post, (old,), (new,)), None)
-    places = [*_numbers(loop), *(name for name in loop.outer if loop.types.get(name) in ("int", "nat"))]
-    places = list(dict.fromkeys(places))
+    return variants
+
+
+def _places(loop: Loop) -> list[str]:
+    """The numbers that this loop or one around it assigns."""
+    outer = [name for name in loop.outer if loop.types.get(name) in ("int", "nat")]
+    return list(dict.fromkeys([*_numbers(loop), *outer]))
+
+
+def _mutations(program: Program, loop: Loop) -> Iterator[str]:
+    variants = _contract(program, loop)
+    places = _places(loop)
     lengths = [name for name, kind in loop.types.items() if name in loop.assigned and is_sequence(kind)]
     indices: list[Expression] = [(name,) for name in places] + [("|", name, "|") for name in lengths]
     for post in variants:
@@ -569,8 +584,19 @@ def _mutations(program: Program, loop: Loop) -> Iterator[str]:
         for index in indices:
             yield show(_lower(post, (*index, "+", "1")))
             yield from (show(one) for one in _cut(post, loop, index))
-    for post in variants:
-        yield from _conserved(post, loop, places)
+
+
+def _apart(expression: Expression, loop: Loop) -> Expression:
+    """With variables of quantifiers renamed that are called like one of the loop's."""
+    found = expression
+    for at, token in enumerate(expression):
+        if token not in ("forall", "exists", "set", "iset", "map", "seq"):
+            continue
+        end = next((k for k in range(at, len(expression)) if expression[k] in ("::", "|", "{")), at)
+        for name in _declared(expression[at + 1 : end]):
+            if name in loop.types:
+                found = _replaced(found, (name,), (f"{name}0",))
+    return found
 
 
 def _aliases(program: Program, loop: Loop) -> list[tuple[str, str]]:
@@ -611,7 +637,37 @@ def _bounds_in(expression: Expression, loop: Loop) -> list[Expression]:
             found[expression[index : index + 3]] = None
         elif loop.types.get(token) in ("int", "nat") and expression[index - 1 : index] != (".",):
             found[(token,)] = None
+    for at, token in enumerate(expression):
+        if token in ("<", "<="):  # a whole term, such as a.Length / 2
+            term = _term(expression[at + 1 :])
+            if len(term) > 1 and {"+", "-", "*", "/"} & set(term) and term not in found:
+                found[term] = None
     return list(found)
+
+
+def _term(expression: Expression) -> Expression:
+    """The beginning of an expression up to a comparison, a connective or the end of its brackets."""
+    depth = 0
+    for at, token in enumerate(expression):
+        if depth == 0 and token in (
+            ")",
+            "]",
+            "}",
+            ",",
+            "<",
+            "<=",
+            ">",
+            ">=",
+            "==",
+            "!=",
+            "==>",
+            "&&",
+            "||",
+            "::",
+        ):
+            return expression[:at]
+        depth += (token in ("(", "[", "{")) - (token in (")", "]", "}"))
+    return expression
 
 
 def _upper(expression: Expression, bound: Expression, index: Expression) -> Expression:
@@ -621,7 +677,7 @@ def _upper(expression: Expression, bound: Expression, index: Expression) -> Expr
     while at < len(expression):
         if expression[at : at + len(bound)] == bound and at and expression[at - 1] in ("<", "<="):
             after = expression[at + len(bound) : at + len(bound) + 1]
-            if after not in (("+",), ("-",), ("*",)):
+            if after not in (("+",), ("-",), ("*",), ("/",), ("%",)):
                 found += index
                 at += len(bound)
                 continue

@@ -14,7 +14,7 @@ from steps.dafny.syntax.program import Program, UnreadableError
 from steps.dafny.syntax.tokens import Lines
 from steps.dafny.verifier.results import Answer
 
-STAGES = {"bounds": FAMILIES[:2], "posts": FAMILIES}
+STAGES = {"bounds": FAMILIES[:2], "posts": FAMILIES[:4], "recursion": FAMILIES}
 """The families of candidates of each stage; ``bare``, the given text alone, comes first."""
 
 
