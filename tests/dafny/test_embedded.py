@@ -107,7 +107,7 @@ def test_answers_by_hand_are_told_apart(recorded: Study) -> None:
     judged = recorded.judged("by_hand")
     for row in rows:
         honest = row["note"].startswith("honest")
-        assert judged[row["program"]]["verdict"] == "verified", row["program"]
+        assert judged[row["program"]]["verdict"] in (("verified",) if honest else ("verified", "nothing"))
         assert judged[row["program"]]["solved_strict"] == honest, row["program"]
     # the benchmark's rule lets two of the cheats pass and refuses two honest ones
     lenient = {name for name, row in judged.items() if row["solved"] != row["solved_strict"]}
