@@ -23,6 +23,9 @@ from steps.core.text import plural, visible
 NAMES = {"bare": "without hints", "ground_truth": "its own hints", "prover": "prover"}
 """What generators are called here."""
 
+GIVEN = ("bare", "ground_truth")
+"""What is no answer: of these the verdict alone counts."""
+
 AROUND = 3
 """Lines that are shown around a change in a long text."""
 
@@ -48,7 +51,7 @@ def readable(line: str) -> str:
 def difference(before: str, after: str) -> list[tuple[str, str]]:
     """The lines of a text with those that were put in (``add``) and taken out (``cut``), marked."""
     rows: list[tuple[str, str]] = []
-    a, b = before.split("\n"), after.split("\n")
+    a, b = (text.removesuffix("\n").split("\n") for text in (before, after))
     matcher = difflib.SequenceMatcher(None, [x.strip() for x in a], [x.strip() for x in b], autojunk=False)
     for kind, i, k, j, m in matcher.get_opcodes():
         if kind == "equal":
@@ -82,11 +85,10 @@ def _shortened(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def word(row: dict[str, Any]) -> dict[str, str]:
     """A judgement in a word, and its style."""
+    if row["verdict"] == "verified" and row["generator"] in GIVEN:
+        return {"word": "verified", "style": "ok"}
     if row["solved_strict"]:
-        return {
-            "word": "solved" if row["generator"] not in ("bare", "ground_truth") else "verified",
-            "style": "ok",
-        }
+        return {"word": "solved", "style": "ok"}
     if row["verdict"] == "verified":
         return {"word": "refused", "style": "cheat"}
     return {"word": row["verdict"].replace("_", " "), "style": "wrong"}

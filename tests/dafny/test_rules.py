@@ -59,7 +59,7 @@ def test_the_benchmark_s_files_are_declared(tmp_path: Path) -> None:
         ({"programs": {"folder": str(Path(__file__).parent)}}, "dafny.programs.folder: found no .dfy file"),
         ({"programs": {"test_json": "/nowhere.json"}}, "dafny.programs.test_json: found '/nowhere.json'"),
         ({"generate": {"replay": "/nowhere"}}, "dafny.generate.replay: found no model_outputs"),
-        ({"programs": {"sampel": 3}}, "dafny.programs.sampel: unknown key .* did you mean 'sample'"),
+        ({"programs": {"samples": 3}}, "dafny.programs.samples: unknown key .* did you mean 'sample'"),
         ({"verifier": {"dafny": "2.3.0"}}, "dafny.verifier.dafny: found '2.3.0'"),
     ],
 )

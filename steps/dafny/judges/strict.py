@@ -48,7 +48,7 @@ FORBIDDEN = frozenset(
 )
 """Words that no inserted hint may hold, anywhere."""
 
-_WARNINGS = re.compile(r"axiom|bod(y|yless|iless)|only|verif|extern|assum", re.IGNORECASE)
+_WARNINGS = re.compile(r"axiom|bod(y|yless|iless)|only|verif|extern|assume|assumption", re.IGNORECASE)
 
 
 def refusals(given: str, candidate: str) -> list[str]:

@@ -102,7 +102,9 @@ def loops(program: Program) -> Iterator[Loop]:
             types = dict(fields)
             for start, end in (one.parameters, one.result):
                 types |= _declared(_texts(program, start, end))
-            first = {name: (name,) for name in _declared(_texts(program, *one.parameters))}
+            first: dict[str, Expression] = {
+                name: (name,) for name in _declared(_texts(program, *one.parameters))
+            }
             yield from _inside(program, one, one.body, types, first, (), results)
 
 
@@ -725,7 +727,7 @@ def _conserved(expression: Expression, loop: Loop, places: Sequence[str]) -> Ite
         numbers = [name for name in loop.assigned if loop.types.get(name) in ("int", "nat")]
         for number, argument in enumerate(arguments):
             moving = [name for name in loop.assigned if loop.first.get(name) == argument]
-            stands = [(name,) for name in dict.fromkeys([*moving, *places])]
+            stands: list[Expression] = [(name,) for name in dict.fromkeys([*moving, *places])]
             if any(is_sequence(loop.types.get(token, "")) for token in argument):
                 stands += [(*argument, "[", name, "..", "]") for name in places]
             for stand in stands:

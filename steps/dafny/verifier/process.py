@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
@@ -67,8 +68,8 @@ class Guarded:
         return self.process.stdin
 
     @property
-    def stdout(self) -> IO[bytes]:
-        assert self.process.stdout is not None
+    def stdout(self) -> BufferedReader:
+        assert isinstance(self.process.stdout, BufferedReader)
         return self.process.stdout
 
     def kill(self) -> None:
