@@ -69,6 +69,20 @@ class Source(NamedTuple):
     published: str | None = None
 
 
+def files_in(folder: Path) -> list[Path]:
+    """The programs in a folder of the user's, below it, too, sorted.
+
+    Raises:
+        UserError: there is no such folder, or no program in it.
+    """
+    if "\0" in str(folder) or not folder.is_dir():
+        raise UserError(f"dafny.programs.folder: found {str(folder)!r}, expected a folder; name another")
+    files = sorted(path for path in folder.rglob("*.dfy") if path.is_file())
+    if not files:
+        raise UserError(f"dafny.programs.folder: found no .dfy file in {folder}, expected some; name another")
+    return files
+
+
 def of_files(files: list[Path], top: Path) -> list[Source]:
     """The programs in files, named by their paths below ``top``.
 
@@ -144,9 +158,11 @@ def main(files: list[Path], settings: Settings, out: Output) -> None:
     if settings.test_json is not None:
         [path] = files
         sources, digest = of_benchmark(path), hashlib.sha256(path.read_bytes()).hexdigest()
+    elif settings.folder is not None:
+        # itself: names that a rule cannot declare are among its files
+        sources, digest = of_files(files_in(Path(settings.folder)), Path(settings.folder)), ""
     else:
-        top = Path(settings.folder) if settings.folder is not None else files[0].parent if files else Path()
-        sources, digest = of_files(files, top), ""
+        sources, digest = of_files(files, files[0].parent if files else Path()), ""
     if not sources:
         raise UserError("--files: found no program, expected some; name a folder with .dfy files")
     rows = []

@@ -70,13 +70,7 @@ def _programs(section: Dafny) -> tuple[list[str], list[str]]:
         return declarable([_existing(section.programs.test_json, "dafny.programs.test_json")]), []
     if section.programs.folder is None:
         return [], []
-    folder = Path(section.programs.folder)
-    if "\0" in str(folder) or not folder.is_dir():
-        raise UserError(f"dafny.programs.folder: found {str(folder)!r}, expected a folder; name another")
-    files = sorted(path for path in folder.rglob("*.dfy") if path.is_file())
-    if not files:
-        raise UserError(f"dafny.programs.folder: found no .dfy file in {folder}, expected some; name another")
-    return declared(files)
+    return declared(dafny_programs.files_in(Path(section.programs.folder)))
 
 
 def _answers(section: Dafny) -> list[str]:
