@@ -77,8 +77,10 @@ def _watch(child: int, lifeline: int, wake: int, seconds: float, megabytes: floa
 
 
 def _resident(group: int) -> int:
-    """Resident bytes of all processes of a group."""
+    """Resident bytes of all processes of a group; 0 where the system does not tell (macOS)."""
     total, page = 0, os.sysconf("SC_PAGE_SIZE")
+    if not os.path.isdir("/proc"):
+        return 0
     for name in os.listdir("/proc"):
         if name.isdigit():
             with (

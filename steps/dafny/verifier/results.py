@@ -3,7 +3,7 @@
 =================  ==============================================================================
 verdict            when
 =================  ==============================================================================
-verified           at least one proof, no error, no warning of the resolver about the whole, exit 0
+verified           at least one proof, no error, nothing given up, exit 0
 failed             a proof failed
 out_of_resource    a proof used up its resource units, none failed
 timeout            a limit of time or memory ended the process, or a limit in seconds that the text carries
