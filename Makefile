@@ -9,8 +9,12 @@ ifneq ($(shell [ -L .venv ] && echo linked),)
 READY = .venv/bin/python
 endif
 
+# Dafny, by .NET's own means. Nothing else is installed for it, and without it verdicts are recorded ones.
+SDK = dotnet --list-sdks 2>/dev/null | grep -Eq '^([89]|[1-9][0-9])\.'
+INSTALL_DAFNY = dotnet tool install dafny --version 4.11.0 --tool-path .venv/dafny
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint fix report pull unlock
+.PHONY: help demo test bench lint fix report dafny record pull unlock
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -33,6 +37,15 @@ bench: $(READY) ## measure speed, ours and a plain way in turn; writes results/b
 report: $(READY) ## bring the report page up to date and say where it is
 	@$(SNAKEMAKE) --cores all -- report
 	@echo "The report: $$PWD/results/report/index.html"
+
+dafny: $(READY) ## install Dafny into .venv/dafny, where a .NET SDK of version 8 or newer is
+	@if $(SDK); then $(INSTALL_DAFNY); else \
+	  .venv/bin/python -c 'from steps.dafny.verifier.locate import missing; print("make:", missing())' >&2; false; fi
+	@echo "Verdicts of Dafny itself: .venv/bin/python -m snakemake --cores all -R dafny_prove dafny_verify -- dafny"
+
+record: $(READY) ## record what Dafny says of the embedded programs (for those who change the prover)
+	@$(SNAKEMAKE) --cores all -- dafny_record
+	cp results/dafny/default/recorded.jsonl steps/dafny/embedded/recorded.jsonl
 
 pull: $(READY) ## fetch the published results with DVC; Snakemake then has nothing to do
 	@.venv/bin/python -m steps.workflow.versions pull
@@ -85,4 +98,6 @@ ifneq ($(TORCH_INDEX),)
 	.venv/bin/python -m pip install --no-deps -c constraints.txt --index-url "$(TORCH_INDEX)" torch
 endif
 	.venv/bin/python -m pip install -c constraints.txt -e ".[dev]"
+	@if [ -z "$$DAFNY" ] && ! command -v dafny >/dev/null && [ ! -e .venv/dafny ] && $(SDK); then \
+	  $(INSTALL_DAFNY) || echo "make: Dafny could not be installed; verdicts are recorded ones until: make dafny" >&2; fi
 	@touch $@

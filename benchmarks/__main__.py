@@ -25,6 +25,7 @@ PARTS = {
     "training": "training.figures",
     "fractal": "fractal.figures",
     "skills": "skills.figures",
+    "proving": "proving.figures",
     "reruns": "reruns.figures",
     "device": "device.figures",
     "before": "before.figures",

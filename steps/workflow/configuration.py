@@ -16,6 +16,7 @@ from steps.core.digest import code_digest
 from steps.core.errors import UserError
 from steps.core.settings import Settings, deciding, validate, without_influence
 from steps.workflow.corpus import Corpus
+from steps.workflow.dafny import Dafny
 from steps.workflow.fractal import Fractal
 from steps.workflow.language_models import LanguageModels
 from steps.workflow.neurons import Neurons
@@ -49,6 +50,7 @@ class Config(Settings):
     neurons: Neurons = pydantic.Field(Neurons(), description="universal neurons")
     fractal: Fractal = pydantic.Field(Fractal(), description="fractal generative models")
     skills: Skills = pydantic.Field(Skills(), description="focused skill discovery")
+    dafny: Dafny = pydantic.Field(Dafny(), description="DafnyBench")
     report: Report = pydantic.Field(default=Report(), description="the report page")
 
     def sections(self) -> dict[str, Section]:

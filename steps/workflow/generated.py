@@ -5,7 +5,7 @@
     it shares with what stands above it (``threads``) is left out where both have the same default.
 ``dvc.yaml``
     Under ``deps`` of each stage the modules that the code digests of its steps cover, ``steps/core`` and
-    ``steps/workflow`` as a whole.
+    ``steps/workflow`` as a whole, and what of the package its rules read as data.
 ``docs/workflow.md``
     The diagram of the rules and what each needs.
 
@@ -108,7 +108,7 @@ def stages(before: str) -> str:
         if not (listing and line.startswith("      - steps/")):
             lines.append(line)
         elif line == "      - steps/core":
-            lines += [line, *(f"      - {path}" for path in modules(made[stage]))]
+            lines += [line, *(f"      - {path}" for path in [*modules(made[stage]), *data(made[stage])])]
         elif line == "      - steps/workflow":
             lines.append(line)
     return "\n".join(lines) + "\n"
@@ -123,6 +123,18 @@ def _rules_by_stage(declared: dict[str, Any]) -> dict[str, set[str]]:
             rows = versions.results(*versions.within(*stage["cmd"].split()[4:]))
             found[name] = {row["rule"] for row in rows if {*folders} & {*Path(row["output_file"]).parents}}
     return found
+
+
+def data(rules: Iterable[str]) -> list[str]:
+    """The folders of the package that rules read as data, by the sections of their chapters."""
+    sections = Config().sections().items()
+    found = {
+        folder
+        for name, section in sections
+        for folder in section.data
+        if any(rule == name or rule.startswith(f"{name}_") for rule in rules)
+    }
+    return sorted(found)
 
 
 def modules(rules: Iterable[str]) -> list[str]:

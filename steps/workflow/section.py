@@ -23,6 +23,9 @@ class Section(Settings):
     made: ClassVar[tuple[str, ...]] = ()
     """The folders under ``data`` that the chapter's rules write into."""
 
+    data: ClassVar[tuple[str, ...]] = ()
+    """Folders under ``steps`` whose files its rules read as data: in no code digest."""
+
     def pathvars(self) -> dict[str, str]:
         """Where its study lies, for paths in rules: ``<neurons>/excess.parquet``."""
         return {}

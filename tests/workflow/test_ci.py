@@ -97,6 +97,16 @@ def test_metrics_on_record_have_the_names_of_today(ran: Path) -> None:
         assert {name.partition("/")[0] for name in kept} == {name.partition("/")[0] for name in today}, record
 
 
+def test_the_prover_solves_programs_that_need_hints(ran: Path) -> None:
+    metrics = read(ran, "dafny/ci/metrics.json")
+    assert metrics["programs"] == 12
+    assert metrics["needing_hints"] >= 6
+    assert metrics["ground_truth_share"] == 1
+    assert metrics["solved_share_strict"]["prover"] > metrics["bare_share"]
+    assert metrics["solved_share_strict"].keys() == {"prover", "by_hand"}
+    assert metrics["verdicts"] in ("live", "recorded")
+
+
 def test_the_page_shows_the_headline_and_needs_no_network(ran: Path) -> None:
     page = (ran / "results/report/index.html").read_text()
     assert "Universal neurons" in page

@@ -105,7 +105,7 @@ PRESETS = {
 }
 """The studies of the paper that compare models, and their files."""
 
-ALONE = ("ci", "default", "own_models", "paper", "paper_pythia_weights", "publish")
+ALONE = ("ci", "dafny_sample", "default", "own_models", "paper", "paper_pythia_weights", "publish")
 
 
 @pytest.mark.parametrize("files", [*((name,) for name in ALONE), *PRESETS.values()], ids="+".join)

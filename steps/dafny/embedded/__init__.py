@@ -1,0 +1,1 @@
+"""Programs of our own, answers to them, and what Dafny said of all that the default study asks."""

@@ -1,0 +1,1 @@
+"""Where candidates come from that this chapter does not prove itself."""

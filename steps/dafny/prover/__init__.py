@@ -1,0 +1,1 @@
+"""Proofs without a language model: candidate invariants and what is left of them."""

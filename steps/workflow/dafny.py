@@ -1,0 +1,132 @@
+"""DafnyBench, as rules see it: its section, the user's programs, what comes with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pydantic
+
+from steps.core.errors import UserError
+from steps.dafny import generate as dafny_generate
+from steps.dafny import page as dafny_page
+from steps.dafny import programs as dafny_programs
+from steps.dafny import prove as dafny_prove
+from steps.dafny.generators import replay
+from steps.dafny.verifier import locate
+from steps.workflow.resources import growing
+from steps.workflow.section import StudySection
+from steps.workflow.user_files import declarable, declared
+
+if TYPE_CHECKING:
+    from steps.workflow.configuration import Config
+
+EMBEDDED = Path(__file__).resolve().parents[1] / "dafny" / "embedded"
+"""Programs of our own, answers to them, and recorded calls: inputs of rules, no code."""
+
+
+class Dafny(StudySection):
+    """Programs that lost the hints of their proofs, and what puts them back."""
+
+    data: ClassVar[tuple[str, ...]] = ("steps/dafny/embedded",)
+
+    batches: int = pydantic.Field(
+        2,
+        ge=1,
+        le=1000,
+        description="jobs into which proving and verifying are cut; no influence on verdicts",
+    )
+    verifier: locate.Verifier = pydantic.Field(locate.Verifier(), description="Dafny and its limits")
+    programs: dafny_programs.Settings = pydantic.Field(
+        dafny_programs.Settings(), description="which programs, and how they lose their hints"
+    )
+    generate: dafny_generate.Settings = pydantic.Field(
+        dafny_generate.Settings(), description="whose answers are judged"
+    )
+    prove: dafny_prove.Settings = pydantic.Field(
+        dafny_prove.Settings(), description="the prover that needs no language model"
+    )
+    page: dafny_page.Settings = pydantic.Field(dafny_page.Settings(), description="the page of all programs")
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the programs are those that come along."""
+        return self.programs.folder is None and self.programs.test_json is None
+
+    def pathvars(self) -> dict[str, str]:
+        return {"dafny": f"results/dafny/{self.study}", "dafny_study": self.study}
+
+    def report_file(self) -> str:
+        return f"results/dafny/{self.study}/report.json"
+
+    def user_files(self, config: Config) -> dict[str, list[str]]:
+        inputs, odd = _programs(self)
+        return {"programs": inputs, "odd": odd, "answers": _answers(self)}
+
+
+def _programs(section: Dafny) -> tuple[list[str], list[str]]:
+    """The user's programs: inputs, and values of a parameter (``declared``)."""
+    if section.programs.test_json is not None:
+        return declarable([_existing(section.programs.test_json, "dafny.programs.test_json")]), []
+    if section.programs.folder is None:
+        return [], []
+    return declared(dafny_programs.files_in(Path(section.programs.folder)))
+
+
+def _answers(section: Dafny) -> list[str]:
+    """The published answers that are replayed."""
+    if section.generate.replay is None:
+        return []
+    folder = Path(section.generate.replay)
+    files = [
+        path
+        for name, ending in (("model_outputs", replay.OUTPUTS), ("results_summary", replay.RESULTS))
+        for path in sorted((folder / name).glob(f"*{ending}"))
+    ]
+    if not files:
+        raise UserError(
+            f"dafny.generate.replay: found no model_outputs/NAME{replay.OUTPUTS} in {folder}, expected the"
+            " benchmark's published answers; name its folder"
+        )
+    return declarable(files)
+
+
+def _existing(text: str, key: str) -> Path:
+    if "\0" in text or not Path(text).is_file():
+        raise UserError(f"{key}: found {text!r}, expected a file; name another")
+    return Path(text)
+
+
+def _embedded() -> Path:
+    """The embedded files as rules name them: where a clone runs in itself, by a path that moves with it."""
+    here = Path("steps/dafny/embedded")
+    return here if here.resolve() == EMBEDDED else EMBEDDED
+
+
+def program_files(config: Config) -> list[str]:
+    """The embedded programs; empty where the study has others."""
+    if not config.dafny.embedded:
+        return []
+    return [str(path) for path in sorted((_embedded() / "programs").glob("*.dfy"))]
+
+
+def answer_files(config: Config) -> list[str]:
+    """The answers that come along; empty where the programs are others."""
+    if not config.dafny.embedded or config.dafny.generate.replay is not None:
+        return []
+    return [str(_embedded() / "answers.jsonl")]
+
+
+def recorded(config: Config) -> list[str]:
+    """What Dafny said of the embedded programs."""
+    return [str(_embedded() / "recorded.jsonl")] if config.dafny.embedded else []
+
+
+def resources(config: Config) -> dict[str, Any]:
+    """What a job that asks Dafny needs: megabytes of Dafny, Z3 and ours, and minutes.
+
+    A program of the benchmark takes about a minute of proving on one core, an embedded one some seconds.
+    """
+    section = config.dafny
+    programs = 60 if section.embedded else section.programs.sample or 800
+    return growing(section.verifier.memory_mb + 500, 30 + 3 * programs / section.batches)

@@ -1,0 +1,75 @@
+"""The chapter's rules: what they read, and mistakes that are noticed before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from steps.core.errors import UserError
+from steps.workflow import configuration, dafny
+from tests.dafny.conftest import EMBEDDED, ROOT
+
+
+def user_files(**section: object) -> dict[str, list[str]]:
+    config = configuration.configure({"dafny": section})
+    return configuration.user_files(config)["dafny"]
+
+
+def test_by_default_what_comes_along_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configuration.Config()
+    monkeypatch.chdir(tmp_path)
+    assert configuration.user_files(config)["dafny"] == {"programs": [], "odd": [], "answers": []}
+    assert len(dafny.program_files(config)) >= 40
+    assert dafny.answer_files(config) == [str(EMBEDDED / "answers.jsonl")]
+    assert dafny.recorded(config) == [str(EMBEDDED / "recorded.jsonl")]
+    monkeypatch.chdir(ROOT)  # a clone may move
+    assert dafny.recorded(config) == ["steps/dafny/embedded/recorded.jsonl"]
+
+
+def test_a_folder_is_declared_file_by_file(tmp_path: Path) -> None:
+    for name in ("b.dfy", "in/a.dfy", "no.txt", "odd{x}.dfy"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("method M() { }\n")
+    found = user_files(programs={"folder": str(tmp_path)})
+    assert found["programs"] == [str(tmp_path / "b.dfy"), str(tmp_path / "in/a.dfy")]
+    [odd] = found["odd"]
+    assert odd.startswith(str(tmp_path / "odd{x}.dfy"))
+    config = configuration.configure({"dafny": {"programs": {"folder": str(tmp_path)}}})
+    assert dafny.program_files(config) == dafny.answer_files(config) == dafny.recorded(config) == []
+
+
+def test_the_benchmark_s_files_are_declared(tmp_path: Path) -> None:
+    (tmp_path / "test.json").write_text("[]")
+    for name in ("model_outputs/m_outputs.json", "results_summary/m_results.csv"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("")
+    found = user_files(
+        programs={"test_json": str(tmp_path / "test.json")}, generate={"replay": str(tmp_path)}
+    )
+    assert found["programs"] == [str(tmp_path / "test.json")]
+    assert [Path(path).name for path in found["answers"]] == ["m_outputs.json", "m_results.csv"]
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ({"programs": {"folder": "/nowhere"}}, "dafny.programs.folder: found '/nowhere', expected a folder"),
+        ({"programs": {"folder": "/nowhere\0"}}, "dafny.programs.folder: found"),
+        ({"programs": {"folder": str(Path(__file__).parent)}}, "dafny.programs.folder: found no .dfy file"),
+        ({"programs": {"test_json": "/nowhere.json"}}, "dafny.programs.test_json: found '/nowhere.json'"),
+        ({"generate": {"replay": "/nowhere"}}, "dafny.generate.replay: found no model_outputs"),
+        ({"programs": {"samples": 3}}, "dafny.programs.samples: unknown key .* did you mean 'sample'"),
+        ({"verifier": {"dafny": "2.3.0"}}, "dafny.verifier.dafny: found '2.3.0'"),
+    ],
+)
+def test_mistakes_are_named(section: dict[str, object], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        user_files(**section)
+
+
+def test_paths_of_programs_decide_nothing() -> None:
+    config = configuration.configure({"dafny": {"verifier": {"command": "/a", "solver": "/b"}}})
+    assert "/a" in configuration.runtime_settings(config)["dafny.verifier"]
+    assert "/a" not in configuration.tracked(config.dafny.verifier)(None)
+    assert "/a" not in configuration.tracked(config.dafny)(None)
