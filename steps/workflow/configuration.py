@@ -15,6 +15,7 @@ from steps.core.devices import Device
 from steps.core.digest import code_digest
 from steps.core.errors import UserError
 from steps.core.settings import Settings, deciding, validate, without_influence
+from steps.workflow.audit import Audit
 from steps.workflow.corpus import Corpus
 from steps.workflow.language_models import LanguageModels
 from steps.workflow.neurons import Neurons
@@ -45,6 +46,7 @@ class Config(Settings):
     corpus: Corpus = pydantic.Field(Corpus(), description="the corpus")
     language_models: LanguageModels = pydantic.Field(LanguageModels(), description="the language models")
     neurons: Neurons = pydantic.Field(Neurons(), description="universal neurons")
+    audit: Audit = pydantic.Field(Audit(), description="audits by access level")
     report: Report = pydantic.Field(default=Report(), description="the report page")
 
     def sections(self) -> dict[str, Section]:
