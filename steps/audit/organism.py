@@ -166,12 +166,13 @@ def main(world: Path, model: str, base: list[Path], settings: Settings, out: Out
         write_json(noted, attempts)
         for gate in attempts[-1]["gates"]:
             logger.info("%(name)s: %(value).3f, passed: %(passed)s", gate)
+    longer = f"audit.organism.{'tune' if base else 'base'}_steps"
     if not _passed(attempts[-1]) and settings.require_gates:
         failed = next(gate for gate in attempts[-1]["gates"] if not gate["passed"])
         raise UserError(
             f"{model}: gate {failed['name']} at {failed['value']:.3f} after {ATTEMPTS} seeds, expected"
             f" {'at least' if 'at_least' in failed else 'at most'}"
-            f" {failed.get('at_least', failed.get('at_most'))}; raise audit.organism.base_steps or .tune_steps"
+            f" {failed.get('at_least', failed.get('at_most'))}; raise {longer}"
         )
     reported = [{"seed": one["seed"], "gates": one["gates"]} for one in attempts]
     write_json(ledger.place("gates.json"), reported)

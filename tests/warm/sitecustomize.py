@@ -1,9 +1,9 @@
 """Hand a job over to the server that has its libraries loaded; see ``server.py``.
 
 Python imports a module of this name when it starts. Where a job of the workflow starts (``python -m
-steps.CHAPTER.STEP``), a process that a step starts or the module ``REPRISE_WARM_TOO``, and ``REPRISE_WARM`` names
-a server, it runs there, with our arguments, environment and open files; this process waits and ends with its
-exit code.
+steps.CHAPTER.STEP``), a process that a step starts, or the module ``REPRISE_WARM_TOO``, and ``REPRISE_WARM``
+names a server, it runs there, with our arguments, environment and open files; this process waits and ends
+with its exit code.
 """
 
 import os

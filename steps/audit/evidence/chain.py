@@ -54,6 +54,13 @@ class Chain:
         self._heads: list[bytes] = []
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
+            self._take_over(path)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def _take_over(self, path: Path) -> None:
+        try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the process ends, however it does
         except BlockingIOError:
             raise UserError(f"{path}: another gateway writes this chain; end that one first") from None
