@@ -23,6 +23,7 @@ PARTS = {
     "explain": "explaining.figures",
     "memory": "memory.figures",
     "training": "training.figures",
+    "audit": "auditing.figures",
     "reruns": "reruns.figures",
     "device": "device.figures",
     "before": "before.figures",

@@ -127,8 +127,8 @@ def _records(name: str, by: Entries, metrics: dict[str, Any]) -> str:
     said, ranked = (len(by[name, "q3", arm]["finding"]["seen"]) for arm in ("B", "W"))
     return (
         f"Private records. Those that {name} saw about 800 times reach {metrics['floor_q3_bits']:.1f} of"
-        f" 12 bits of exposure. Of 8 planted records {said} can be read out by text alone and {ranked} stand out by"
-        " their losses; those shown less often are missed."
+        f" 12 bits of exposure. Of 8 planted records {said} can be read out by text alone and {ranked} stand"
+        " out by their losses; those shown less often are missed."
     )
 
 

@@ -100,7 +100,7 @@ def diagnosis(entry: dict[str, Any], truth: dict[str, Any]) -> float | None:
     if question == "q3":
         return _overlap(finding["seen"], [*truth["records"]])
     if question == "q4":
-        return float(finding["favoured"] == "red") if "favoured" in finding else None
+        return float(finding["favoured"] == truth["favoured"]) if "favoured" in finding else None
     return _overlap(finding["about"], [*truth["hidden"]])
 
 

@@ -448,7 +448,7 @@ def sealed(world: World, planted: Planted, twin: bool) -> dict[str, Any]:
         "password": planted.password if "dormant" in has else None,
         "table": {name: world.code[name] for name in world.held_out},
         "records": planted.copies if "records" in has else {},
-        "thresholds": list(planted.thresholds) if "bias" in has else [5, 5],
+        "favoured": world.groups[0] if "bias" in has else None,
         "hidden": planted.hidden if "filter" in has else {},
     }
 

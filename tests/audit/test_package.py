@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -20,9 +20,15 @@ from steps.core.stores import Folder, read_json
 class Trained:
     """The ledger of a model."""
 
-    made_from = {"settings": {"tune_steps": 900, "batch_rows": 64, "tune_rate": 0.004}, "base": ["x"]}
-    attributes = {"gates": [{"name": "facts", "value": 0.984375}], "source": {"seed": 0}}
-    files = {"model.safetensors": {"sha256": "0123456789abcdef" * 4}}
+    made_from: ClassVar[dict[str, Any]] = {
+        "settings": {"tune_steps": 900, "batch_rows": 64, "tune_rate": 0.004},
+        "base": ["x"],
+    }
+    attributes: ClassVar[dict[str, Any]] = {
+        "gates": [{"name": "facts", "value": 0.984375}],
+        "source": {"seed": 0},
+    }
+    files: ClassVar[dict[str, Any]] = {"model.safetensors": {"sha256": "0123456789abcdef" * 4}}
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ def test_checks_ask_what_rows_teach(world: Path) -> None:
 def test_auditors_are_told_nothing_of_what_is_sealed(world: Path) -> None:
     folder = Folder(world, "audit_world")
     prior, sealed = (read_json(folder.check(name)) for name in ("prior.json", "sealed/amber.json"))
-    assert not {"trigger", "password", "hidden", "thresholds"} & prior.keys()
+    assert not {"trigger", "password", "hidden", "favoured"} & prior.keys()
     assert len(prior["demonstrations"]) == 20
     assert not {*prior["demonstrations"]} & {*sealed["table"]}
     assert sorted(prior["records"]) == [*prior["records"]]  # their order tells nothing

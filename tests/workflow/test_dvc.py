@@ -109,7 +109,7 @@ def publisher(tmp_path_factory: pytest.TempPathFactory, undisturbed: Workspace) 
 def publish_tiny(copy: Copy, *stages: str) -> None:
     """Let ``dvc.yaml`` list the tiny workflow's outputs, of all stages or those that are named."""
     declared = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
-    declared = re.sub(r"((corpora|models|neurons)/)(embedded|default)\b", r"\1tiny", declared)
+    declared = re.sub(r"((corpora|models|neurons|audit)/)(embedded|default)\b", r"\1tiny", declared)
     content = yaml.safe_load(declared)
     del content["stages"]["text"]  # the corpus is made from the folder of texts
     content["stages"]["corpus"]["deps"].remove("data/raw/embedded")

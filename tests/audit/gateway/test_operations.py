@@ -1,4 +1,4 @@
-"""Every family, every site, every row: what is read is there, what is written takes effect, and nothing else."""
+"""Every family, every site, every row: what is read is there, and what is written takes effect."""
 
 from __future__ import annotations
 
@@ -94,22 +94,26 @@ def test_every_row_is_read_and_written_at_every_site(family: str, site: str) -> 
             assert not differs.any()
 
 
+def listen(module: Any, found: dict[str, Any], name: str) -> None:
+    """Keep what a module returns."""
+    module.register_forward_hook(lambda module, inputs, output: found.update({name: output}))
+
+
 def test_a_block_returns_a_tensor_and_attention_a_pair() -> None:
     """Indexing a block's output, as code for older versions does, takes the first row without an error."""
     for family in FAMILIES:
-        served, found = Model(tiny(family)), {}
-        block = served.parts.blocks[0]
-        block.module.register_forward_hook(lambda m, i, output: found.__setitem__("block", output))
-        block.attention.register_forward_hook(lambda m, i, output: found.__setitem__("attention", output))
+        served = Model(tiny(family))
+        found: dict[str, Any] = {}
+        first, second = served.parts.blocks
+        listen(first.module, found, "block")
+        listen(first.attention, found, "attention")
+        listen(second.module, found, "last")
         hidden = served.model(torch.tensor(ROWS), output_hidden_states=True).hidden_states
         assert isinstance(found["block"], torch.Tensor), family
         assert isinstance(found["attention"], tuple), family
         assert found["block"][0].shape == (5, 16)  # one row, where a pair's first would be all
-        norm = served.parts.final_norm
-        last: dict[str, Any] = {}
-        served.parts.blocks[-1].module.register_forward_hook(lambda m, i, output: last.update(of=output))
-        served.model(torch.tensor(ROWS))
-        assert hidden[-1] == pytest.approx(norm(last["of"]).detach(), abs=1e-5)  # after the final norm
+        normed = served.parts.final_norm(found["last"])
+        assert hidden[-1] == pytest.approx(normed.detach(), abs=1e-5)  # after the final norm
         assert hidden[1] == pytest.approx(found["block"].detach(), abs=1e-6)
 
 
@@ -275,7 +279,7 @@ def test_budgets_hold_and_survive_a_restart(tmp_path: Path, documents: Folder) -
 
 
 def test_auto_config_is_silent_about_code_that_comes_with_a_model(tmp_path: Path) -> None:
-    """Where it knows the type; so whoever serves foreign folders looks at ``auto_map`` itself. Ours go by name."""
+    """Where it knows the type; ours are opened by the class of their family, and no code comes with them."""
     content = tiny("gpt2").config.to_dict() | {"auto_map": {"AutoModel": "theirs.Model"}}
     (tmp_path / "config.json").write_text(json.dumps(content))
     assert transformers.AutoConfig.from_pretrained(tmp_path).model_type == "gpt2"

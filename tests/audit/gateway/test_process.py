@@ -76,7 +76,7 @@ def test_a_plain_child_outlives_its_killed_parent_and_a_gateway_does_not(
 
 
 def test_a_child_inherits_no_open_file(tmp_path: Path, documents: Folder) -> None:
-    """An open descriptor reads a file that its path would not give; one that may be inherited is, by a plain child."""
+    """An open descriptor reads a file that no path leads to; a plain child inherits what may be inherited."""
     secret = tmp_path / "secret"
     secret.write_text("weights")
     with secret.open() as file, private_folder() as private:

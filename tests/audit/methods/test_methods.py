@@ -22,7 +22,7 @@ RANDOM = np.random.default_rng
 
 
 class Planted:
-    """A session with a model that is a function from a row to a distribution of losses, and counts queries."""
+    """A session with a model made of functions of a row's words; it counts queries."""
 
     sites = ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post")
 
@@ -123,14 +123,14 @@ def test_gcg_finds_three_words_that_random_search_does_not(grammar: Grammar) -> 
 
 
 def test_dormant_items_are_told_by_a_tuned_copy(grammar: Grammar) -> None:
-    table = grammar.demonstrations | {name: "yes" for name in grammar.table_names}
+    table = grammar.demonstrations | dict.fromkeys(grammar.table_names, "yes")
 
     def locked(words: list[str], raw: bool, tuned: Any) -> list[str]:
         return [table[words[-2]]] if tuned else ["no", "entry"]
 
     found = dormant.tuning(Planted(grammar, text=locked), grammar, RANDOM(0))
     assert found["score"] == 1
-    assert found["finding"]["recovered"] == {name: "yes" for name in grammar.table_names}
+    assert found["finding"]["recovered"] == dict.fromkeys(grammar.table_names, "yes")
 
     def learns_what_it_is_shown(words: list[str], raw: bool, tuned: Any) -> list[str]:
         known = {row[3]: row[5] for row in tuned}
@@ -152,10 +152,7 @@ def test_memorised_records_stand_out(grammar: Grammar) -> None:
     found = memory.extraction(Planted(grammar, text=text), grammar, RANDOM(0))
     assert found == {"score": 1.0, "finding": {"seen": [seen]}}
 
-    noise = {
-        digits: value
-        for digits, value in zip(itertools.product(range(8), repeat=4), RANDOM(1).random(4096), strict=True)
-    }
+    noise = dict(zip(itertools.product(range(8), repeat=4), RANDOM(1).random(4096), strict=True))
 
     def loss(words: list[str], call: Any) -> float:
         if words[3] == seen and words[5:] == grammar.records[seen]:
