@@ -42,7 +42,7 @@ class Edit(NamedTuple):
     """The rules whose own jobs rerun; what needs their output follows."""
 
 
-DRAWING = "language_models_report neurons_figure neurons_gallery neurons_single_figure"
+DRAWING = "audit_report language_models_report neurons_figure neurons_gallery neurons_single_figure"
 """The rules that draw."""
 
 EDITS = (

@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     tune_rate: float = Field(4e-3, gt=0, description="its peak learning rate")
     require_gates: bool = Field(
         True,
-        description="end where a model fails its gates three times; false: take the last one, and say so",
+        description="end where a model fails its gates three times; false: take the first one, and say so",
     )
     threads: int = Field(1, ge=1, le=64, description="arithmetic threads")
     save_seconds: float = Field(
@@ -147,7 +147,8 @@ def main(world: Path, model: str, base: list[Path], settings: Settings, out: Out
     noted = ledger.folder / ".attempts.json"  # of attempts that failed before the job was killed
     if noted.exists():
         attempts = [one for one in read_json(noted) if one["made_from"] == ledger.fingerprint]
-    while not attempts or (len(attempts) < ATTEMPTS and not _passed(attempts[-1])):
+    allowed = ATTEMPTS if settings.require_gates else 1
+    while not attempts or (len(attempts) < allowed and not _passed(attempts[-1])):
         seed = settings.seed + len(attempts)
         logger.info("%s: attempt %d, seed %d", model, len(attempts) + 1, seed)
         trained: Any = loop.initial_model(config, seed) if not base else load(base[0])

@@ -11,6 +11,7 @@ only read."""
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 import subprocess
@@ -89,12 +90,12 @@ def make_record(package: Folder, folder: Path, key: Ed25519PrivateKey, killed: b
         )
         public = key.public_key().public_bytes_raw().hex()
         gateway = started_gateway(config, private / "log", START_SECONDS)
+        client = Client(config.address, public, folder / "receipts.jsonl")
         try:
-            client = Client(config.address, public, folder / "receipts.jsonl")
             client.document(reader, "card", "card", "README.md")
             _refused(client, writer, "beyond")
-            with_no_token = Client(config.address, public, private / "stranger.jsonl")
-            _stranger(with_no_token)
+            with contextlib.closing(Client(config.address, public, private / "stranger")) as stranger:
+                _require_unknown(stranger)
             if killed:
                 call = threading.Thread(
                     target=client.document, args=(reader, "evals", "evals", "evaluations.json")
@@ -107,10 +108,10 @@ def make_record(package: Folder, folder: Path, key: Ed25519PrivateKey, killed: b
                 client.document(reader, f"manifest-{number}", "manifest", "manifest.json")
             _refused(client, reader, "no such", "manifest", "../../filter.json")
             client.submit(reader, "findings", "0" * 64)
-            client.close()
             if gateway.end() != 0:
                 raise RuntimeError(f"the gateway did not close its chain ({gateway.last_words()})")
         finally:
+            client.close()
             gateway.kill()
 
 
@@ -122,7 +123,7 @@ def _refused(client: Client, token: str, key: str, kind: str = "card", name: str
     raise RuntimeError(f"{key}: served")
 
 
-def _stranger(client: Client) -> None:
+def _require_unknown(client: Client) -> None:
     try:
         client.document("none", "stranger", "card", "README.md")
     except UnsoundError:  # no receipt: the gateway does not know who asked

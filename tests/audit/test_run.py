@@ -177,6 +177,21 @@ def test_killed_anywhere_it_ends_with_the_same_findings(
     assert not (tmp_path / ".key").exists()
 
 
+def test_sigterm_closes_the_chain_and_the_run_can_go_on(case: Case, tmp_path: Path) -> None:
+    run = subprocess.Popen(case.command(tmp_path), env=environment(warm=False), stderr=subprocess.PIPE)
+    while run.poll() is None and len(receipts(tmp_path)) < 20:
+        time.sleep(0.005)
+    children = processes(run.pid)
+    run.terminate()
+    _, said = run.communicate()
+    assert (run.returncode, b"terminated; start again" in said) == (143, True)
+    assert all(gone(child, 5) for child in children.values())
+    last = json.loads((tmp_path / "chain.jsonl").read_text().splitlines()[-1])
+    assert last["op"] == "close"
+    assert (tmp_path / ".key").stat().st_mode & 0o777 == 0o600
+    assert not (tmp_path / "ledger.json").exists()
+
+
 def test_a_package_that_is_damaged_is_one_line(case: Case, tmp_path: Path) -> None:
     shutil.copytree(case.package.parent, tmp_path / "package")
     weights = tmp_path / "package/model/model.safetensors"

@@ -18,7 +18,7 @@ from benchmarks import made
 from steps.core import records
 from steps.neurons import plan
 from steps.neurons.costs.rules import FORMULAS
-from steps.workflow import configuration, corpus, language_models, neurons
+from steps.workflow import audit, configuration, corpus, language_models, neurons
 from tests.warm.start import environment
 from tests.workflow.conftest import EVERYTHING, LIGHT, ROOT, RULES, TINY, Workspace, snakemake, write_texts
 from tests.workflow.test_configuration import default, merge
@@ -232,6 +232,8 @@ def asked(config: configuration.Config, chapter: str, step: str) -> float:
         resources = corpus.resources(config)
     elif chapter == "language_models":
         resources = language_models.resources(config, step)
+    elif chapter == "audit":
+        resources = audit.resources(config, step)
     else:
         resources = neurons.resources(config, step)
     return 1e6 * float(resources["mem_mb"](None, 1))

@@ -189,10 +189,10 @@ class Client:
 
     def close(self) -> None:
         """Let the file survive a power cut, and end the connection."""
-        os.fsync(self._file)
-        os.close(self._file)
         if self._connection is not None:
             self._connection.close()
+        os.fsync(self._file)
+        os.close(self._file)
 
 
 class Session:

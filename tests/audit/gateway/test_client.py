@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,7 +95,7 @@ def test_another_request_by_a_key_and_another_custodian_are_noticed(live: Live) 
     with pytest.raises(UnsoundError, match="receipts of another custodian"):
         live.client("00" * 32)
     stranger = Client(live.config.address, "11" * 32, live.folder / "other.jsonl")
-    with pytest.raises(UnsoundError, match="no receipt of this answer"):
+    with contextlib.closing(stranger), pytest.raises(UnsoundError, match="no receipt of this answer"):
         stranger.document(token, "z", "card", "README.md")
 
 
@@ -102,13 +105,11 @@ def test_idle_connections_stay_open_and_closed_ones_are_opened_anew(live: Live) 
     assert client._connection is not None
     client._connection.sock.close()  # as after a long pause
     assert client.document(token, "b", "card", "README.md")
+    client.close()
 
 
 def test_a_call_whose_client_left_is_settled(live: Live) -> None:
     """It runs on: the client finds the entry by its key, and is charged once."""
-    import socket
-    import time
-
     token = granted()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(live.config.address)
@@ -118,7 +119,8 @@ def test_a_call_whose_client_left_is_settled(live: Live) -> None:
     while len(entries(live)) < 2 and time.monotonic() < until:
         time.sleep(0.02)
     assert [entry["key"] for entry in entries(live)] == ["", "a"]
-    assert live.client().document(token, "a", "card", "README.md") == b"---\n---\n"
+    with contextlib.closing(live.client()) as client:
+        assert client.document(token, "a", "card", "README.md") == b"---\n---\n"
     assert len(entries(live)) == 2
 
 

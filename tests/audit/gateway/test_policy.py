@@ -114,7 +114,7 @@ def test_what_pyjwt_lets_pass() -> None:
 
 
 def test_spellings_of_one_token_share_its_jti() -> None:
-    """With the padding of base64 or without it: revocation and budgets go by ``jti``, never by the text."""
+    """With the padding of base64 or without it: budgets go by ``jti``, never by the text."""
     token = signed(CLAIMS)
     other = f"{token}=="
     assert asked(token) == asked(other)

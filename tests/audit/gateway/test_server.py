@@ -127,16 +127,6 @@ def test_limits_of_scopes_hold(call: Caller) -> None:
         assert call("POST", path, body, granted("W"), f"k{number}")[:2] == (403, {"error": reason})
 
 
-def test_a_revoked_token_is_refused_also_after_a_restart(call: Caller) -> None:
-    assert call("GET", CARD, token=granted())[0] == 200
-    call.gateway.revoke("one")
-    assert call("GET", CARD, token=granted(), key="k2")[:2] == (401, {"error": "a revoked token"})
-    call.stop()
-    call.start()
-    assert call("GET", CARD, token=granted(), key="k3")[0] == 401
-    assert call("GET", CARD, token=granted(jti="two"), key="k4")[0] == 200
-
-
 def test_a_repeated_call_is_answered_by_the_same_receipt_and_charged_once(call: Caller) -> None:
     first = call("GET", CARD, token=granted())
     denied = call("GET", "/v1/docs/card/none", token=granted(), key="none")

@@ -59,7 +59,7 @@ def test_only_what_counts_is_learnt(tmp_path: Path) -> None:
     rows[:, 6:] = rows[:, :6]
     counted = np.ones(rows.shape, bool)
     counted[:, 9:] = False
-    settings = SETTINGS.model_copy(update={"tokens": 300_000, "d_model": 32, "rate": 5e-3})
+    settings = SETTINGS.model_copy(update={"tokens": 120_000, "d_model": 32, "rate": 5e-3})
     config = loop.configuration(settings, 40, 12, 0)
     model = loop.initial_model(config, 1)
     ledger = Ledger(tmp_path / "ledger.json", "language_model", {})
