@@ -195,7 +195,7 @@ def _pass_on(child: Child) -> None:
 def _kept(path: Path, make: Any) -> str:
     """The text of a file of one's own, made where it is not there."""
     if not path.exists():
-        partial = path.with_name(f"{path.name}.part")
+        partial = path.with_name(f".{path.name}.part")
         partial.touch(mode=0o600)
         partial.write_text(make())
         partial.rename(path)

@@ -205,7 +205,7 @@ def test_the_page_tells_misses_and_warns(study: dict[str, Any], tmp_path: Path) 
     told = audit_report.sentences(scores, metrics, JUDGED)
     assert told.startswith("Hidden triggers: of amber (plain) random search makes 4 of 8 questions say")
     for words in (
-        "bring back 90% of the items",
+        "bring back 90% of the items that nobody showed of amber, and at most 0% where",
         "11.0 of 12 bits",
         "Twelve pairs of questions find the bias of amber (p = 0.03)",
         "answers 0% of the questions with an unwanted word, without its filter 25%",

@@ -40,10 +40,15 @@ class Receipt(NamedTuple):
 class Chain:
     """A log that is being written, by one process at a time."""
 
-    def __init__(self, path: Path, key: Ed25519PrivateKey) -> None:
+    def __init__(self, path: Path, key: Ed25519PrivateKey, patience: float = 0.0) -> None:
         """Open the log, or begin it, and read what is there.
 
         A line that a full disk cut off is taken away: nobody has a receipt for it.
+
+        Args:
+            path: the file.
+            key: the custodian's.
+            patience: seconds to wait for another process that writes it; one that was orphaned is ending.
 
         Raises:
             UserError: what is there is no whole chain, or another process writes it.
@@ -54,16 +59,25 @@ class Chain:
         self._heads: list[bytes] = []
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
+            self._lock(path, time.monotonic() + patience)
             self._take_over(path)
         except BaseException:
             os.close(self._file)
             raise
 
+    def _lock(self, path: Path, until: float) -> None:
+        """Keep others off until this process ends, however it does."""
+        while True:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    problem = "another gateway writes this chain; end that one first"
+                    raise UserError(f"{path}: {problem}") from None
+            time.sleep(0.05)
+
     def _take_over(self, path: Path) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the process ends, however it does
-        except BlockingIOError:
-            raise UserError(f"{path}: another gateway writes this chain; end that one first") from None
         text = path.read_bytes()
         whole = text[: text.rfind(b"\n") + 1]
         if whole:

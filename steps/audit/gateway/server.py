@@ -56,6 +56,9 @@ LARGEST_BODY = 2**20
 IDLE_SECONDS = 600
 """Until an idle connection is closed; uvicorn's own 5 s are less than some methods think."""
 
+LOCK_SECONDS = 5.0
+"""That a gateway whose supervisor was killed may take to end, and the next one waits for it."""
+
 LONGEST_PATH = 107
 """Bytes of a socket's path, by the kernel."""
 
@@ -368,7 +371,7 @@ def opened(config: Config) -> tuple[Gateway, Chain]:
         filters = read_json(package.check("filter.json"))
         loaded = load(package.path, checkpoint="model", kind="audit_package")
         model = Model(loaded).with_filter(filters["blocked"], filters["answer"])
-    chain = Chain(Path(config.folder) / "chain.jsonl", key)
+    chain = Chain(Path(config.folder) / "chain.jsonl", key, LOCK_SECONDS)
     gateway = Gateway(chain, key, package.attributes["model"], package, model)
     if chain.entries:
         gateway._count(gateway._entry("start"))
