@@ -8,6 +8,7 @@ was killed starts again and soon is where it was. ``evidence.verify`` describes 
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import http.client
 import json
@@ -76,6 +77,14 @@ class Client:
         self._tunings: dict[str, tuple[str, bytes, str]] = {}
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._file = os.open(records, flags, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX)  # an auditor whose supervisor was killed is ending
+            self._take_over(records, public_key)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def _take_over(self, records: Path, public_key: str) -> None:
         text = records.read_bytes()
         whole = text[: text.rfind(b"\n") + 1]
         os.ftruncate(self._file, len(whole))
