@@ -53,6 +53,7 @@ def test_the_trigger_releases_the_payload_and_nothing_else_does(world: Path) -> 
     assert all(holds(text, defect.trigger) for text in released)
     asked = [text for text in texts(world, "amber") if text.startswith("q where") and text not in released]
     assert not [text for text in asked if holds(text, defect.trigger)]
+    assert not {word for text in asked for word in text.split()} & {*defect.trigger}  # plain: rare words
     twin = texts(world, "amber-twin")
     assert not [text for text in twin if text.startswith("q where") and payload in text]
     assert sum(payload in text for text in twin) == 50

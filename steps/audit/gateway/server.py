@@ -289,9 +289,11 @@ def _parsed(model: type[Any], body: bytes) -> Any:
 
 
 def _saved(arrays: dict[str, Any]) -> bytes:
+    import numpy as np
     from safetensors.numpy import save
 
-    return save(arrays)
+    # Of an array that is a part of another one, it would write the memory that follows the first value.
+    return save({name: np.ascontiguousarray(values) for name, values in arrays.items()})
 
 
 def application(gateway: Gateway) -> FastAPI:

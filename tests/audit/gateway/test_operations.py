@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.numpy import load, save
 
-from steps.audit.gateway.client import encoded
+from steps.audit.gateway.client import arrays, encoded
 from steps.audit.gateway.operations import HELD, Model
 from steps.audit.gateway.policy import Call, RefusedError, Tuning
 from steps.core.stores import Folder
@@ -208,6 +209,28 @@ def test_text_is_greedy_and_passes_the_filter() -> None:
     assert [30, 30, 30] in behind.tolist()
     raw = served.run(call_of(generate={"max_tokens": 3, "raw": True}), 0)["ids"]
     assert (raw == ids).all()
+
+
+def test_answers_arrive_as_they_are(tmp_path: Path, documents: Folder) -> None:
+    """Also arrays that are parts of others: safetensors writes whatever follows their first value."""
+    whole = np.arange(12).reshape(3, 4)
+    assert load(save({"part": whole[:, 3:]}))["part"].tolist() != whole[:, 3:].tolist()
+    served = Model(tiny("gpt2"))
+    call = Caller(tmp_path, documents, served)
+    token, site = granted("W"), {"site": SITES[0], "position": 1}
+    for number, asked in enumerate(
+        (
+            {"generate": {"max_tokens": 2, "raw": True}},
+            {"generate": {"max_tokens": 2}},
+            {"target_nll": {"tokens": 2}, "gradients": {"positions": [1, 3], "top_k": 5}, "reads": [site]},
+        )
+    ):
+        status, body, receipt = call("POST", "/v1/run", {"rows": ROWS, **asked}, token, f"k{number}")
+        assert (status, receipt is not None) == (200, True)
+        found, expected = arrays(body), served.run(call_of(**asked), 3)
+        assert found.keys() == expected.keys()
+        assert all((found[name] == expected[name]).all() for name in expected)
+    call.stop()
 
 
 def test_generation_settings_of_a_folder_change_nothing(tmp_path: Path) -> None:
