@@ -31,7 +31,6 @@ rule audit:
         expand(
             "<audit>/{file}",
             file=[
-                "scores.json",
                 "metrics.json",
                 "report.json",
                 "figures/queries.svg",
