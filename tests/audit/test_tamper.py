@@ -13,17 +13,8 @@ from steps.audit.evidence.mutations import MUTATIONS
 from steps.core.runner import Output
 from steps.core.stores import Folder
 from tests.audit.conftest import KEY
-from tests.warm.start import environment
 
 
-@pytest.fixture
-def _warm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gateways start in a Python that has its libraries loaded."""
-    for name in ("PYTHONPATH", "REPRISE_WARM"):
-        monkeypatch.setenv(name, environment()[name])
-
-
-@pytest.mark.usefixtures("_warm")
 @pytest.mark.parametrize("killed", [False, True])
 def test_records_of_live_gateways(documents: Folder, tmp_path: Path, killed: bool) -> None:
     tamper.make_record(Folder(documents.path.resolve(), "audit_package"), tmp_path / "r", KEY, killed)
@@ -34,7 +25,6 @@ def test_records_of_live_gateways(documents: Folder, tmp_path: Path, killed: boo
     assert ("start" in [entry["op"] for entry in verdict.entries]) == killed
 
 
-@pytest.mark.usefixtures("_warm")
 def test_every_kind_is_judged_by_the_verifier_s_exit_code(documents: Folder, tmp_path: Path) -> None:
     settings = tamper.Settings(honest=2, mutations=2)
     tamper.main([documents.path], [], settings, Output(tmp_path / "tampering.json"))
