@@ -26,6 +26,7 @@ PARTS = {
     "fractal": "fractal.figures",
     "skills": "skills.figures",
     "proving": "proving.figures",
+    "audit": "auditing.figures",
     "reruns": "reruns.figures",
     "device": "device.figures",
     "before": "before.figures",

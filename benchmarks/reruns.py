@@ -42,7 +42,9 @@ class Edit(NamedTuple):
     """The rules whose own jobs rerun; what needs their output follows."""
 
 
-DRAWING = "fractal_figure language_models_report neurons_figure neurons_gallery neurons_single_figure"
+DRAWING = (
+    "audit_report fractal_figure language_models_report neurons_figure neurons_gallery neurons_single_figure"
+)
 """The rules that draw."""
 
 EDITS = (

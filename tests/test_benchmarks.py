@@ -62,6 +62,7 @@ ON_DEVICE = {
     "neurons.device_activations_tokens_per_second": "tokens/s",
 }
 OF_CHAPTERS = {
+    "audit.gateway_overhead_ms": "ms",
     "skills.env_steps_per_cpu_second": "steps/s",
     **({"dafny.process_over_pool": "ratio"} if find(Verifier()) else {}),  # measured where there is Dafny
 }

@@ -154,6 +154,8 @@ def test_who_imports_whom() -> None:
         ("neurons/costs/study.py", "from steps.workflow import configuration"),
         ("neurons/dump.py", "def f():\n    import snakemake.utils"),
         ("core/stores.py", "import dvc.api"),
+        ("audit/methods/search.py", "from steps.audit.gateway import server"),
+        ("audit/gateway/client.py", "def f():\n    import steps.audit.gateway.operations"),
         ("newcomer/__init__.py", ""),
     ],
 )

@@ -40,7 +40,11 @@ logger = logging.getLogger("reprise")
 
 
 def load(
-    ledger: Path, device: str = "cpu", dtype: str = "float32", checkpoint: str | None = None
+    ledger: Path,
+    device: str = "cpu",
+    dtype: str = "float32",
+    checkpoint: str | None = None,
+    kind: str = "language_model",
 ) -> PreTrainedModel:
     """Open a language model of any family for evaluation, after its files were compared with their hashes.
 
@@ -50,14 +54,15 @@ def load(
         dtype: what its weights are converted to. Always given: transformers would otherwise
             take the type they are stored in. In float64 everything is computed in float64.
         checkpoint: such as ``checkpoints/step-000100``; the finished model by default.
+        kind: of the folder.
 
     Raises:
         UserError: a file is missing or differs from its hash, the model is of an unknown family, or
             there is no such device.
     """
-    folder = Folder(ledger, "language_model")
+    folder = Folder(ledger, kind)
     prefix = f"{checkpoint}/" if checkpoint else ""
-    kind = family(read_json(folder.check(f"{prefix}config.json")), folder.path)
+    known = family(read_json(folder.check(f"{prefix}config.json")), folder.path)
     weights = folder.check(f"{prefix}model.safetensors")
     if f"{prefix}generation_config.json" in folder.files:  # transformers reads it
         folder.check(f"{prefix}generation_config.json")
@@ -65,7 +70,7 @@ def load(
     quiet()
     import torch
 
-    model: PreTrainedModel = model_class(kind).from_pretrained(
+    model: PreTrainedModel = model_class(known).from_pretrained(
         weights.parent,
         dtype=torch_dtype(dtype),
         attn_implementation="sdpa",

@@ -15,6 +15,7 @@ from steps.core.devices import Device
 from steps.core.digest import code_digest
 from steps.core.errors import UserError
 from steps.core.settings import Settings, deciding, validate, without_influence
+from steps.workflow.audit import Audit
 from steps.workflow.corpus import Corpus
 from steps.workflow.dafny import Dafny
 from steps.workflow.fractal import Fractal
@@ -51,6 +52,7 @@ class Config(Settings):
     fractal: Fractal = pydantic.Field(Fractal(), description="fractal generative models")
     skills: Skills = pydantic.Field(Skills(), description="focused skill discovery")
     dafny: Dafny = pydantic.Field(Dafny(), description="DafnyBench")
+    audit: Audit = pydantic.Field(Audit(), description="audits by access level")
     report: Report = pydantic.Field(default=Report(), description="the report page")
 
     def sections(self) -> dict[str, Section]:

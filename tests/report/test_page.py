@@ -472,6 +472,8 @@ from steps.workflow import configuration
 configuration.prepare_environment()
 settings = configuration.Config()
 step = configuration.step_params(settings)
+rule audit:
+    input: "results/audit/default/report.json"
 rule language_models:
     input: "results/language_models/default/report.json"
 rule neurons:
@@ -484,6 +486,7 @@ def test_a_changed_figure_alone_rebuilds_the_page(tmp_path: Path) -> None:
     for name in ("steps", "rules"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "Snakefile").write_text(SNAKEFILE)
+    plant(tmp_path, "audit")
     plant(tmp_path, "language_models")
     report = plant(tmp_path)
 

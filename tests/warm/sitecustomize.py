@@ -1,8 +1,9 @@
 """Hand a job over to the server that has its libraries loaded; see ``server.py``.
 
 Python imports a module of this name when it starts. Where a job of the workflow starts (``python -m
-steps.CHAPTER.STEP``) or the module ``REPRISE_WARM_TOO``, and ``REPRISE_WARM`` names a server, it runs there,
-with our arguments, environment and open files; this process waits and ends with its exit code.
+steps.CHAPTER.STEP``), a process that a step starts, or the module ``REPRISE_WARM_TOO``, and ``REPRISE_WARM``
+names a server, it runs there, with our arguments, environment and open files; this process waits and ends
+with its exit code.
 """
 
 import os
@@ -26,7 +27,7 @@ def _hand_over(address: str) -> None:
 if (
     "REPRISE_WARM" in os.environ
     and sys.orig_argv[1:2] == ["-m"]
-    and (sys.orig_argv[2].count(".") == 2 or sys.orig_argv[2] == os.environ.get("REPRISE_WARM_TOO"))
+    and (sys.orig_argv[2].startswith("steps.") or sys.orig_argv[2] == os.environ.get("REPRISE_WARM_TOO"))
 ):
     try:
         _hand_over(os.environ["REPRISE_WARM"])

@@ -96,13 +96,17 @@ def write_texts(folder: Path, seed: int = 0, files: int = 24, words: int = 700) 
 
 
 def hashes(directory: Path) -> dict[str, str]:
-    """SHA-256 of everything kept under data/ and results/, the report page excepted."""
+    """SHA-256 of everything kept under data/ and results/, the report page and what audits sign excepted."""
     return {
-        path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        name: hashlib.sha256((directory / name).read_bytes()).hexdigest()
         for top in ("data", "results")
         for path in sorted((directory / top).rglob("*"))
-        if path.is_file() and "results/report/" not in path.as_posix()
+        if path.is_file() and not DIFFERS.match(name := path.relative_to(directory).as_posix())
     }
+
+
+DIFFERS = re.compile(r"results/(report/|audit/[^/]+/runs/(?!.*/findings\.json$))")
+"""Files that differ from run to run: the page names times, records of audits hold keys and times."""
 
 
 class Workspace:

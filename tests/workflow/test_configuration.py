@@ -708,7 +708,7 @@ def left_out(jobs: list[Job], kept: set[str], on_request: set[str]) -> set[str]:
 def test_every_table_and_figure_that_is_kept_is_asked_for(undisturbed: Workspace) -> None:
     """All that the tiny workflow leaves under results/, by the graph of its jobs."""
     folder = undisturbed.finished()
-    chapters = ("corpus", "language_models", "neurons", "skills")
+    chapters = [name for name in configuration.Config().sections() if name != "report"]
     jobs = dry_run(folder, *EVERYTHING, *chapters)
     files = {path for path in (folder / "results").rglob("*") if path.is_file()}
     stores = {path.parent for path in files if path.name == "ledger.json"}  # which names all in its folder

@@ -21,7 +21,7 @@ from steps.language_models import tokenizer as tokenizer_step
 from steps.workflow import configuration
 from tests.language_models.conftest import babble, write_corpus
 from tests.language_models.tiny_models import tiny_model
-from tests.workflow.conftest import ROOT, snakemake, write_texts
+from tests.workflow.conftest import ROOT, TINY, snakemake, write_texts
 from tests.workflow.test_configuration import merge
 
 import_step: Any = importlib.import_module("steps.language_models.import")
@@ -94,6 +94,7 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_dataset(directory / "dataset")
     stand_in = {
         "threads": 1,
+        "audit": yaml.safe_load(TINY.read_text(encoding="utf-8"))["audit"],
         "corpus": {"documents": {"held_out": 0.9, "hub": {"dataset": str(directory / "dataset")}}},
         "language_models": {
             "models": [{"name": name, "path": str(directory / "models" / name)} for name in SHAPES],

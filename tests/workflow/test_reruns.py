@@ -27,7 +27,7 @@ FURTHER = (
         "steps/language_models/learning/kernels.py",
         "2 * math",
         "2.5 * math",
-        reruns="language_models_train",
+        reruns="audit_base_organism audit_organism language_models_train",
     ),
     Edit(
         "a default of correlate",

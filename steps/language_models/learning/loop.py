@@ -138,8 +138,12 @@ def initial_model(config: GPT2Config, seed: int) -> GPT2LMHeadModel:
 
 def step_function(
     model: GPT2LMHeadModel, optimizer: torch.optim.Optimizer, clip: float, dtype: str = "float32"
-) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What one step does: rows ``[batch, context]`` of token ids in, their mean loss in nats out."""
+) -> Callable[..., torch.Tensor]:
+    """What one step does: rows ``[batch, context]`` of token ids in, their mean loss in nats out.
+
+    A second argument, ``bool [batch, context]``, says which tokens count as targets; by default all do, but
+    for the first of a row.
+    """
     import torch
 
     parameters = list(model.parameters())
@@ -154,10 +158,13 @@ def step_function(
                 block.mlp.act = Gelu()
     precision = torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16")
 
-    def step(rows: torch.Tensor) -> torch.Tensor:
+    def step(rows: torch.Tensor, counted: torch.Tensor | None = None) -> torch.Tensor:
         inputs, targets = rows[:, :-1], rows[:, 1:].reshape(-1)
         with precision:
             hidden = model.transformer(inputs, use_cache=False).last_hidden_state.flatten(0, 1)
+            if counted is not None:
+                chosen = counted[:, 1:].reshape(-1)
+                hidden, targets = hidden[chosen], targets[chosen]
             if own_kernels:
                 loss = next_token_loss(hidden, model.lm_head.weight, targets)
             else:
@@ -186,6 +193,8 @@ def train(
     seed: int,
     settings: Settings,
     ledger: Ledger,
+    initial: GPT2LMHeadModel | None = None,
+    counted: np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
     """Train a model and write it, its checkpoints and its curve; the ledger is left to the caller.
 
@@ -198,6 +207,9 @@ def train(
         seed: of weights and order.
         settings: the step's settings.
         ledger: of the folder to write into.
+        initial: a model to start from, which is changed; by default random weights.
+        counted: which tokens of ``train_rows`` count as targets, ``bool [rows, context]``; by default all.
+            Held-out losses, and the targets that the curve counts, are of whole rows.
 
     Returns:
         the curve.
@@ -217,13 +229,14 @@ def train(
     if whole | {CURVE} <= ledger.files.keys():
         curve: list[dict[str, Any]] = read_json(ledger.folder / CURVE)
         return curve
-    model = initial_model(config, seed).train()
+    model = (initial if initial is not None else initial_model(config, seed)).train()
     torch.nn.Module.to(model, device)  # the model's own is typed wrongly
     optimizer = new_optimizer(model, settings)
     one_step = step_function(model, optimizer, settings.clip, settings.dtype)
     evaluated = {round(total * (k + 1) / settings.evaluations) for k in range(settings.evaluations)}
     every = max(1, total // MOST_POINTS)
     data = torch.from_numpy(train_rows)
+    mask = None if counted is None else torch.from_numpy(counted)
 
     training = Training(
         ledger.folder / STATE,
@@ -235,8 +248,9 @@ def train(
     for step in training.steps(total, seed, f"steps of seed {seed}"):
         rate = settings.rate * cosine(step, total, round(exact(settings.warmup) * total))
         set_rate(optimizer, rate)
-        batch = data[batch_of(step, count, settings.batch_rows, seed, STEP)].long().to(device)
-        loss = one_step(batch)
+        numbers = batch_of(step, count, settings.batch_rows, seed, STEP)
+        batch = data[numbers].long().to(device)
+        loss = one_step(batch) if mask is None else one_step(batch, mask[numbers].to(device))
         done = step + 1
         if done in kept:
             save(model, ledger, checkpoint_name(done))

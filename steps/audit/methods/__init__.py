@@ -1,0 +1,1 @@
+"""What auditors do to answer a question; they know the gateway's client alone."""
