@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 from steps.core.digest import file_digest, fingerprint
 from steps.core.errors import UserError
 from steps.core.locks import held
-from steps.core.provenance import VERSIONS, versions
+from steps.core.provenance import LIBRARIES, VERSIONS, versions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,7 +54,15 @@ _CHECKSUM = 4  # bytes of a crc32c
 class Ledger:
     """The ledger of a folder that is being made."""
 
-    def __init__(self, out: Path, kind: str, made_from: dict[str, Any], contents_named: bool = False) -> None:
+    def __init__(
+        self,
+        out: Path,
+        kind: str,
+        made_from: dict[str, Any],
+        libraries: Sequence[str] = LIBRARIES,
+        *,
+        contents_named: bool = False,
+    ) -> None:
         """Start, or continue, the folder that holds ``out``, once no other process writes it.
 
         What an earlier run made from other inputs, settings or code, or with other versions of libraries,
@@ -65,6 +73,7 @@ class Ledger:
             kind: what the folder is.
             made_from: everything that decides the contents; finished files are kept only where
                 it is unchanged.
+            libraries: those whose version may change the contents.
             contents_named: ``made_from`` names the contents themselves: whatever versions made them, the
                 fingerprint is the same.
 
@@ -74,7 +83,7 @@ class Ledger:
         self.folder = out.parent
         self.kind = kind
         self.made_from = made_from
-        self.versions = versions()
+        self.versions = versions(libraries)
         self.fingerprint = fingerprint([kind, made_from, *([] if contents_named else [self.versions])])
         self.files: dict[str, dict[str, Any]] = {}
         self._out = out

@@ -143,12 +143,12 @@ def test_another_fingerprint_discards_everything(tmp_path: Path, stop: int | Non
 def test_what_other_libraries_made_is_rebuilt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int | None
 ) -> None:
-    """A step that starts again after an upgrade, as with ``--forceall``."""
-    installed = {"torch": "1.0"}
+    """A step that starts again after an upgrade, as with ``--forceall``; other libraries do not matter."""
+    installed = {"torch": "1.0", "zarr": "3.0"}
     monkeypatch.setattr(provenance, "_installed", installed.get)
 
-    def made(stop: int | None = None) -> list[str]:
-        ledger = Ledger(tmp_path / "x/ledger.json", "things", MADE_FROM)
+    def made(libraries: tuple[str, ...] = ("torch",), stop: int | None = None) -> list[str]:
+        ledger = Ledger(tmp_path / "x/ledger.json", "things", MADE_FROM, libraries)
         new = [name for name in NAMES[:stop] if name not in ledger]
         for name in new:
             ledger.place(name).write_text(f"contents of {name}")
@@ -158,6 +158,7 @@ def test_what_other_libraries_made_is_rebuilt(
         return new
 
     assert made(stop=stop) == NAMES[:stop]
+    installed["zarr"] = "4.0"
     assert made(stop=stop) == []
     installed["torch"] = "2.0"
     assert made(stop=1) == NAMES[:1]
@@ -173,9 +174,9 @@ def test_what_names_its_contents_has_a_fingerprint_without_versions(
     found = []
     for version in ("1.0", "2.0"):
         monkeypatch.setattr(provenance, "_installed", {"torch": version}.get)
-        for contents_named in (True, False):
-            ledger = tmp_path / version / str(contents_named) / "ledger.json"
-            Ledger(ledger, "things", MADE_FROM, contents_named).finish({})
+        for named in (True, False):
+            ledger = tmp_path / version / str(named) / "ledger.json"
+            Ledger(ledger, "things", MADE_FROM, ("torch",), contents_named=named).finish({})
             assert read_json(ledger)["versions"]["torch"] == version
             found.append(Folder(ledger, "things").fingerprint)
     assert found[0] == found[2]

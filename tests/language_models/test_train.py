@@ -144,7 +144,7 @@ def test_a_training_goes_on_with_the_versions_that_began_it_only(
     config = loop.configuration(settings, Folder(prepared.rows, "rows").attributes["vocabulary"], 16, 0)
 
     def begin() -> None:
-        ledger = Ledger(tmp_path / "ledger.json", "language_model", {})
+        ledger = Ledger(tmp_path / "ledger.json", "language_model", {}, ("torch",))
         loop.train(tokens, tokens, config, 1, settings, ledger)
 
     def stop(loss: float, kind: str, step: int, total: int, remedy: str) -> None:
