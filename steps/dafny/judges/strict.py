@@ -48,7 +48,9 @@ FORBIDDEN = frozenset(
 )
 """Words that no inserted hint may hold, anywhere."""
 
-_WARNINGS = re.compile(r"axiom|bod(y|yless|iless)|only|verif|extern|assume|assumption", re.IGNORECASE)
+_WARNINGS = re.compile(
+    r"axiom|bodyless|no body|assume|extern|\{:only|VerifyOnly|\{:verify|@Verify", re.IGNORECASE
+)
 
 
 def refusals(given: str, candidate: str) -> list[str]:
