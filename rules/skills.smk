@@ -21,23 +21,6 @@ SKILL_LEDGERS = expand(
 )
 
 
-def skill_results(step):
-    """The results of a step for all sets of skills, and for what stands beside them."""
-    return expand(
-        "<skills_results>/{skills}/seed-{seed}/{step}.json",
-        skills=[*skills.SETS, skills.WITHOUT[step]],
-        seed=settings.skills.seeds,
-        step=step,
-    )
-
-
-def skill_ledger(wildcards):
-    """The skills that a job is about; none where it does without."""
-    if wildcards.skills in skills.WITHOUT.values():
-        return []
-    return "<skill_sets>/{skills}/seed-{seed}/ledger.json"
-
-
 rule skills:
     input:
         "<skills>/metrics.json",
@@ -73,7 +56,7 @@ rule skills_train:
 rule skills_evaluate:
     """Judge a set of skills, or random policies."""
     input:
-        skill_ledger,
+        skills.ledger,
     output:
         "<skills_results>/{skills}/seed-{seed}/evaluate.json",
     log:
@@ -94,7 +77,7 @@ rule skills_evaluate:
 rule skills_downstream:
     """Learn the downstream task over a set of skills, or over single actions."""
     input:
-        skill_ledger,
+        skills.ledger,
     output:
         "<skills_results>/{skills}/seed-{seed}/downstream.json",
     log:
@@ -116,8 +99,8 @@ rule skills_figure:
     """Draw the figures of the skills."""
     input:
         skills=SKILL_LEDGERS,
-        evaluations=skill_results("evaluate"),
-        downstream=skill_results("downstream"),
+        evaluations=skills.results(settings, "evaluate"),
+        downstream=skills.results(settings, "downstream"),
     output:
         figures=expand("<skills>/figures/{figure}.svg", figure=skills.FIGURES),
         data=expand("<skills>/figures/{figure}.json", figure=skills.FIGURES),
@@ -136,8 +119,8 @@ rule skills_report:
     """Write the headline figures of the skills."""
     input:
         skills=SKILL_LEDGERS,
-        evaluations=skill_results("evaluate"),
-        downstream=skill_results("downstream"),
+        evaluations=skills.results(settings, "evaluate"),
+        downstream=skills.results(settings, "downstream"),
     output:
         metrics="<skills>/metrics.json",
         report="<skills>/report.json",

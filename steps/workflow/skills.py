@@ -64,6 +64,19 @@ class Skills(StudySection):
         return f"results/skills/{self.study}/report.json"
 
 
+def results(config: Config, step: str) -> list[str]:
+    """The results of a step for all sets of skills, and for what stands beside them."""
+    names, seeds = [*SETS, WITHOUT[step]], config.skills.seeds
+    return [f"<skills_results>/{name}/seed-{seed}/{step}.json" for name in names for seed in seeds]
+
+
+def ledger(wildcards: Any) -> list[str]:
+    """The ledger of the skills that a job is about; none where it does without."""
+    if wildcards.skills in WITHOUT.values():
+        return []
+    return ["<skill_sets>/{skills}/seed-{seed}/ledger.json".format(**wildcards)]
+
+
 def resources(config: Config, step: str) -> dict[str, Any]:
     """Megabytes and minutes that a step asks for; both grow with each attempt.
 
