@@ -196,7 +196,8 @@ class Fractal(nn.Module):
         self.levels = nn.ModuleList(
             Level(
                 *(sides[k] // sides[k + 1], sides[k + 1] ** 2 * images.channels),
-                *(above[k], widths[k], depths[k], heads[k], dropout),
+                *(above[k], widths[k], depths[k], heads[k]),
+                dropout,
             )
             for k in range(len(sides) - 1)
         )
