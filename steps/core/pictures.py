@@ -117,12 +117,14 @@ def animation(panels: Sequence[Panel], caption: str, seconds: float, columns: in
         left, top = column * (wide + PANEL_GAP) + PANEL_GAP / 2, row * (high + PANEL_GAP) + TITLE
         body.append(f'<g transform="translate({left:g} {top:g})">')
         body.append(f'<text class="title" x="0" y="-7">{escape(panel.title)}</text>')
+        body.append('<g shape-rendering="crispEdges">')  # no seams between cells
         for y, line in enumerate(panel.cells):
             for x, colour in enumerate(line):
                 body.append(
                     f'<rect x="{x * CELL}" y="{y * CELL}" width="{CELL}" height="{CELL}"'
                     f" fill={quoteattr(colour)}/>"
                 )
+        body.append("</g>")
         for y, x, sign in panel.signs:
             body.append(f'<text class="sign" x="{_middle(x):g}" y="{_middle(y) + 4:g}">{escape(sign)}</text>')
         for index, mark in enumerate(panel.marks):

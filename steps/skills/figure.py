@@ -192,7 +192,7 @@ def draw_coverage(data: Data) -> Figure:
         ax.set_xlabel("skills in the chain, at most")
         ax.set_title(TITLES[base])
         legend_below(ax)
-    axes[0].set_ylabel("share of states in which chains end")
+    axes[0].set_ylabel("share of states reached")
     return figure
 
 
@@ -231,7 +231,7 @@ def draw_downstream(data: Data) -> Figure:
         ax.set_xlabel("episodes")
         ax.set_title(TITLES[base])
         legend_below(ax, 1)
-    axes[0].set_ylabel("steps to the goal (cap where it is missed)")
+    axes[0].set_ylabel("steps to the goal")
     return figure
 
 

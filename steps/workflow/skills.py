@@ -81,7 +81,7 @@ def resources(config: Config, step: str) -> dict[str, Any]:
     """Megabytes and minutes that a step asks for; both grow with each attempt.
 
     Q-values of focused skills of an object take 104 x 1,664 x 5 numbers for each step of a skill; measured at
-    24 steps, a training peaks at 1.1 GB, what reads its skills at .5 GB.
+    24 steps, a training peaks at 1.0 GB, what reads its skills at .4 GB.
     """
     train = config.skills.train
     if step == "train":

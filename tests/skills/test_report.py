@@ -96,7 +96,10 @@ def test_metrics_are_means_over_seeds(planted: report.Results) -> None:
 
 def test_the_summary_says_who_won(planted: report.Results) -> None:
     text = report.summary(planted, report.metrics(planted), Config().skills.model_dump())
-    _, vic, diayn = text.split("\n\n")
+    _, vic, diayn, last = text.split("\n\n")
+    assert (
+        "single actions alone 200 from 0 and 205 from 1; focused VIC skills 96 from 0 and 101 from 1" in last
+    )
     assert "cover more than unfocused ones: an area of 1.52 against 0.72" in vic
     assert "control least, a, tells 70 %" in vic
     assert "cover less than unfocused ones: an area of 1.02 against 1.62" in diayn
