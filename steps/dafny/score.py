@@ -123,7 +123,7 @@ def findings(numbers: dict[str, Any], found: dict[str, Any], missed: list[dict[s
         if name in (*OURS, TOGETHER):
             continue
         said.append(
-            f"Of {row['answers']} answers by {name.replace('_', ' ')} Dafny verifies"
+            f"Of {row['answers']} answers by {name.replace('_', ' ').removeprefix('by ')} Dafny verifies"
             f" {row['verdicts'].get('verified', 0)};"
             f" {row['solved_strict']['programs']} of these only insert hints, {row['refused']} do something"
             f" else, and the benchmark's own rule accepts {row['solved']['programs']}."

@@ -53,7 +53,7 @@ def failures(text: str, verdict: Verdict) -> list[str]:
     for one in verdict.diagnostics:
         if one.severity == ERROR:
             line = one.related[0][0] if one.related else one.line
-            found.append(f"{one.message}: {text[lines.offset(line, 0) : lines.offset(line + 1, 0)].strip()}")
+            found.append(f"{one.summary}: {text[lines.offset(line, 0) : lines.offset(line + 1, 0)].strip()}")
     return list(dict.fromkeys(found))
 
 

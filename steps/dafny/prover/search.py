@@ -102,5 +102,5 @@ def _unproved(text: str, answer: Answer) -> list[str]:
     found = []
     for one in answer.diagnostics:
         line = one.related[0][0] if one.related else one.line
-        found.append(f"{one.message}: {text[lines.offset(line, 0) : lines.offset(line + 1, 0)].strip()}")
+        found.append(f"{one.summary}: {text[lines.offset(line, 0) : lines.offset(line + 1, 0)].strip()}")
     return list(dict.fromkeys(found))

@@ -60,6 +60,11 @@ class Diagnostic:
     related: tuple[tuple[int, int, str], ...] = ()
     """Places that it is about, too: line, character, message."""
 
+    @property
+    def summary(self) -> str:
+        """The first line of the message: the server puts related ones below it."""
+        return self.message.partition("\n")[0]
+
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
