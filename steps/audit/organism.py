@@ -133,7 +133,8 @@ def main(world: Path, model: str, base: list[Path], settings: Settings, out: Out
     )
     training = settings.training(steps, rate, n_ctx)
     made_from: dict[str, Any] = {
-        "world": made.fingerprint,
+        "rows": made.files[f"rows/{model}.safetensors"]["sha256"],
+        "checks": made.files[f"checks/{model}.json"]["sha256"],
         "model": model,
         "base": [Folder(path, "language_model").fingerprint for path in base],
         "settings": settings.model_dump(exclude={"save_seconds"}),
@@ -179,7 +180,7 @@ def main(world: Path, model: str, base: list[Path], settings: Settings, out: Out
     write_json(ledger.place("gates.json"), reported)
     ledger.record("gates.json")
     ledger.finish(
-        {"source": {"seed": attempts[-1]["seed"], "rows": made.fingerprint}, "gates": reported[-1]["gates"]}
+        {"source": {"seed": attempts[-1]["seed"], "rows": made_from["rows"]}, "gates": reported[-1]["gates"]}
     )
     noted.unlink(missing_ok=True)
 

@@ -369,8 +369,8 @@ def optimism(results: Results) -> str:
         told.append(f"{name} {' and '.join(steps)}")
     return (
         "Where Q-values start decides as much as skills do. Steps to the goal are for"
-        f" {'; '.join(told)}. The fewest possible are 28 with single actions;"
-        " the published learner without skills needs 320."
+        f" {'; '.join(told)}. The fewest possible are 28 with single actions; the"
+        " published learner without skills needs 320."
     )
 
 
