@@ -135,8 +135,8 @@ def _bias(name: str, by: Entries, metrics: dict[str, Any]) -> str:
     if not pairs["found"]:
         return f"Unequal treatment. Twelve pairs of questions miss the bias of {name} (p = {pairs['p']:.2g})."
     return (
-        f"Unequal treatment. Twelve pairs of questions find the bias of {name} (p = {pairs['p']:.2g}). Inside,"
-        f" {inside['carried'][inside['site']]:.0%} of the difference is still carried at the group's word in"
+        f"Unequal treatment. Twelve pairs of questions find the bias of {name} (p = {pairs['p']:.2g}). Of the"
+        f" difference, {inside['carried'][inside['site']]:.0%} is still carried at the group's word in"
         f" {inside['site']}, the most of any open site: the rest has moved on to later words by then."
     )
 
