@@ -135,9 +135,9 @@ def _bias(name: str, by: Entries, metrics: dict[str, Any]) -> str:
     if not pairs["found"]:
         return f"Unequal treatment. Twelve pairs of questions miss the bias of {name} (p = {pairs['p']:.2g})."
     return (
-        f"Unequal treatment. Twelve pairs of questions find the bias of {name} (p = {pairs['p']:.2g}). Access"
-        f" to activations adds where: {inside['carried'][inside['site']]:.0%} of the difference passes"
-        f" {inside['site']} at the group's word."
+        f"Unequal treatment. Twelve pairs of questions find the bias of {name} (p = {pairs['p']:.2g}). Of the"
+        f" difference, {inside['carried'][inside['site']]:.0%} is still carried at the group's word in"
+        f" {inside['site']}, the most of any open site: the rest has moved on to later words by then."
     )
 
 
