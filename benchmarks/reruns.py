@@ -43,7 +43,8 @@ class Edit(NamedTuple):
 
 
 DRAWING = (
-    "audit_report fractal_figure language_models_report neurons_figure neurons_gallery neurons_single_figure"
+    "audit_report dafny_report fractal_figure language_models_report neurons_figure neurons_gallery"
+    " neurons_single_figure skills_figure"
 )
 """The rules that draw."""
 
@@ -123,7 +124,9 @@ EDITS = (
         "tokens (millions)",
         reruns="language_models_report",
     ),
-    Edit("page.css", "steps/core/page.css", ":root {", ":root  {", reruns="neurons_page report_page"),
+    Edit(
+        "page.css", "steps/core/page.css", ":root {", ":root  {", reruns="dafny_page neurons_page report_page"
+    ),
     Edit("page.html", "steps/report/page.html", "Reprise: results", "Results", reruns="report_page"),
 )
 """The twenty edits over which ``workflow.rerun_share_of_edits`` is a mean."""

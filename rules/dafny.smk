@@ -26,6 +26,8 @@ rule dafny:
         expand(
             "<dafny>/{file}",
             file=[
+                "programs.parquet",
+                "judgements.parquet",
                 "metrics.json",
                 "scores.json",
                 "programs.html",
@@ -33,6 +35,13 @@ rule dafny:
                 "figures/solved.json",
                 "report.json",
             ],
+        ),
+        # what each batch found, and all that Dafny said
+        expand(
+            "<dafny>/{folder}/{batch}.{kind}",
+            folder=["proofs", "verdicts"],
+            batch=DAFNY_BATCHES,
+            kind=["parquet", "calls.jsonl"],
         ),
 
 

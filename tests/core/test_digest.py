@@ -875,14 +875,18 @@ def test_what_a_name_stands_for_counts(name: str, tmp_path: Path) -> None:
     assert changes(c | {STEP: swapped}, tmp_path / "3", STEP, "f as g, g as f", "f, g")
 
 
+STARTED = {"steps.audit.gateway.server", "steps.audit.methods.catalogue"}
+"""What a step starts as a process of its own, by its name."""
+
+
 def test_our_own_steps_are_followed_in_no_time() -> None:
-    """Nothing of ours counts whole: where something must, it is worth a look."""
+    """Nothing else of ours counts whole: where something must, it is worth a look."""
     steps = [path for path in (ROOT / "steps").rglob("*.py") if "\ndef main(" in path.read_text()]
     steps = [path for path in steps if path.parent != ROOT / "steps"]
     assert len(steps) > 30
     for path in steps:
         reach = digest._reach(".".join(path.relative_to(ROOT / "steps").with_suffix("").parts), ROOT)
-        assert not reach._whole, path
+        assert reach._whole.keys() <= STARTED, path
         assert f"steps.{'.'.join(path.relative_to(ROOT / 'steps').with_suffix('').parts)}.main" in set(
             reach.definitions
         )

@@ -101,7 +101,7 @@ def test_its_ledger_says_what_made_it_but_another_version_makes_no_other_tokeniz
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert json.loads(prepared.tokenizer.read_text())["versions"] == versions()
-    monkeypatch.setattr("steps.core.stores.versions", lambda: {"tokenizers": "99.1"})
+    monkeypatch.setattr("steps.core.stores.versions", lambda libraries: {"tokenizers": "99.1"})
     again = make_tokenizer(tmp_path / "again", prepared.corpus, vocabulary=300)
     assert json.loads(again.read_text())["versions"] == {"tokenizers": "99.1"}
     assert Folder(again, "tokenizer").fingerprint == Folder(prepared.tokenizer, "tokenizer").fingerprint

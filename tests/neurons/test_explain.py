@@ -367,7 +367,7 @@ def test_parts_are_whole_slices() -> None:
     assert explain.slices(10, None, 1, 0) == [slice(0, 10)]
     found = [explain.slices(10, 3, 3, part) for part in range(3)]
     assert found == [[slice(0, 3)], [slice(3, 6)], [slice(6, 9), slice(9, 10)]]
-    with pytest.raises(UserError, match=r"neurons.parts: found 5, expected at most 4: .* in the 10 neurons"):
+    with pytest.raises(UserError, match="found 5, expected at most 4, .* in the 10 of a model"):
         explain.slices(10, 3, 5, 0)
     with pytest.raises(UserError, match="--part 2 of --parts 2: expected a part from 0"):
         explain.slices(10, 3, 2, 2)

@@ -19,6 +19,7 @@ import pytest
 from steps.core.errors import UserError
 from steps.core.pages import STYLE
 from steps.report import page
+from steps.workflow import configuration
 from tests.warm.start import environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -467,27 +468,29 @@ def test_mistakes_leave_the_old_page(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"index.html", "results"}
 
 
-SNAKEFILE = """
-from steps.workflow import configuration
-configuration.prepare_environment()
-settings = configuration.Config()
-step = configuration.step_params(settings)
-rule audit:
-    input: "results/audit/default/report.json"
-rule language_models:
-    input: "results/language_models/default/report.json"
-rule neurons:
-    input: "results/neurons/default/report.json", "results/neurons/default/figures/one.svg"
-include: "rules/report.smk"
-"""
+CHAPTERS = configuration.reports(configuration.Config())
+SNAKEFILE = "\n".join(
+    [
+        "from steps.workflow import configuration",
+        "configuration.prepare_environment()",
+        "settings = configuration.Config()",
+        "step = configuration.step_params(settings)",
+        *(
+            f"rule {chapter}:\n    input: {report!r}, {figures if chapter == 'neurons' else []}"
+            for chapter, report in CHAPTERS.items()
+            for figures in [["results/neurons/default/figures/one.svg"]]
+        ),
+        'include: "rules/report.smk"\n',
+    ]
+)
 
 
 def test_a_changed_figure_alone_rebuilds_the_page(tmp_path: Path) -> None:
     for name in ("steps", "rules"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "Snakefile").write_text(SNAKEFILE)
-    plant(tmp_path, "audit")
-    plant(tmp_path, "language_models")
+    for chapter in CHAPTERS.keys() - {"neurons"}:
+        plant(tmp_path, chapter)
     report = plant(tmp_path)
 
     def snakemake() -> str:

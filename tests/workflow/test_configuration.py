@@ -522,7 +522,7 @@ def test_one_model_can_be_trained_and_not_compared(tmp_path: Path) -> None:
         (None, 2, "1, the number of slices"),
         (64, 2, None),
         (64, 3, "2, the number of layers"),
-        (128, 2, "1: so many"),
+        (128, 2, "1, the number of slices"),
     ],
 )
 def test_more_parts_than_a_model_has_are_refused_before_anything_runs(
@@ -551,15 +551,18 @@ def test_more_parts_than_a_model_has_are_refused_before_anything_runs(
         ),
         ({"intervene": {"named": [[2, 0]]}}, "intervene.named: found .2, 0."),
         ({"intervene": {"named": [[0, -1]]}}, "intervene.named: found .0, -1."),
-        ({"attention": {"named": [[0, 3, 1, 2]]}}, "attention.named: found .0, 3, 1, 2., .* a head of 2"),
+        (
+            {"attention": {"named": [[0, 3, 1, 2]]}},
+            "named: found .0, 3, 1, 2., .* of 64 neurons and 2 heads",
+        ),
         (
             {"attention": {"named": [[0, 64, 1, 0]]}},
             "attention.named: .* expected .layer, neuron, .* of a model with 2 layers of 64 neurons",
         ),
-        ({"attention": {"named": [[1, 3, 1, 0]]}}, "attention.named: .* of a later layer"),
+        ({"attention": {"named": [[1, 3, 1, 0]]}}, "attention.named: .* the head in a later layer"),
         (
             {"attention": {"positions": [0.5, 0.51]}},
-            "attention.positions: found .0.5, 0.51., .* context of 32",
+            "attention.positions: found .0.5, 0.51., .* of the 32 tokens",
         ),
         ({"tiles": 129}, "neurons.tiles: found 129, expected at most 128"),
         ({"ranges": 4, "dump": {"tokens": 700, "block_tokens": 256}}, "neurons.ranges: found 4, .* most 3"),
