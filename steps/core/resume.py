@@ -92,12 +92,14 @@ class Resumable:
         self._unlock()
 
     def _save(self) -> None:
+        import numpy as np
         from safetensors.numpy import save_file
 
         about = json.dumps({"fingerprint": self._fingerprint, "step": self.step, "curve": self.curve})
         digest = _digest(self._arrays, about)
+        whole = {name: np.ascontiguousarray(values) for name, values in self._arrays.items()}
         try:
-            save_file(dict(self._arrays), self._partial, metadata={"about": about, "digest": digest})
+            save_file(whole, self._partial, metadata={"about": about, "digest": digest})
             os.replace(self._partial, self._path)
         except BaseException:
             self._partial.unlink(missing_ok=True)
