@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     steps: int = Field(400, ge=1, le=10**9, description="of the optimizer")
     batch: int = Field(48, ge=1, le=1 << 20, description="images per step (paper: 2048)")
     rate: float = Field(
-        2e-3, gt=0, description="peak learning rate of AdamW, after warm-up; then half a cosine down to 0"
+        3e-3, gt=0, description="peak learning rate of AdamW, after warm-up; then half a cosine down to 0"
     )
     warmup: float = Field(0.05, ge=0, le=1, description="share of the steps until the peak rate (paper)")
     weight_decay: float = Field(0.05, ge=0, description="of matrices; vectors have none (paper: 0.05)")
