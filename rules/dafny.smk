@@ -29,7 +29,6 @@ rule dafny:
                 "programs.parquet",
                 "judgements.parquet",
                 "metrics.json",
-                "scores.json",
                 "programs.html",
                 "figures/solved.svg",
                 "figures/solved.json",

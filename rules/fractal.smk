@@ -34,7 +34,6 @@ rule fractal:
             file=[
                 "metrics.json",
                 "report.json",
-                "evaluations.json",
                 *(f"figures/{name}.{kind}" for name, kind in fractal_figures.items()),
                 *(f"figures/{name}.json" for name in fractal_figures),
             ],
