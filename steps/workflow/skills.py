@@ -85,5 +85,5 @@ def resources(config: Config, step: str) -> dict[str, Any]:
     """
     train = config.skills.train
     if step == "train":
-        return growing(400 + 32 * train.length, 10 + train.iterations * train.length * 5e-3)
-    return growing(300 + 14 * train.length, 10 + config.skills.downstream.episodes * 1e-3)
+        return growing(800 + 32 * train.length, 10 + train.iterations * train.length * 5e-3)
+    return growing(700 + 14 * train.length, 10 + config.skills.downstream.episodes * 1e-3)

@@ -24,7 +24,7 @@ EXCEPTIONS = {
 }
 """What stands in no digest although it is called: to build a constant that nobody reads, and by main."""
 
-LEFT_OUT = ("steps.core.errors.", "steps.core.locks.", "steps.core.runner.")
+LEFT_OUT = ("steps.core.errors.", "steps.core.locks.", "steps.core.records.", "steps.core.runner.")
 """They decide how a result is reported, not what it is."""
 
 
