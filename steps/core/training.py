@@ -26,25 +26,18 @@ the result, and a hash over all of it.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
-import hashlib
-import json
 import logging
 import math
 import os
-import time
-import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steps.core.digest import fingerprint
 from steps.core.digest import seed as derive
 from steps.core.errors import UserError
-from steps.core.locks import held
-from steps.core.runner import progress
+from steps.core.resume import Loop
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,8 +47,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("reprise")
 
 
-class Training:
+class Training(Loop):
     """A training whose state outlives the process."""
+
+    again = "training starts again"
+    framework = "pt"
 
     def __init__(
         self,
@@ -77,21 +73,10 @@ class Training:
             tensors: further tensors that steps change in place.
             save_seconds: time between writings of the state; 0 writes it after every step.
         """
-        self.curve: list[dict[str, Any]] = []
-        self.step = 0
-        """Number of steps done, which is also the number of the next one."""
-        self._path = state
-        self._partial = state.with_name(f"{state.name}.part")
-        self._fingerprint = fingerprint(made_from)
         self._modules = modules
         self._optimizers = optimizers
         self._tensors = tensors or {}
-        self._save_seconds = save_seconds
-        lock = contextlib.ExitStack()
-        lock.enter_context(held(state))
-        self._unlock = weakref.finalize(self, lock.close)  # by finish(), or where that is not reached
-        if state.exists():
-            self._resume()
+        super().__init__(state, made_from, save_seconds)
 
     def steps(self, total: int, seed: int, label: str) -> Iterator[int]:
         """The numbers of the steps that remain, from 0 to ``total`` - 1 in a training never killed.
@@ -103,22 +88,11 @@ class Training:
         """
         import torch
 
-        saved, last = self.step, time.monotonic()
-        for step in progress(range(self.step, total), total - self.step, label):
+        for step in self._remaining(total, label):
             torch.manual_seed(derive(seed, "training", step))
             yield step
-            self.step = step + 1
-            if time.monotonic() - last >= self._save_seconds:
-                self._save()
-                saved, last = self.step, time.monotonic()
-        if saved != self.step:
+        if self._saved != self.step:
             self._save()
-
-    def finish(self) -> None:
-        """Remove the state; to be called once the results are written."""
-        self._path.unlink(missing_ok=True)
-        self._partial.unlink(missing_ok=True)
-        self._unlock()
 
     def _values(self) -> dict[str, torch.Tensor]:
         """Everything that steps change, by name, apart from optimizers; shared tensors once."""
@@ -131,9 +105,8 @@ class Training:
                     values[f"modules/{module_name}/{name}"] = tensor
         return values
 
-    def _save(self) -> None:
+    def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         import torch
-        from safetensors.torch import save_file
 
         values = self._values()
         numbers: dict[str, Any] = {}
@@ -143,36 +116,12 @@ class Training:
                     where = values if isinstance(value, torch.Tensor) else numbers
                     where[f"optimizers/{name}/{index}/{key}"] = value
         kept = {name: tensor.detach().cpu().contiguous() for name, tensor in values.items()}
-        about = json.dumps(
-            {"fingerprint": self._fingerprint, "step": self.step, "curve": self.curve, "numbers": numbers}
-        )
-        try:
-            save_file(kept, self._partial, metadata={"about": about, "digest": _digest(kept, about)})
-            os.replace(self._partial, self._path)
-        except BaseException:
-            self._partial.unlink(missing_ok=True)
-            raise
+        return kept, {"numbers": numbers}
 
-    def _resume(self) -> None:
+    def _restore(self, kept: dict[str, Any], about: dict[str, Any]) -> None:
         import torch
-        from safetensors import SafetensorError, safe_open
 
-        try:
-            with safe_open(self._path, framework="pt") as file:
-                kept = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-                metadata = file.metadata() or {}
-            about = json.loads(metadata["about"])
-            whole = metadata["digest"] == _digest(kept, metadata["about"])
-        except (SafetensorError, KeyError, ValueError):
-            whole = False
-        if not whole:
-            logger.warning("%s: damaged; training starts again from the beginning", self._path)
-            return
-        if about["fingerprint"] != self._fingerprint:
-            logger.info(
-                "%s: made with other settings, data, code or libraries; training starts again", self._path
-            )
-            return
+        kept = {name: tensor.clone() for name, tensor in kept.items()}
         with torch.no_grad():
             for name, tensor in self._values().items():
                 tensor.copy_(kept.pop(name))
@@ -185,8 +134,16 @@ class Training:
                     entries.setdefault(int(index), {})[key] = value
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": entries, "param_groups": groups})
-        self.step, self.curve = about["step"], about["curve"]
-        logger.info("resuming after step %d", self.step)
+
+    def _bytes(self, value: torch.Tensor) -> Any:
+        import torch
+
+        return value.reshape(-1).view(torch.uint8).numpy().data
+
+    def _writer(self) -> Callable[..., None]:
+        from safetensors.torch import save_file
+
+        return save_file
 
 
 def cosine(step: int, total: int, warmup: int, floor: float = 0.1) -> float:
@@ -293,14 +250,3 @@ def prepare(threads: int) -> None:
         trim_threshold, mmap_threshold = -1, -3  # names in <malloc.h>
         mallopt(mmap_threshold, 32 << 20)
         mallopt(trim_threshold, (1 << 31) - 1)
-
-
-def _digest(tensors: Mapping[str, torch.Tensor], about: str) -> str:
-    import torch
-
-    digest = hashlib.sha256(about.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
