@@ -15,7 +15,7 @@ from steps.fractal import train as fractal_train
 from steps.fractal.generators import shapes
 from steps.fractal.sources import embedded
 from steps.workflow.resources import growing
-from steps.workflow.section import Name, StudySection
+from steps.workflow.section import Name, StudySection, distinct
 
 if TYPE_CHECKING:
     from steps.workflow.configuration import Config
@@ -66,11 +66,7 @@ class Fractal(StudySection):
     @pydantic.field_validator("seeds", "models")
     @classmethod
     def _names_differ(cls, values: list[Any]) -> list[Any]:
-        names = [getattr(value, "name", value) for value in values]
-        double = next((name for name in names if names.count(name) > 1), None)
-        if double is not None:
-            raise ValueError(f"names or seeds that differ ({double!r} is there twice)")
-        return values
+        return distinct(values, "names or seeds")
 
     def runs(self) -> list[str]:
         """What is trained, by the names of folders: each model from every seed."""

@@ -13,7 +13,7 @@ from steps.language_models import rows as language_models_rows
 from steps.language_models import tokenizer as language_models_tokenizer
 from steps.language_models.learning import loop, losses
 from steps.workflow.resources import growing
-from steps.workflow.section import Name, StudySection
+from steps.workflow.section import Name, StudySection, distinct
 from steps.workflow.user_files import declarable
 
 if TYPE_CHECKING:
@@ -60,11 +60,7 @@ class LanguageModels(StudySection):
     @pydantic.field_validator("seeds", "models")
     @classmethod
     def _names_differ(cls, values: list[Any]) -> list[Any]:
-        names = [getattr(value, "name", value) for value in values]
-        double = next((name for name in names if names.count(name) > 1), None)
-        if double is not None:
-            raise ValueError(f"names or seeds that differ ({double!r} is there twice)")
-        return values
+        return distinct(values, "names or seeds")
 
     def names(self) -> list[str]:
         """The models' names, in the order of the configuration."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 import pydantic
 
@@ -14,7 +14,22 @@ if TYPE_CHECKING:
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 """What studies and models may be called: safe as part of a path on any system."""
 
+T = TypeVar("T")
+
 Name = Annotated[str, pydantic.Field(pattern=rf"^{NAME}$", max_length=80)]
+
+
+def distinct(values: list[T], called: str) -> list[T]:
+    """``values``, none of which is there twice; of values with a name, no name.
+
+    Raises:
+        ValueError: one is; ``called`` says what they are.
+    """
+    names = [getattr(value, "name", value) for value in values]
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise ValueError(f"{called} that differ ({double!r} is there twice)")
+    return values
 
 
 class Section(Settings):

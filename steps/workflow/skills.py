@@ -13,7 +13,7 @@ from steps.skills import figure as skills_figure
 from steps.skills.learning import tabular
 from steps.skills.learning.bases import BASES
 from steps.workflow.resources import growing
-from steps.workflow.section import StudySection
+from steps.workflow.section import StudySection, distinct
 
 if TYPE_CHECKING:
     from steps.workflow.configuration import Config
@@ -47,10 +47,7 @@ class Skills(StudySection):
     @pydantic.field_validator("seeds")
     @classmethod
     def _seeds_differ(cls, seeds: list[int]) -> list[int]:
-        double = next((seed for seed in seeds if seeds.count(seed) > 1), None)
-        if double is not None:
-            raise ValueError(f"seeds that differ ({double} is there twice)")
-        return seeds
+        return distinct(seeds, "seeds")
 
     def pathvars(self) -> dict[str, str]:
         return {
