@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from steps.core.runner import Output
 from steps.fractal import evaluate, images, likelihood, sample, train
 from steps.fractal.generators.levels import Fractal
 from steps.fractal.generators.shapes import Architecture, Images
-from tests.warm.start import environment
+from tests.warm import start
 
 SMALL: dict[str, Any] = {"sides": [8, 4, 1], "widths": [8, 8, 8], "depths": [1, 2, 1], "heads": [2, 1, 2]}
 
@@ -49,14 +47,12 @@ def lively_model(architecture: dict[str, Any], shape: Images, dtype: torch.dtype
 
 def step(name: str, *arguments: str | Path) -> list[str]:
     """The command line of a step of this chapter."""
-    return [sys.executable, "-m", f"steps.fractal.{name}", *map(str, arguments)]
+    return start.command(f"fractal.{name}", *arguments)
 
 
 def run_step(name: str, *arguments: str | Path, expect: int = 0) -> str:
-    """Run a step as a rule does, check its exit code and return what it says on standard error."""
-    done = subprocess.run(step(name, *arguments), capture_output=True, text=True, env=environment())
-    assert done.returncode == expect, done.stderr
-    return done.stderr
+    """Run a step of this chapter, as ``tests.warm.start.run`` does."""
+    return start.run(f"fractal.{name}", *arguments, expect=expect)
 
 
 class Study:

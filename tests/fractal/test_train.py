@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,7 @@ from steps.fractal.generators.levels import NULL, Fractal
 from steps.fractal.generators.saved import load
 from steps.fractal.generators.shapes import Architecture, Images
 from tests.fractal.conftest import SMALL, Study, run_step, step
-from tests.warm.start import environment
+from tests.warm.start import kill_at_the_next_state
 
 
 def arguments(study: Study, out: Path, seed: int = 1, **settings: Any) -> list[str]:
@@ -43,13 +40,7 @@ def test_killed_twice_it_ends_with_the_same_bytes_and_another_seed_does_not(
     options = arguments(study, folder, dropout=0.1, save_seconds=0)
     state = folder / train.STATE
     for _ in range(2):
-        before = state.stat().st_mtime_ns if state.exists() else 0
-        variables = environment(warm=False)
-        process = subprocess.Popen(step("train", *options), stderr=subprocess.DEVNULL, env=variables)
-        while process.poll() is None and not (state.exists() and state.stat().st_mtime_ns > before):
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        kill_at_the_next_state(step("train", *options), state)
         assert not (folder / "ledger.json").exists()
     assert "resuming after step" in run_step("train", *options)
     assert contents(folder) == contents(tmp_path / "undisturbed")

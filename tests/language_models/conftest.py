@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import pytest
 from steps.core.runner import Output
 from steps.language_models import rows as rows_step
 from steps.language_models import tokenizer as tokenizer_step
-from tests.warm.start import environment
+from tests.warm import start
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -62,14 +60,12 @@ def make_rows(folder: Path, corpus: Path, tokenizer: Path, **settings: Any) -> P
 
 def step(name: str, *arguments: str | Path) -> list[str]:
     """The command line of a step of this chapter."""
-    return [sys.executable, "-m", f"steps.language_models.{name}", *map(str, arguments)]
+    return start.command(f"language_models.{name}", *arguments)
 
 
 def run_step(name: str, *arguments: str | Path, expect: int = 0) -> str:
-    """Run a step as a rule does, check its exit code and return what it says on standard error."""
-    done = subprocess.run(step(name, *arguments), capture_output=True, text=True, env=environment())
-    assert done.returncode == expect, done.stderr
-    return done.stderr
+    """Run a step of this chapter, as ``tests.warm.start.run`` does."""
+    return start.run(f"language_models.{name}", *arguments, expect=expect)
 
 
 @pytest.fixture(scope="session", autouse=True)

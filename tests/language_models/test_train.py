@@ -23,7 +23,7 @@ from steps.language_models.learning import loop
 from steps.language_models.learning.loop import STATE, Settings
 from steps.language_models.learning.losses import loss_of
 from tests.language_models.conftest import Prepared, run_step, small_model, step
-from tests.warm.start import environment
+from tests.warm.start import environment, kill_at_the_next_state
 
 SMALL = {
     "d_model": 16,
@@ -60,13 +60,7 @@ def test_killed_twice_it_ends_with_the_same_bytes(
     options = arguments(prepared, folder, dropout=0.1, save_seconds=0)
     state = folder / STATE
     for _ in range(2):
-        before = state.stat().st_mtime_ns if state.exists() else 0
-        variables = environment(warm=False)
-        process = subprocess.Popen(step("train", *options), stderr=subprocess.DEVNULL, env=variables)
-        while process.poll() is None and not (state.exists() and state.stat().st_mtime_ns > before):
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        kill_at_the_next_state(step("train", *options), state)
         assert not (folder / "ledger.json").exists()
     assert "resuming after step" in run_step("train", *options)
     assert contents(folder) == contents(undisturbed)

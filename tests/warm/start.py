@@ -5,9 +5,11 @@ from __future__ import annotations
 import atexit
 import functools
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 WARM = Path(__file__).resolve().parent
@@ -40,3 +42,25 @@ def warm_server() -> str:
     atexit.register(folder.cleanup)
     atexit.register(server.kill)
     return address
+
+
+def command(step: str, *arguments: str | Path) -> list[str]:
+    """The command line of a step (``fractal.train``)."""
+    return [sys.executable, "-m", f"steps.{step}", *map(str, arguments)]
+
+
+def run(step: str, *arguments: str | Path, expect: int = 0) -> str:
+    """Run a step as a rule does, check its exit code and return what it says on standard error."""
+    done = subprocess.run(command(step, *arguments), capture_output=True, text=True, env=environment())
+    assert done.returncode == expect, done.stderr
+    return done.stderr
+
+
+def kill_at_the_next_state(line: list[str], state: Path) -> None:
+    """Start a command line, and kill it as soon as it has written its state, or written it anew."""
+    before = state.stat().st_mtime_ns if state.exists() else 0
+    process = subprocess.Popen(line, stderr=subprocess.DEVNULL, env=environment(warm=False))
+    while process.poll() is None and not (state.exists() and state.stat().st_mtime_ns > before):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
