@@ -11,6 +11,9 @@ from typing import Any
 STYLE = Path(__file__).with_name("page.css")
 """The style that all pages share."""
 
+HEAD = Path(__file__).with_name("head.html")
+"""What stands before the body of all pages, which include it: their policy and title."""
+
 
 def render(
     template: Path,
@@ -24,7 +27,8 @@ def render(
     """A page from a Jinja template, which gets ``values``, ``style`` and ``script`` with their digests.
 
     Args:
-        template: the page; its Content-Security-Policy names ``style_digest`` and ``script_digest``.
+        template: the page, which sets or is given a ``title`` and includes ``head.html``, whose
+            Content-Security-Policy allows the style and the script alone.
         style: the page's own style, after the shared one.
         script: the page's script.
         filters: of the template.
@@ -35,7 +39,11 @@ def render(
     from markupsafe import Markup
 
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=jinja2.DictLoader({HEAD.name: HEAD.read_text("utf-8")}),
     )
     environment.filters.update(filters or {})
     environment.tests.update(tests or {})
