@@ -29,7 +29,7 @@ demo: $(READY) ## run the whole workflow at laptop scale and say where the repor
 	@echo "The report: $$PWD/results/report/index.html"
 
 test: $(READY) ## run the tests
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadscope
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 bench: $(READY) ## measure speed, ours and a plain way in turn; writes results/benchmarks.json
 	.venv/bin/python -m benchmarks

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -147,3 +148,23 @@ def test_counts_behind_the_errors_count(ending: str, code: int, verdict: str) ->
 
 def test_lines_that_are_no_json_are_passed_over() -> None:
     assert of_process(b"\xff\xfe\n{\n[]\n", "itself 134").verdict == "crash"
+
+
+def test_diagnostics_of_one_place_have_one_order() -> None:
+    """Whatever order Dafny reports them in, and whatever the hashes of this process."""
+
+    def place(line: int) -> dict[str, Any]:
+        return {"filename": "program.dfy", "range": {"start": {"line": line, "character": 0, "pos": 0}}}
+
+    def line(about: int) -> str:
+        value = {
+            "location": place(6),
+            "severity": 1,
+            "source": "Verifier",
+            "defaultFormatMessage": "a postcondition could not be proved",
+            "relatedInformation": [{"location": place(about), "defaultFormatMessage": "this one"}],
+        }
+        return json.dumps({"type": "diagnostic", "value": value})
+
+    found = of_process("\n".join(line(about) for about in (3, 9, 1, 7, 2, 8, 5, 4)).encode(), "itself 4")
+    assert [one.related[0][0] for one in found.diagnostics] == [0, 1, 2, 3, 4, 6, 7, 8]

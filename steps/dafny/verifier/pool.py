@@ -9,6 +9,7 @@ is no verdict.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import shutil
@@ -277,7 +278,7 @@ class Timer:
 
 def _errors(found: tuple[Diagnostic, ...]) -> tuple[Diagnostic, ...]:
     errors = {one for one in found if one.severity == ERROR}
-    return tuple(sorted(errors, key=lambda one: (one.line, one.character, one.message, one.related)))
+    return tuple(sorted(errors, key=dataclasses.astuple))
 
 
 def _require_solver(found: tuple[Diagnostic, ...]) -> None:

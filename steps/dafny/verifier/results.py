@@ -195,7 +195,8 @@ def of_process(output: bytes, ended: str) -> Verdict:
                     " dafny.verifier.solver"
                 )
     code = ended.removeprefix("itself ")
-    diagnostics = tuple(sorted(set(found), key=lambda one: (one.line, one.character, one.message)))
+    # by all that they hold: a set is in another order in each process
+    diagnostics = tuple(sorted(set(found), key=dataclasses.astuple))
     errors = [one for one in diagnostics if one.severity == ERROR]
     for source, verdict in (("Parser", "parse"), ("Resolver", "resolve"), ("Rewriter", "resolve")):
         if code != "0" and summary is None and any(one.source == source for one in errors):
