@@ -13,7 +13,8 @@ nothing. Where it cannot tell which definitions are used, it takes all of a modu
 - Left out, names in them too: docstrings, arguments of raised errors, messages of asserts, calls of loggers,
   descriptions and bounds of pydantic fields, labels of progress.
 - Names of local variables decide nothing and are numbered.
-- A file that a reached definition names, beside its module, counts: JSON by content, others by bytes.
+- A file that a reached definition names, beside its module, counts: JSON by content, Python as a module that
+  is used whole, others by bytes.
 """
 
 from __future__ import annotations

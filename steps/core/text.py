@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
+from pathlib import Path
 
 
 def visible(text: str) -> str:
@@ -14,6 +16,11 @@ def visible(text: str) -> str:
     if text and not text.strip(" \u00a0"):
         return "␣" * len(text)
     return "".join(_visible_character(character) for character in text)
+
+
+def shown(path: Path) -> str:
+    r"""A path as text: bytes that are not UTF-8 as ``\xNN``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def plural(count: int, what: str) -> str:

@@ -38,10 +38,11 @@ from steps.core import settings as core
 from steps.core.digest import code_digest, file_digest, seed
 from steps.core.errors import UserError
 from steps.core.runner import Output, run
+from steps.core.text import shown
 from steps.corpus.sources import embedded as embedded_source
 from steps.corpus.sources import files as files_source
 from steps.corpus.sources import hub as hub_source
-from steps.corpus.sources.document import Document, shown
+from steps.corpus.sources.document import Document
 from steps.corpus.sources.embedded import Embedded
 from steps.corpus.sources.files import Files
 from steps.corpus.sources.hub import Hub
@@ -337,7 +338,7 @@ def main(settings: Settings, snapshot: list[Path], out: Output, manifest: Output
         about["inputs"] = {str(snapshot[0]): file_digest(snapshot[0])}
         documents = embedded_source.documents(settings.embedded, snapshot[0], settings.threads)
     elif settings.source == "files":
-        folder = Path(str(settings.files.folder))
+        folder = Path(str(settings.files.folder)).expanduser()
         paths, others = files_source.look_through(folder)
         digests = files_source.check(folder, paths)
         names = [shown(path.relative_to(folder)) for path in paths]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pydantic
 
 from steps.core.errors import UserError
+from steps.core.text import shown
 from steps.corpus import documents as corpus_documents
 from steps.corpus.sources import files, hub
-from steps.corpus.sources.document import shown
 from steps.workflow.resources import growing
 from steps.workflow.section import Name, StudySection
 from steps.workflow.user_files import declared
@@ -51,7 +51,7 @@ def text_files(config: Config) -> tuple[list[str], list[str]]:
     """
     documents = config.corpus.documents
     if documents.source == "files":
-        folder, key = Path(str(documents.files.folder)), "corpus.documents.files.folder"
+        folder, key = Path(str(documents.files.folder)).expanduser(), "corpus.documents.files.folder"
         look: Callable[[Path], list[Path]] = files.list_files
     elif documents.source == "hub" and Path(str(documents.hub.dataset)).is_dir():
         folder, key = Path(str(documents.hub.dataset)), "corpus.documents.hub.dataset"

@@ -11,7 +11,7 @@ import pydantic
 
 from steps.core.errors import UserError
 from steps.core.statistics import fewest_draws
-from steps.corpus.sources.document import shown
+from steps.core.text import shown
 from steps.interp import path_ablation, sizes
 from steps.neurons import attention as neurons_attention
 from steps.neurons import baseline as neurons_baseline

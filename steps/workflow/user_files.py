@@ -7,7 +7,7 @@ from pathlib import Path
 
 from steps.core.digest import file_digest, listing_digest
 from steps.core.errors import UserError
-from steps.corpus.sources.document import shown
+from steps.core.text import shown
 
 
 def plain(path: Path | str) -> bool:

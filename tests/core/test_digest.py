@@ -14,6 +14,19 @@ from steps.core import digest
 
 ROOT = Path(__file__).resolve().parents[2]
 
+DEEPER = """
+from pathlib import Path
+
+import steps.chapter.step
+from steps.core import verifier
+
+W = 'words.json'
+GUARD = Path(__file__).with_name("guard.py")
+
+def same(x):
+    return x, W, ["python", GUARD], ["python", verifier.__file__]
+"""
+
 FILES = {
     "steps/__init__.py": "",
     "steps/core/__init__.py": "",
@@ -22,8 +35,10 @@ FILES = {
     "steps/core/words.json": "[]",
     "steps/core/other.json": "[]",
     "steps/core/tools.py": "from steps.core import deeper\n\ndef double(x):\n    return 2 * deeper.same(x)\n",
-    "steps/core/deeper.py": "import steps.chapter.step\n\nW = 'words.json'\n\ndef same(x):\n    return x, W",
+    "steps/core/deeper.py": DEEPER,
     "steps/core/unused.py": "A = 1\n",
+    "steps/core/guard.py": "import sys\n\ndef watch():\n    return sys.argv\n\nwatch()\n",
+    "steps/core/verifier.py": "def check():\n    return 1\n\ndef main():\n    check()\n",
     "steps/chapter/__init__.py": "",
     "steps/chapter/step.py": '''"""Reads and writes."""
 
@@ -125,6 +140,8 @@ def test_documentation_layout_and_the_runner_change_nothing(
         ("steps/core/tools.py", "2 *", "3 *"),
         ("steps/core/deeper.py", "return x", "return -x"),
         ("steps/core/words.json", "[]", "[1]"),
+        ("steps/core/guard.py", "sys.argv", "sys.argv[1:]"),  # started by its path
+        ("steps/core/verifier.py", "return 1", "return 2"),
     ],
 )
 def test_code_changes_the_digest_wherever_it_lies(edited: Edit, name: str, old: str, new: str) -> None:
@@ -875,8 +892,11 @@ def test_what_a_name_stands_for_counts(name: str, tmp_path: Path) -> None:
     assert changes(c | {STEP: swapped}, tmp_path / "3", STEP, "f as g, g as f", "f, g")
 
 
-STARTED = {"steps.audit.gateway.server", "steps.audit.methods.catalogue"}
-"""What a step starts as a process of its own, by its name."""
+STARTED = {
+    *("steps.audit.gateway.server", "steps.audit.methods.catalogue"),
+    *("steps.audit.evidence.verify", "steps.dafny.verifier.guard"),
+}
+"""What a step starts as a process of its own, by its name or its path."""
 
 
 def test_our_own_steps_are_followed_in_no_time() -> None:

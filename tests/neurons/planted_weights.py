@@ -50,7 +50,7 @@ def planted_model(seed: int) -> Any:
         for direction in (torch.full((D_MODEL,), D_MODEL**-0.5), split, common):
             hidden -= (hidden @ direction) * direction
         hidden /= hidden.norm()
-        w_u -= 0.97 * (w_u @ hidden)[:, None] * hidden  # hardly any token reads it
+        w_u -= 0.97 * (w_u @ hidden)[:, None] * hidden  # few tokens read it
         model.lm_head.weight.copy_(w_u)
         for block in model.transformer.h:
             block.mlp.c_proj.weight.copy_(noise(WIDTH, D_MODEL) / D_MODEL**0.5)

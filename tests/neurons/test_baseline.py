@@ -78,10 +78,10 @@ def test_maxima_equal_those_of_rotated_activations(planted: Planted, unit_rows: 
     for draw in range(5):
         best = np.full(30, -np.inf)
         for layer in range(3):
-            turn = rotation(3, "b", layer, draw, 12, "float64")
+            matrix = rotation(3, "b", layer, draw, 12, "float64")
             if unit_rows:
-                turn = turn / np.linalg.norm(turn, axis=1, keepdims=True)
-            best = np.maximum(best, pearson(v, w[:, layer * 12 : layer * 12 + 12] @ turn.T).max(1))
+                matrix = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+            best = np.maximum(best, pearson(v, w[:, layer * 12 : layer * 12 + 12] @ matrix.T).max(1))
         np.testing.assert_allclose(found[draw], best, rtol=0, atol=1e-10)
 
 
@@ -111,20 +111,20 @@ def test_float32_is_close(planted: Planted) -> None:
     """Other random numbers than in float64, so compare with explicit rotation by these."""
     found = rotated_maxima(torch.from_numpy(planted.rho.copy()), planted.partner, 3, "b", 2, 3, "float32")
     v, w = stored_post(planted.a, "relu", KEEP), stored_post(planted.b, "relu", KEEP)
-    turns = [rotation(3, "b", layer, 1, 12, "float32").astype(float) for layer in range(3)]
-    parts = [pearson(v, w[:, layer * 12 : layer * 12 + 12] @ turn.T) for layer, turn in enumerate(turns)]
+    matrices = [rotation(3, "b", layer, 1, 12, "float32").astype(float) for layer in range(3)]
+    parts = [pearson(v, part @ matrix.T) for part, matrix in zip(np.split(w, 3, 1), matrices, strict=True)]
     np.testing.assert_allclose(found[1], np.max([part.max(1) for part in parts], axis=0), rtol=0, atol=1e-6)
 
 
 def test_rotations_are_normal_and_depend_on_what_they_rotate() -> None:
-    turn = rotation(0, "b", 1, 2, 200)
-    assert turn.dtype == np.float32
-    np.testing.assert_array_equal(turn, rotation(0, "b", 1, 2, 200))
-    assert scipy.stats.kstest(turn.reshape(-1), "norm").pvalue > 0.01
+    matrix = rotation(0, "b", 1, 2, 200)
+    assert matrix.dtype == np.float32
+    np.testing.assert_array_equal(matrix, rotation(0, "b", 1, 2, 200))
+    assert scipy.stats.kstest(matrix.reshape(-1), "norm").pvalue > 0.01
     others = [rotation(1, "b", 1, 2, 200), rotation(0, "c", 1, 2, 200), rotation(0, "b", 0, 2, 200)]
     others += [rotation(0, "b", 1, 3, 200), rotation(0, "b1", 1, 2, 200)]
     for other in others:
-        assert abs(np.corrcoef(turn.reshape(-1), other.reshape(-1))[0, 1]) < 0.025
+        assert abs(np.corrcoef(matrix.reshape(-1), other.reshape(-1))[0, 1]) < 0.025
 
 
 def test_excess_table(planted: Planted, tmp_path: Path) -> None:

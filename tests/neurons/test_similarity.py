@@ -69,9 +69,9 @@ def expected(a: np.ndarray, b: np.ndarray, threshold: float) -> dict[str, np.nda
 def rotated(seed: int, name: str, post: np.ndarray, precision: Any) -> np.ndarray:
     parts = []
     for layer in range(LAYERS):
-        turn = rotation.rotation(seed, name, layer, 0, WIDTH, precision).astype(np.float64)
-        turn /= np.linalg.norm(turn, axis=1, keepdims=True)
-        parts.append(post[:, layer * WIDTH : (layer + 1) * WIDTH] @ turn.T)
+        matrix = rotation.rotation(seed, name, layer, 0, WIDTH, precision).astype(np.float64)
+        matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+        parts.append(post[:, layer * WIDTH : (layer + 1) * WIDTH] @ matrix.T)
     return np.concatenate(parts, axis=1)
 
 

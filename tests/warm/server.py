@@ -92,6 +92,8 @@ def run(job: dict[str, object]) -> int:
     os.chdir(job["folder"])
     os.environ.clear()
     os.environ.update(job["environment"])
+    if module.startswith("steps."):
+        os.environ.setdefault("REPRISE_STEP", module)  # what it starts belongs to it
     sys.argv = list(job["argv"])
     sys.path[:0] = [job["folder"], *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     try:
@@ -114,6 +116,7 @@ def run(job: dict[str, object]) -> int:
 def noted_calls(folder: str | None, module: str) -> Iterator[None]:
     """Write the functions of ``steps`` that are called to a file in ``folder``, if there is one.
 
+    The file is named for the step to which the process belongs, be it the job or one that a job started.
     Each is a list: who called it in the end (``import``: a module that was being imported; ``run``: the
     runner; ``main``), its file, its qualified name and first line. What the code digest calls, which is most
     of all calls and decides no result, is not looked at.
@@ -167,7 +170,7 @@ def noted_calls(folder: str | None, module: str) -> Iterator[None]:
 
     def write() -> None:
         sys.setprofile(None)
-        with open(os.path.join(folder, f"{module}-{os.getpid()}.json"), "w") as file:
+        with open(os.path.join(folder, f"{os.environ['REPRISE_STEP']}-{os.getpid()}.json"), "w") as file:
             json.dump(sorted(noted), file)
 
     threading.setprofile(notice)

@@ -57,7 +57,7 @@ def run(step: str, *arguments: str | Path, expect: int = 0) -> str:
 
 
 def kill_at_the_next_state(line: list[str], state: Path) -> None:
-    """Start a command line, and kill it as soon as it has written its state, or written it anew."""
+    """Start a command line, and kill it as soon as it has written its state, or written it again."""
     before = state.stat().st_mtime_ns if state.exists() else 0
     process = subprocess.Popen(line, stderr=subprocess.DEVNULL, env=environment(warm=False))
     while process.poll() is None and not (state.exists() and state.stat().st_mtime_ns > before):

@@ -63,16 +63,19 @@ class Sources:
 
     def names(self) -> list[str]:
         """The names of all modules."""
-        paths = sorted((self.root / PACKAGE).rglob("*.py"))
-        parts = [path.relative_to(self.root).with_suffix("").parts for path in paths]
-        return [".".join(part[:-1] if part[-1] == "__init__" else part) for part in parts]
+        return [self.name_of(path) for path in sorted((self.root / PACKAGE).rglob("*.py"))]
+
+    def name_of(self, path: Path) -> str:
+        """The name of the module in a file."""
+        parts = path.relative_to(self.root).with_suffix("").parts
+        return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
     def files_named(self, statement: Statement) -> set[Path]:
         """The files beside its module that a statement names."""
         folder, stem = statement.module.path.parent, statement.module.path.stem
         if folder not in self._folders:
             names = {path.name for path in folder.iterdir() if path.is_file()}
-            self._folders[folder] = {name for name in names if not name.endswith((".py", ".pyc"))}
+            self._folders[folder] = {name for name in names if not name.endswith(".pyc")}
         beside = self._folders[folder]
         found = set()
         for text in statement.code.strings:
@@ -84,7 +87,9 @@ class Sources:
                 path = folder / text
                 if path.parent != folder and folder in path.parents and path.is_file():
                     found.add(path)
-        return found or ({folder / name for name in beside} if statement.code.uses_folder else set())
+        if found or not statement.code.uses_folder:
+            return found
+        return {folder / name for name in beside if not name.endswith(".py")}
 
     def content(self, path: Path) -> str:
         """The digest of a file."""
@@ -296,7 +301,11 @@ class Reach:
         for text in code.strings:
             if text.startswith(f"{PACKAGE}.") and all(part.isidentifier() for part in text.split(".")):
                 self._follow_target(Target(text), Reference(""))  # python -m, import_module
-        self._files |= self._sources.files_named(statement)
+        for path in self._sources.files_named(statement):
+            if path.suffix == ".py":  # it is started by its path
+                self._follow_target(Target(self._sources.name_of(path)), Reference(""))
+            else:
+                self._files.add(path)
         self._sees_all |= code.sees_all
         self._sees_subclasses |= code.sees_subclasses
         if code.sees_module:
@@ -349,7 +358,7 @@ class Reach:
             if inner is None:
                 if name == "__doc__":
                     self._docstrings.add(module.name)
-                elif name not in _OF_MODULES:
+                elif name == "__file__" or name not in _OF_MODULES:  # its file is read, or started
                     self._take_whole(module)
                 return
             module = inner

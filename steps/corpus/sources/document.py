@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pydantic
@@ -99,11 +97,6 @@ class Columns(Settings):
             feature = feature.get(part) if isinstance(feature, Mapping) else None
         names = feature.get("names") if isinstance(feature, Mapping) else None
         return [str(name) for name in names] if isinstance(names, list) else []
-
-
-def shown(path: Path) -> str:
-    r"""A path as text: bytes that are not UTF-8 as ``\xNN``."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _holder(names: Collection[str], column: str, where: str, setting: str) -> str:

@@ -15,7 +15,8 @@ import pydantic
 
 from steps.core.digest import file_digest
 from steps.core.errors import UserError
-from steps.corpus.sources.document import Columns, Document, shown
+from steps.core.text import shown
+from steps.corpus.sources.document import Columns, Document
 from steps.corpus.sources.records import DataFile, is_readable, records
 from steps.corpus.sources.streaming import streaming
 
