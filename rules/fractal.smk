@@ -19,12 +19,6 @@ localrules:
 
 
 fractal_runs = settings.fractal.runs()
-fractal_figures = {
-    "samples": "png",
-    "guidance_sweep": "png",
-    "guidance": "svg",
-    "bits_by_position": "svg",
-}
 
 
 rule fractal:
@@ -34,8 +28,8 @@ rule fractal:
             file=[
                 "metrics.json",
                 "report.json",
-                *(f"figures/{name}.{kind}" for name, kind in fractal_figures.items()),
-                *(f"figures/{name}.json" for name in fractal_figures),
+                *(f"figures/{name}.{kind}" for name, kind in fractal.FIGURES.items()),
+                *(f"figures/{name}.json" for name in fractal.FIGURES),
             ],
         ),
 
@@ -145,18 +139,18 @@ rule fractal_figure:
         samples=f"<fractal>/{fractal_runs[0]}/samples/ledger.json",
         evaluations="<fractal>/evaluations.json",
     output:
-        pictures=[
+        figures=[
             f"<fractal>/figures/{name}.{kind}"
-            for name, kind in fractal_figures.items()
+            for name, kind in fractal.FIGURES.items()
         ],
-        data=[f"<fractal>/figures/{name}.json" for name in fractal_figures],
+        data=[f"<fractal>/figures/{name}.json" for name in fractal.FIGURES],
     log:
         "logs/fractal/figure/<fractal_study>/figure.log",
     params:
         **step("fractal.figure"),
     shell:
         "python -m steps.fractal.figure --images {input.images:q} --samples {input.samples:q}"
-        " --evaluations {input.evaluations:q} --pictures {output.pictures:q} --data {output.data:q}"
+        " --evaluations {input.evaluations:q} --figures {output.figures:q} --data {output.data:q}"
         " --log {log:q}"
 
 

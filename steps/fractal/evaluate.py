@@ -15,12 +15,13 @@ measured on; nothing is chosen by them. Writes JSON:
 ``class_accuracy_test``
     of the classifier, on the test images.
 ``nearest_distance_test``
-    median distance of test images to the nearest training image.
+    of test images to the nearest training image: ``median``, and ``close``, below which 5 % of them are.
 ``models``
     a list: ``null``, ``mixture``, ``conditional`` (bits per value), ``by_position`` (null),
     ``frechet_distance`` and ``class_accuracy`` (lists, a draw each), ``guided`` (a list of ``guidance``,
     ``frechet_distance``, ``class_accuracy``), ``nearest`` (numbers of the training images nearest to the
-    images of draw 0), ``nearest_distance`` (of them).
+    images of draw 0), ``nearest_distance`` (of them), ``memorised_share`` (of the images of each draw those
+    nearer to a training image than ``close``).
 
 Distances are in pixel values (``measures/quality.py``). Also ``versions`` of libraries.
 """
@@ -42,7 +43,7 @@ from steps.core.stores import Folder, read_array, write_json
 from steps.core.tensors import read_tensors
 from steps.fractal.generators.shapes import images_of
 from steps.fractal.measures.likelihoods import Histograms, conditional_bits, mixture_bits
-from steps.fractal.measures.quality import class_accuracy, classifier, frechet_distance, nearest
+from steps.fractal.measures.quality import CLOSE, class_accuracy, classifier, frechet_distance, nearest
 from steps.fractal.measures.rivals import classwise_pixels
 
 if TYPE_CHECKING:
@@ -118,6 +119,8 @@ def _by_name(each: list[dict[str, float]]) -> dict[str, list[float]]:
 
 def main(images: Path, likelihoods: list[Path], samples: list[Path], settings: Settings, out: Output) -> None:
     """Evaluate models by their likelihoods and samples."""
+    import numpy as np
+
     if not likelihoods or len(likelihoods) != len(samples):
         raise UserError(
             f"--likelihoods: found {len(likelihoods)}, and {len(samples)} --samples, expected one of each for"
@@ -139,6 +142,8 @@ def main(images: Path, likelihoods: list[Path], samples: list[Path], settings: S
             )
         scores.append(arrays)
     judge = classifier(train, train_labels, shape.values)
+    new = nearest(test, train)[1]
+    close = float(np.quantile(new, CLOSE))
 
     def quality(pixels: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         return {
@@ -151,7 +156,8 @@ def main(images: Path, likelihoods: list[Path], samples: list[Path], settings: S
         plain, labels = read_array(folder, "plain"), read_array(folder, "label")
         weights = folder.attributes["guidance"]
         guided = read_array(folder, "guided") if weights else plain[:0]
-        numbers, distances = nearest(plain[0], train)
+        found = [nearest(pixels, train) for pixels in plain]
+        numbers, distances = found[0]
         models.append(
             {
                 "null": float(arrays["null"].astype(float).mean() / math.log(2)),
@@ -165,6 +171,7 @@ def main(images: Path, likelihoods: list[Path], samples: list[Path], settings: S
                 ],
                 "nearest": numbers.tolist(),
                 "nearest_distance": distances.tolist(),
+                "memorised_share": [float((each < close).mean()) for _, each in found],
             }
         )
     labels, draws = read_array(opened[0], "label"), opened[0].attributes["draws"]
@@ -174,17 +181,11 @@ def main(images: Path, likelihoods: list[Path], samples: list[Path], settings: S
             **histograms(store),
             **drawn(store, labels, draws, settings.seed, quality),
             "class_accuracy_test": class_accuracy(judge, test, truth, shape.values),
-            "nearest_distance_test": _median(nearest(test, train)[1]),
+            "nearest_distance_test": {"median": float(np.median(new)), "close": close},
             "models": models,
             "versions": versions(("numpy", "scikit-learn", "scipy", "zarr")),
         },
     )
-
-
-def _median(values: np.ndarray) -> float:
-    import numpy as np
-
-    return float(np.median(values))
 
 
 if __name__ == "__main__":

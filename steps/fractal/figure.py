@@ -5,8 +5,7 @@ Reads the images' ledger, the samples of the first model, and the evaluations. D
 - ``samples.png``: for each class (a column) samples of draw 0 at guidance 1, each above the training image
   nearest to it;
 - ``guidance_sweep.png``: one sample of each class (a column) at every guidance weight (a row), from the same
-  random
-  numbers;
+  random numbers;
 - ``guidance.svg``: Frechet distance and class accuracy against guidance;
 - ``bits_by_position.svg``: bits per value at every pixel, of the model (null) and of the histogram of places.
 
@@ -15,15 +14,17 @@ Reads the images' ledger, the samples of the first model, and the evaluations. D
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steps.core.errors import UserError
-from steps.core.figures import few_ticks, new_figure, save_figure
+from steps.core.figures import check_names, few_ticks, new_figure, save_figure
 from steps.core.pictures import bytes_of, grid, save_png
 from steps.core.runner import Output, run
 from steps.core.stores import Folder, read_array, read_json, write_json
-from steps.fractal.generators.shapes import images_of
+from steps.fractal.generators.shapes import Images, images_of
+from steps.fractal.measures.quality import QUALITY, mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,81 +99,127 @@ def draw_positions(data: dict[str, Any]) -> Figure:
     return figure
 
 
-def main(
-    images: Path, samples: Path, evaluations: Path, pictures: dict[str, Output], data: dict[str, Output]
-) -> None:
-    """Draw everything."""
-    import numpy as np
+@dataclass(frozen=True)
+class Study:
+    """What is drawn, of the first model."""
 
-    names = ["bits_by_position", "guidance", "guidance_sweep", "samples"]
-    for flag, given in (("--pictures", pictures), ("--data", data)):
-        if sorted(given) != names:
-            raise UserError(f"{flag}: found {', '.join(given)}, expected {', '.join(names)}")
-    store, drawn = Folder(images, "images"), Folder(samples, "fractal_samples")
-    shape, classes = images_of(store.attributes), store.attributes["classes"]
-    found = read_json(evaluations)
-    first = found["models"][0]
-    labels, plain = read_array(drawn, "label"), bytes_of(read_array(drawn, "plain")[0], shape.values)
-    train = bytes_of(read_array(store, "train"), shape.values)
+    samples: Folder
+    evaluations: dict[str, Any]
+    shape: Images
+    classes: list[str]
+    """Their names."""
+    labels: np.ndarray
+    """Of the samples of a draw."""
+    plain: np.ndarray
+    """Samples of draw 0, as bytes."""
+    train: np.ndarray
+    """Training images, as bytes."""
 
-    chosen = columns_of(labels, SHOWN)
-    factor = factor_of(len(chosen[0]), shape.side)
+    @property
+    def first(self) -> dict[str, Any]:
+        """The evaluation of the first model."""
+        model: dict[str, Any] = self.evaluations["models"][0]
+        return model
+
+    def chosen(self) -> list[list[int]]:
+        """The numbers of the samples shown, ``[row][class]``."""
+        return columns_of(self.labels, SHOWN)
+
+    def factor(self) -> int:
+        """How many times images are enlarged."""
+        return factor_of(len(self.chosen()[0]), self.shape.side)
+
+
+def samples(study: Study, picture: Output) -> Any:
+    """``samples``: the picture, and what it shows."""
+    chosen, factor, first = study.chosen(), study.factor(), study.first
     within = max(1, factor // 3)
     gaps = [within, *(gap for _ in chosen[1:] for gap in (3 * factor, within))]
-    save_png(grid(beside_nearest(plain, train, first["nearest"], chosen), factor, gaps), pictures["samples"])
-    write_json(
-        data["samples"],
-        [
-            {
-                "class": classes[labels[number]],
-                "image": number,
-                "nearest_training_image": first["nearest"][number],
-                "distance": first["nearest_distance"][number],
-            }
-            for row in chosen
-            for number in row
-        ],
-    )
-
-    weights = drawn.attributes["guidance"]
-    row = chosen[0]
-    swept = [plain[row]]
-    if weights:
-        swept += [bytes_of(pixels[row], shape.values) for pixels in read_array(drawn, "guided")]
-    order = np.argsort([1.0, *weights], kind="stable")
-    save_png(grid(np.stack(swept)[order], factor), pictures["guidance_sweep"])
-    write_json(
-        data["guidance_sweep"],
+    save_png(grid(beside_nearest(study.plain, study.train, first["nearest"], chosen), factor, gaps), picture)
+    return [
         {
-            "guidance": [[1.0, *weights][place] for place in order],
-            "image": row,
-            "class": [classes[labels[number]] for number in row],
-        },
-    )
+            "class": study.classes[study.labels[number]],
+            "image": number,
+            "nearest_training_image": first["nearest"][number],
+            "distance": first["nearest_distance"][number],
+        }
+        for row in chosen
+        for number in row
+    ]
 
-    plain_point = {"guidance": 1.0, **{name: _mean(first[name]) for name in QUALITY}}
-    points = sorted([plain_point, *first["guided"]], key=lambda point: point["guidance"])
-    lines = {
-        "frechet_distance": {
-            "class-wise pixels": _mean(found["classwise"]["frechet_distance"]),
-            "training images": _mean(found["real"]["frechet_distance"]),
-        },
-        "class_accuracy": {"test images": found["class_accuracy_test"]},
+
+def guidance_sweep(study: Study, picture: Output) -> Any:
+    """``guidance_sweep``: the picture, and what it shows."""
+    import numpy as np
+
+    weights, row = study.samples.attributes["guidance"], study.chosen()[0]
+    swept = [study.plain[row]]
+    if weights:
+        swept += [bytes_of(pixels[row], study.shape.values) for pixels in read_array(study.samples, "guided")]
+    order = np.argsort([1.0, *weights], kind="stable")
+    save_png(grid(np.stack(swept)[order], study.factor()), picture)
+    return {
+        "guidance": [[1.0, *weights][place] for place in order],
+        "image": row,
+        "class": [study.classes[study.labels[number]] for number in row],
     }
-    curves = {"points": points, "lines": lines}
-    write_json(data["guidance"], curves)
-    save_figure(draw_guidance(curves), pictures["guidance"])
-
-    positions = {"model (null)": first["by_position"], "histogram": found["by_position"]}
-    write_json(data["bits_by_position"], positions)
-    save_figure(draw_positions(positions), pictures["bits_by_position"])
 
 
-QUALITY = ("frechet_distance", "class_accuracy")
+def guidance(study: Study, picture: Output) -> Any:
+    """``guidance``: the figure, and what it shows."""
+    found, first = study.evaluations, study.first
+    plain_point = {"guidance": 1.0, **{name: mean(first[name]) for name in QUALITY}}
+    data = {
+        "points": sorted([plain_point, *first["guided"]], key=lambda point: point["guidance"]),
+        "lines": {
+            "frechet_distance": {
+                "class-wise pixels": mean(found["classwise"]["frechet_distance"]),
+                "training images": mean(found["real"]["frechet_distance"]),
+            },
+            "class_accuracy": {"test images": found["class_accuracy_test"]},
+        },
+    }
+    save_figure(draw_guidance(data), picture)
+    return data
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+def bits_by_position(study: Study, picture: Output) -> Any:
+    """``bits_by_position``: the figure, and what it shows."""
+    data = {
+        "model (null)": study.first["by_position"],
+        "histogram": study.evaluations["by_position"],
+    }
+    save_figure(draw_positions(data), picture)
+    return data
+
+
+FIGURES: dict[str, tuple[str, Callable[[Study, Output], Any]]] = {
+    "samples": ("png", samples),
+    "guidance_sweep": ("png", guidance_sweep),
+    "guidance": ("svg", guidance),
+    "bits_by_position": ("svg", bits_by_position),
+}
+"""The kind of file of each, and what draws it and gives its data."""
+
+
+def main(
+    images: Path, samples: Path, evaluations: Path, figures: dict[str, Output], data: dict[str, Output]
+) -> None:
+    """Draw what ``figures`` names."""
+    check_names(figures, data, list(FIGURES))
+    store, drawn = Folder(images, "images"), Folder(samples, "fractal_samples")
+    shape = images_of(store.attributes)
+    study = Study(
+        samples=drawn,
+        evaluations=read_json(evaluations),
+        shape=shape,
+        classes=store.attributes["classes"],
+        labels=read_array(drawn, "label"),
+        plain=bytes_of(read_array(drawn, "plain")[0], shape.values),
+        train=bytes_of(read_array(store, "train"), shape.values),
+    )
+    for name, picture in figures.items():
+        write_json(data[name], FIGURES[name][1](study, picture))
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def nats(model: Fractal, pixels: np.ndarray, batch: int) -> tuple[np.ndarray, np
             if label == NULL:
                 null[start : start + batch] = found.cpu().numpy()
             else:
-                by_class[start : start + batch, label] = found.double().sum((1, 2, 3)).cpu().numpy()
+                by_class[start : start + batch, label] = found.cpu().double().sum((1, 2, 3)).numpy()
     return null, by_class
 
 

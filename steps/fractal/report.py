@@ -38,16 +38,14 @@ from steps.core.provenance import card, provenance
 from steps.core.runner import Output, run
 from steps.core.stores import Folder, read_json, write_json
 from steps.core.text import plural
-
-CLOSE = 0.8
-"""Of the test images' median distance to training images: samples below that are suspected to be copies."""
+from steps.fractal.measures.quality import CLOSE, QUALITY, mean
 
 STEPS = ("images", "train", "likelihood", "sample", "evaluate", "figure", "report")
 
 
-def mean(values: list[float]) -> float:
-    """Of some numbers."""
-    return sum(values) / len(values)
+def of_first(found: dict[str, Any], names: list[str]) -> list[dict[str, Any]]:
+    """The evaluations of the first model, one for each seed; arguments as in :func:`metrics`."""
+    return [model for model, name in zip(found["models"], names, strict=True) if name == names[0]]
 
 
 def metrics(found: dict[str, Any], names: list[str], sizes: dict[str, int]) -> dict[str, Any]:
@@ -58,7 +56,7 @@ def metrics(found: dict[str, Any], names: list[str], sizes: dict[str, int]) -> d
         names: of the models evaluated, in their order; each as often as it has seeds.
         sizes: ``parameters``, ``training_images`` and ``test_images``.
     """
-    first = [model for model, name in zip(found["models"], names, strict=True) if name == names[0]]
+    first = of_first(found, names)
     bits = found["bits_per_dim"]
     return {
         "models": len(set(names)),
@@ -78,8 +76,15 @@ def metrics(found: dict[str, Any], names: list[str], sizes: dict[str, int]) -> d
     }
 
 
-def summary(numbers: dict[str, Any], found: dict[str, Any], nearest: float) -> str:
-    """What was found, in sentences, misses included; ``nearest`` is the samples' median distance."""
+def summary(numbers: dict[str, Any], found: dict[str, Any], names: list[str]) -> str:
+    """What was found, in sentences, misses included: of the first model, means over its seeds.
+
+    Args:
+        numbers: the headline figures.
+        found: the evaluations.
+        names: as in :func:`metrics`.
+    """
+    first = of_first(found, names)
     gained = numbers["histogram_bits_per_dim"] - numbers["bits_per_dim"]
     likelihood = (
         f"A model of {numbers['parameters']:,} parameters, trained on {numbers['training_images']:,} images,"
@@ -94,31 +99,35 @@ def summary(numbers: dict[str, Any], found: dict[str, Any], nearest: float) -> s
     )
     real, rival = numbers["frechet_distance_real"], numbers["frechet_distance_classwise"]
     distance, right = numbers["frechet_distance"], numbers["class_accuracy"]
+    fooled = mean(found["classwise"]["class_accuracy"])
     quality = (
         f"Samples have a Frechet distance of {distance:.0f} to the test images,"
         f" {'closer' if distance < rival else 'no closer'} than class-wise independent pixels ({rival:.0f}),"
         f" and {distance / real:.1f} times that of real training images ({real:.0f}). A classifier that is"
         f" right on {numbers['class_accuracy_real']:.1%} of the test images takes {right:.1%} of the samples"
         f" for what they are meant to be: {1 - right:.1%} miss their class. It takes"
-        f" {mean(found['classwise']['class_accuracy']):.1%} of the class-wise pixels for theirs, in which"
-        " nobody would read a digit, so agreement alone proves little."
+        f" {fooled:.1%} of the class-wise pixels for theirs"
     )
-    guided = found["models"][0]["guided"]
+    if fooled > right and distance < rival:
+        quality += ", more than of the samples, which are closer to the test images: class accuracy alone"
+        quality += " says little"
+    quality += "."
+    guided = [
+        {name: mean([point[name] for point in points]) for name in ("guidance", *QUALITY)}
+        for points in zip(*(model["guided"] for model in first), strict=True)
+    ]
     if guided:
-        best = max(guided, key=lambda point: float(point["class_accuracy"]))
+        best = max(guided, key=lambda point: point["class_accuracy"])
         quality += (
             f" At guidance {best['guidance']:g} {best['class_accuracy']:.1%} of the samples are what they"
             f" are meant to be, at a Frechet distance of {best['frechet_distance']:.0f}."
         )
-    expected = found["nearest_distance_test"]
+    share = mean([mean(model["memorised_share"]) for model in first])
     copies = (
-        f"The median sample is {nearest:.1f} from its nearest training image, the median test image"
-        f" {expected:.1f} (Euclidean, in pixel values):"
+        f"{share:.1%} of the samples are less than {found['nearest_distance_test']['close']:.1f} from a"
+        f" training image (Euclidean, in pixel values), as {CLOSE:.0%} of the test images are:"
+        f" {'a' if share > CLOSE else 'no'} sign of copying."
     )
-    if nearest >= CLOSE * expected:
-        copies += " samples are no copies."
-    else:
-        copies += " samples are closer to training images than new images are, which is a sign of copying."
     return "\n\n".join([likelihood, quality, copies])
 
 
@@ -164,35 +173,32 @@ def tables(numbers: dict[str, Any], found: dict[str, Any], runs: list[str]) -> l
     ]
 
 
-QUALITY = ("frechet_distance", "class_accuracy")
-
-
 FIGURES = (
     (
         "samples",
         "png",
-        "Samples at guidance 1, a class in each column ({classes}); under each sample the training image"
+        "Samples of {run} at guidance 1, a class in each column ({classes}); under each the training image"
         " nearest to it.",
         "A grid of small grey images of digits in pairs, a sample above a training image.",
     ),
     (
         "guidance_sweep",
         "png",
-        "One sample of each class in a column ({classes}), at guidance {weights} from top to bottom, from the"
-        " same random numbers.",
+        "One sample of {run} of each class in a column ({classes}), at guidance {weights} from top to bottom,"
+        " from the same random numbers.",
         "A grid of small grey images of digits: classes from left to right, guidance from top to bottom.",
     ),
     (
         "guidance",
         "svg",
-        "Frechet distance to the test images and class accuracy at each guidance weight, a draw each (at 1"
-        " the mean of all draws).",
+        "Frechet distance of samples of {run} to the test images and their class accuracy at each guidance"
+        " weight, a draw each (at 1 the mean of all draws).",
         "Two line plots against guidance: Frechet distance and class accuracy.",
     ),
     (
         "bits_by_position",
         "svg",
-        "Bits per value at every pixel: what the model saves against a histogram of the place, and where.",
+        "Bits per value at every pixel: what {run} saves against a histogram of the place, and where.",
         "Two heat maps of the pixels on one scale: the model's bits and those of a histogram.",
     ),
 )
@@ -229,10 +235,12 @@ def main(
     }
     numbers = metrics(found, names, sizes)
     write_json(metrics_out, numbers)
-    distances = sorted(found["models"][0]["nearest_distance"])
     weights = sorted([1.0, *(point["guidance"] for point in found["models"][0]["guided"])])
-    told = ", ".join(f"{weight:g}" for weight in weights)
-    named = ", ".join(store.attributes["classes"])
+    shown = {
+        "run": runs[0],
+        "weights": ", ".join(f"{weight:g}" for weight in weights),
+        "classes": ", ".join(store.attributes["classes"]),
+    }
     seeds = f"{numbers['seeds']} {plural(numbers['seeds'], 'seed')}"
     cards = [
         (
@@ -240,7 +248,6 @@ def main(
             "bits_per_dim",
             3,
             "bits",
-            "likelihood",
             f"the class not said; a histogram of places needs {numbers['histogram_bits_per_dim']:.3f}",
         ),
         (
@@ -248,7 +255,6 @@ def main(
             "bits_per_dim_mixture",
             3,
             "bits",
-            "likelihood",
             f"histograms by class need {numbers['class_mixture_bits_per_dim']:.3f}",
         ),
         (
@@ -256,7 +262,6 @@ def main(
             "frechet_distance",
             1,
             "",
-            "sample",
             "in pixel values, lower is better; training"
             f" images {numbers['frechet_distance_real']:.1f}, class-wise pixels"
             f" {numbers['frechet_distance_classwise']:.1f}",
@@ -266,7 +271,6 @@ def main(
             "class_accuracy",
             3,
             "",
-            "evaluate",
             f"of samples at guidance 1; of test images {numbers['class_accuracy_real']:.3f}",
         ),
     ]
@@ -276,23 +280,23 @@ def main(
             "chapter": "fractal",
             "study": study,
             "title": "Fractal generative models",
-            "summary": summary(numbers, found, distances[len(distances) // 2]),
+            "summary": summary(numbers, found, names),
             "cards": [
                 card(
                     title,
                     round(numbers[name], digits),
                     unit,
                     f"{note}; {seeds}",
-                    step=f"fractal.{step}",
+                    step="fractal.evaluate",
                     study=study,
                     inputs=[evaluations],
                 )
-                for title, name, digits, unit, step, note in cards
+                for title, name, digits, unit, note in cards
             ],
             "figures": [
                 {
                     "file": f"figures/{name}.{kind}",
-                    "caption": caption.replace("{weights}", told).replace("{classes}", named),
+                    "caption": caption.format(**shown),
                     "alt": alt,
                     "data": f"figures/{name}.json",
                 }

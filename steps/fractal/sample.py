@@ -12,9 +12,9 @@ array           shape, dtype                                   contents
 ``label``       [image], uint16                                the class that was asked for, in turn
 ==============  =============================================  ========================================
 
-Attributes: ``guidance`` (the weights). Every random number belongs to (seed, draw, image, value), so a larger
-study begins with the images of a smaller one, but for rounding: bytes are promised for one ``batch``, since a
-float32 product of one row differs in its bits from that row in a larger batch.
+Attributes: ``guidance`` (the weights) and ``draws`` (how many). Every random number belongs to (seed, draw,
+image, value), so a larger study begins with the images of a smaller one, but for rounding: bytes are promised
+for one ``batch``, since a float32 product of one row may differ in its bits from that row in a larger batch.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from steps.fractal.generators.saved import load
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
     from steps.fractal.generators.levels import Fractal
     from steps.fractal.generators.sampling import Guidance
@@ -51,7 +52,7 @@ class Settings(BaseSettings):
         360, ge=1, le=1 << 20, description="images at once; from it follow memory and, by rounding, bytes"
     )
     guidance: list[Annotated[float, Field(ge=0, le=1000)]] = Field(
-        [1.5, 2.0, 3.0, 5.0], description="weights of the sweep, one draw each (paper: up to 11)"
+        [1.5, 2.0, 3.0, 5.0], description="weights of the sweep, one draw each (published code: 11)"
     )
     schedule: Literal["linear", "constant"] = Field(
         "linear",
@@ -60,18 +61,25 @@ class Settings(BaseSettings):
     temperature: float = Field(
         1.0,
         gt=0,
-        description="of guided draws; logits are multiplied by it: above 1 is sharper (as the paper's code)",
+        description="of guided draws; logits are multiplied by it (published code): above 1 is sharper",
     )
     floor: float = Field(
         0.0,
         ge=0,
         lt=1,
         description="guided draws make no value likelier that is less probable than this, given the class"
-        " (paper: 0.0001)",
+        " (published code: 0.0001)",
     )
     seed: int = Field(0, ge=0, description="of the draws")
     device: Device = Field("cpu", description="where models run")
     threads: int = Field(1, ge=1, le=1024, description="arithmetic threads")
+
+
+def with_float64(device: torch.device) -> torch.device:
+    """Where values are drawn, in float64: on the device of the model, or the CPU where that has none."""
+    import torch
+
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def draw(
@@ -90,13 +98,15 @@ def draw(
     import numpy as np
     import torch
 
+    from steps.fractal.generators.levels import NULL
     from steps.fractal.generators.sampling import sample, uniforms_of
 
     side, channels = model.images.side, model.images.channels
     seeds = [derive(seed, STEP, number, first + place) for place in range(len(labels))]
     device = model.classes.device
-    uniforms = uniforms_of(seeds, (side, side, channels)).to(device)
-    classes = torch.from_numpy(labels.astype(np.int64)).to(device)
+    uniforms = uniforms_of(seeds, (side, side, channels)).to(with_float64(device))
+    asked = labels.astype(np.int64) if model.images.classes else np.full(len(labels), NULL)
+    classes = torch.from_numpy(asked).to(device)
     return sample(model, classes, uniforms, guidance).cpu().numpy().astype(np.uint8)
 
 

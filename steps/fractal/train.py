@@ -2,8 +2,7 @@
 
 Reads the images' ledger (``train``: ``uint8 [image, row, column, channel]``, and labels). The seed decides
 the initial weights, the order of the images, a permutation for each epoch, and whose class is left out. The
-loss is the mean cross-entropy of all values, back-propagated through all levels at once (section 6 of the
-dossier).
+loss is the mean cross-entropy of all values, back-propagated through all levels at once.
 
 Writes a folder of kind ``fractal_model``: ``config.json``, ``model.safetensors`` (float32) and
 ``curve.json``, a list of ``{"step", "images", "rate", "bits_per_dim"}``, where ``images`` counts those seen,
@@ -62,19 +61,23 @@ POINTS = 20
 class Settings(BaseSettings):
     """How models are trained."""
 
-    steps: int = Field(400, ge=1, le=10**9, description="of the optimizer")
-    batch: int = Field(48, ge=1, le=1 << 20, description="images per step (paper: 2048)")
+    steps: int = Field(400, ge=1, le=10**9, description="optimizer steps")
+    batch: int = Field(48, ge=1, le=1 << 20, description="images per step (published code: 2048)")
     rate: float = Field(
         3e-3, gt=0, description="peak learning rate of AdamW, after warm-up; then half a cosine down to 0"
     )
-    warmup: float = Field(0.05, ge=0, le=1, description="share of the steps until the peak rate (paper)")
-    weight_decay: float = Field(0.05, ge=0, description="of matrices; vectors have none (paper: 0.05)")
-    clip: float = Field(3.0, gt=0, description="largest norm of the gradient (paper: 3)")
+    warmup: float = Field(
+        0.05, ge=0, le=1, description="share of the steps until the peak rate (published code: 0.05)"
+    )
+    weight_decay: float = Field(
+        0.05, ge=0, description="of matrices; vectors have none (published code: 0.05)"
+    )
+    clip: float = Field(3.0, gt=0, description="largest norm of the gradient (published code: 3)")
     dropout: float = Field(
-        0.0, ge=0, lt=1, description="in the blocks of patches, for long trainings (paper: 0.1)"
+        0.0, ge=0, lt=1, description="in the blocks of patches, for long trainings (published code: 0.1)"
     )
     label_drop: float = Field(
-        0.3, ge=0, le=1, description="share of images whose class is left out in a step (paper: 0.1)"
+        0.3, ge=0, le=1, description="share of images whose class is left out in a step (published code: 0.1)"
     )
     device: Device = Field("cpu", description="where models are trained")
     dtype: Literal["float32", "bfloat16"] = Field(
@@ -131,7 +134,7 @@ def train(
         save_seconds=settings.save_seconds,
     )
     images = torch.from_numpy(pixels).long()
-    classes = torch.from_numpy(labels.astype("int64"))
+    classes = torch.from_numpy(labels.astype("int64")) if shape.classes else torch.full((len(labels),), NULL)
     warmup = round(exact(settings.warmup) * settings.steps)
     points = {round(settings.steps * (k + 1) / POINTS) for k in range(POINTS)}
     precision = torch.autocast(device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16")
@@ -191,7 +194,9 @@ def main(images: Path, model: Architecture, seed: int, settings: Settings, out: 
         "code": code_digest(STEP),
     }
     ledger = Ledger(out, "fractal_model", made_from, ("numpy", "safetensors", "torch"))
-    if not {CONFIG, WEIGHTS, CURVE} <= ledger.files.keys():
+    if {CONFIG, WEIGHTS, CURVE} <= ledger.files.keys():
+        (ledger.folder / STATE).unlink(missing_ok=True)  # killed between the last file and its removal
+    else:
         prepare(settings.threads)
         pixels, labels = read_array(store, "train"), read_array(store, "train_label")
         train(pixels, labels, model, shape, seed, settings, ledger).finish()

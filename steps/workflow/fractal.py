@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import pydantic
 
+from steps.core.errors import UserError
 from steps.core.settings import Settings
 from steps.fractal import evaluate as fractal_evaluate
+from steps.fractal import figure as fractal_figure
 from steps.fractal import images as fractal_images
 from steps.fractal import likelihood as fractal_likelihood
 from steps.fractal import sample as fractal_sample
@@ -19,6 +21,10 @@ from steps.workflow.section import Name, StudySection, distinct
 
 if TYPE_CHECKING:
     from steps.workflow.configuration import Config
+
+
+FIGURES = {name: kind for name, (kind, _) in fractal_figure.FIGURES.items()}
+"""The kind of file of each figure."""
 
 
 class Listed(shapes.Architecture):
@@ -87,6 +93,12 @@ class Fractal(StudySection):
     def agree(self, config: Config) -> None:
         for number, model in enumerate(self.models):
             model.require_side(embedded.SIDE, f"fractal.models.{number}.sides")
+        training = embedded.COUNT - self.images.test
+        if self.sample.images > training:
+            raise UserError(
+                f"fractal.sample.images: found {self.sample.images}, expected at most {training}, the"
+                " training images, of which as many are drawn beside the samples; lower it"
+            )
 
     def report_file(self) -> str:
         return f"results/fractal/{self.study}/report.json"
@@ -95,24 +107,27 @@ class Fractal(StudySection):
 def resources(config: Config, step: str) -> dict[str, Any]:
     """Megabytes and minutes that a step asks for, and a GPU where it helps; of the models the largest counts.
 
-    Both grow with each attempt. Activations of a value: about 40 numbers for each unit of width and block, in
-    training; minutes assume 10 GFLOP/s per thread.
+    Both grow with each attempt. Activations of a token: about 40 numbers for each unit of width and block, in
+    training. Sampling holds keys and values of one sequence of each level, with the class and without, and
+    the activations of one token. Minutes assume 10 GFLOP/s per thread.
     """
     chapter = config.fractal
-    held, work = 0.0, 0.0
+    held, drawing, work = 0.0, 0.0, 0.0
     for model in chapter.models:
-        size = flops = 0.0
-        for side, width, depth in zip([*model.sides[1:], 1], model.widths, model.depths, strict=True):
+        size = caches = flops = 0.0
+        patches = [*model.sides[1:], 1]
+        for above, side, width, depth in zip(model.sides, patches, model.widths, model.depths, strict=True):
             tokens = (model.sides[0] / side) ** 2
             size += tokens * width * depth * 40
+            caches += 2 * width * (2 * depth * (above / side) ** 2 + 40)
             flops += tokens * depth * (24 * width**2 + 1500 * width)
-        held, work = max(held, size), max(work, flops)
+        held, drawing, work = max(held, size), max(drawing, caches), max(work, flops)
     train, score, sample = chapter.train, chapter.likelihood, chapter.sample
     drawn = sample.images * (sample.draws + 2 * len(sample.guidance))
     numbers, operations, threads, device = {
         "train": (4 * held * train.batch, 3 * work * train.batch * train.steps, train.threads, train.device),
         "likelihood": (2 * held * score.batch, 11 * work * chapter.images.test, score.threads, score.device),
-        "sample": (2 * held * sample.batch, 4 * work * drawn, sample.threads, sample.device),
+        "sample": (4 * drawing * sample.batch, 4 * work * drawn, sample.threads, sample.device),
         "evaluate": (0.0, 0.0, chapter.evaluate.threads, "cpu"),
     }[step]
     minutes = 20 + operations / (10e9 * 60 * threads)

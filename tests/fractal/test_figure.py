@@ -17,15 +17,13 @@ from steps.core.stores import Folder, read_array
 from steps.fractal import figure
 from tests.fractal.conftest import Study
 
-KINDS = {"samples": "png", "guidance_sweep": "png", "guidance": "svg", "bits_by_position": "svg"}
-
 
 @pytest.fixture(scope="module")
 def drawn(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with everything that is drawn of the small study."""
     folder = tmp_path_factory.mktemp("figures")
-    pictures = {name: Output(folder / f"{name}.{kind}") for name, kind in KINDS.items()}
-    data = {name: Output(folder / f"{name}.json") for name in KINDS}
+    pictures = {name: Output(folder / f"{name}.{kind}") for name, (kind, _) in figure.FIGURES.items()}
+    data = {name: Output(folder / f"{name}.json") for name in figure.FIGURES}
     figure.main(study.images, study.samples, study.evaluations, pictures, data)
     return folder
 
@@ -92,6 +90,6 @@ def test_labels_choose_the_columns() -> None:
 
 
 def test_a_picture_nobody_knows_is_one_line(study: Study, tmp_path: Path) -> None:
-    outs = {"samples": Output(tmp_path / "samples.png")}
-    with pytest.raises(UserError, match="^--pictures: found samples, expected bits_by_position, guidance,"):
+    outs = {"portrait": Output(tmp_path / "portrait.png")}
+    with pytest.raises(UserError, match="^--figures: found 'portrait', expected some of samples,"):
         figure.main(study.images, study.samples, study.evaluations, outs, outs)

@@ -10,7 +10,7 @@ import pytest
 
 from steps.core.errors import UserError
 from steps.core.runner import Output
-from steps.fractal import report
+from steps.fractal import figure, report
 from steps.report.page import Report
 from tests.fractal.conftest import Study
 
@@ -25,8 +25,9 @@ def model(shift: float) -> dict[str, Any]:
         "class_accuracy": [0.6, 0.7],
         "guided": [
             {"guidance": 2.0, "class_accuracy": 0.75, "frechet_distance": 130.0},
-            {"guidance": 3.0, "class_accuracy": 0.8, "frechet_distance": 150.0},
+            {"guidance": 3.0, "class_accuracy": 0.8, "frechet_distance": 150.0 + 10 * shift},
         ],
+        "memorised_share": [0.01 + shift / 10, 0.03 + shift / 10],
     }
 
 
@@ -35,7 +36,7 @@ FOUND = {
     "real": {"frechet_distance": [40.0, 50.0], "class_accuracy": [1.0, 1.0]},
     "classwise": {"frechet_distance": [170.0, 180.0], "class_accuracy": [0.96, 0.98]},
     "class_accuracy_test": 0.99,
-    "nearest_distance_test": 16.0,
+    "nearest_distance_test": {"median": 16.0, "close": 11.0},
     "models": [model(0), model(0.2), model(50)],
 }
 SIZES = {"parameters": 700_000, "training_images": 1437, "test_images": 360}
@@ -63,7 +64,8 @@ def test_headline_figures_are_means_over_the_first_model_s_seeds() -> None:
 
 def test_sentences_say_what_was_missed_too() -> None:
     numbers = report.metrics(FOUND, ["ar", "ar", "other"], SIZES)
-    said = report.summary(numbers, FOUND, 15.0)
+    names = ["ar", "ar", "other"]
+    said = report.summary(numbers, FOUND, names)
     assert (
         "needs 2.000 bits per value for 360 test images when the class is not said: 0.400 less than" in said
     )
@@ -73,18 +75,21 @@ def test_sentences_say_what_was_missed_too() -> None:
     )
     assert "2.3 times that of real training images (45)" in said
     assert "35.0% miss their class" in said
-    assert "97.0% of the class-wise pixels" in said
+    assert "97.0% of the class-wise pixels for theirs, more than of the samples, which are closer" in said
     assert (
-        "At guidance 3 80.0% of the samples are what they are meant to be, at a Frechet distance of 150."
+        "At guidance 3 80.0% of the samples are what they are meant to be, at a Frechet distance of 151."
         in said
     )
-    assert "samples are no copies" in said
+    assert "3.0% of the samples are less than 11.0 from a training image" in said
+    assert "as 5% of the test images are: no sign of copying" in said
     worse = {**numbers, "bits_per_dim": 2.5, "bits_per_dim_mixture": 2.3, "frechet_distance": 200.0}
-    said = report.summary(worse, FOUND, 5.0)
+    copied = [{**model, "memorised_share": [0.4, 0.5]} for model in FOUND["models"]]
+    said = report.summary(worse, {**FOUND, "models": copied}, names)
     assert "0.100 more than a histogram" in said
     assert "0.100 more than histograms by class" in said
     assert "no closer than class-wise independent pixels" in said
-    assert "a sign of copying" in said
+    assert "97.0% of the class-wise pixels for theirs. At guidance 3" in said
+    assert "as 5% of the test images are: a sign of copying" in said
 
 
 def test_the_report_keeps_its_contract_and_names_what_made_it(study: Study, tmp_path: Path) -> None:
@@ -102,5 +107,8 @@ def test_the_report_keeps_its_contract_and_names_what_made_it(study: Study, tmp_
     assert {"python", "numpy", "scikit-learn", "torch", "zarr"} <= made.provenance.versions.keys()
     assert made.provenance.code.keys() == {f"fractal.{step}" for step in report.STEPS}
     assert made.tables[0].rows[0][0] == "small-1"
+    drawn = [f"figures/{name}.{kind}" for name, (kind, _) in figure.FIGURES.items()]
+    assert [shown.file for shown in made.figures] == drawn
+    assert all("small-1" in shown.caption for shown in made.figures)
     with pytest.raises(UserError, match="found 1 models, expected 2, one for each of"):
         report.main(*arguments[:3], [study.model] * 2, study.evaluations, Output(metrics), Output(out))

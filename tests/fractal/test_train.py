@@ -13,6 +13,7 @@ import torch
 from steps.core.errors import UserError
 from steps.core.runner import Output
 from steps.core.stores import Folder, Ledger
+from steps.core.training import Training
 from steps.fractal import train
 from steps.fractal.generators.levels import NULL, Fractal
 from steps.fractal.generators.saved import load
@@ -47,6 +48,26 @@ def test_killed_twice_it_ends_with_the_same_bytes_and_another_seed_does_not(
     run_step("train", *arguments(study, tmp_path / "other", seed=2, dropout=0.1))
     name = "model.safetensors"
     assert contents(tmp_path / "other")[name] != contents(folder)[name]
+
+
+def test_killed_before_its_state_is_removed_it_leaves_none(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(self: Training) -> None:
+        raise KeyboardInterrupt
+
+    settings = train.Settings(steps=2, batch=4)
+    arguments = (study.images, Architecture(**SMALL), 1, settings)
+    train.main(*arguments, Output(tmp_path / "undisturbed/ledger.json"))
+    folder = tmp_path / "killed"
+    monkeypatch.setattr(Training, "finish", die)
+    with pytest.raises(KeyboardInterrupt):
+        train.main(*arguments, Output(folder / "ledger.json"))
+    monkeypatch.undo()
+    assert (folder / train.STATE).exists()
+    assert (folder / train.CURVE).exists()
+    train.main(*arguments, Output(folder / "ledger.json"))
+    assert contents(folder) == contents(tmp_path / "undisturbed")
 
 
 def test_what_a_trained_folder_holds(study: Study) -> None:

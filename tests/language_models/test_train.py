@@ -18,6 +18,7 @@ from steps.core import provenance
 from steps.core.errors import UserError
 from steps.core.settings import validate
 from steps.core.stores import Folder, Ledger, read_array
+from steps.core.training import Training
 from steps.interp import loading
 from steps.language_models.learning import loop
 from steps.language_models.learning.loop import STATE, Settings
@@ -64,6 +65,30 @@ def test_killed_twice_it_ends_with_the_same_bytes(
         assert not (folder / "ledger.json").exists()
     assert "resuming after step" in run_step("train", *options)
     assert contents(folder) == contents(undisturbed)
+
+
+def test_killed_before_its_state_is_removed_it_leaves_none(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(self: Training) -> None:
+        raise KeyboardInterrupt
+
+    tokens = read_array(Folder(prepared.rows, "rows"), "train")
+    settings = Settings(**{**SMALL, "tokens": 600})
+    config = loop.configuration(settings, Folder(prepared.rows, "rows").attributes["vocabulary"], 16, 0)
+
+    def train() -> None:
+        ledger = Ledger(tmp_path / "ledger.json", "language_model", {"seed": 1})
+        loop.train(tokens, tokens, config, 1, settings, ledger)
+
+    monkeypatch.setattr(Training, "finish", die)
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    monkeypatch.undo()
+    assert (tmp_path / STATE).exists()
+    assert (tmp_path / loop.CURVE).exists()
+    train()
+    assert not (tmp_path / STATE).exists()
 
 
 def test_two_trainings_of_one_folder_come_one_after_the_other(

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 WARM = Path(__file__).resolve().parent
@@ -56,11 +55,24 @@ def run(step: str, *arguments: str | Path, expect: int = 0) -> str:
     return done.stderr
 
 
+def kill_after(calls: int, function: str, line: list[str], text: str = "") -> None:
+    """Start a step that kills itself once a function of it was called so often; see ``dying.py``.
+
+    Nothing depends on how fast the machine is.
+
+    Args:
+        calls: how many calls return; the one after them kills.
+        function: its full name (``os.replace``).
+        line: the command line of the step.
+        text: the last argument of the calls that count; by default any.
+    """
+    python, option, step, *arguments = line
+    planted = [python, option, "tests.warm.dying", function, text, str(calls), step, *arguments]
+    variables = environment() | {"REPRISE_WARM_TOO": "tests.warm.dying"}
+    done = subprocess.run(planted, capture_output=True, text=True, env=variables)
+    assert done.returncode == 128 + signal.SIGKILL, done.stderr
+
+
 def kill_at_the_next_state(line: list[str], state: Path) -> None:
-    """Start a command line, and kill it as soon as it has written its state, or written it again."""
-    before = state.stat().st_mtime_ns if state.exists() else 0
-    process = subprocess.Popen(line, stderr=subprocess.DEVNULL, env=environment(warm=False))
-    while process.poll() is None and not (state.exists() and state.stat().st_mtime_ns > before):
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    """Start a training, and kill it when it has written its state, or written it anew, in the next step."""
+    kill_after(1, "os.replace", line, str(state))

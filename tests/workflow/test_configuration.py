@@ -317,6 +317,11 @@ def test_larger_models_from_weights_alone() -> None:
         ("fractal.models", [], "^configuration: fractal.models: found .., expected: .* at least 1 item"),
         ("fractal.seeds", [1, 1], "^configuration: fractal.seeds: found .*differ .1 is there"),
         (
+            "fractal.sample.images",
+            1438,
+            "^fractal.sample.images: found 1438, expected at most 1437, the training images",
+        ),
+        (
             "fractal.images.test",
             1797,
             "fractal.images.test: found 1797, expected: .*less than or equal to 1795",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import importlib
 import inspect
@@ -254,20 +255,23 @@ def test_jobs_use_no_more_memory_than_they_ask_for(undisturbed: Workspace) -> No
 WIDTHS = (64, 1024, 2048)
 """Neurons per layer, of two layers, in the jobs whose memory is measured."""
 
+BATCHES = (16, 512)
+"""Images at once, in the fractal jobs whose memory is measured."""
+
 TOKENS, BLOCK = 2048, 512
 UNCOUNTED = 40e6
 """Bytes that formulas leave out: buffers of products, code that only a longer job runs. What rules ask for
 beside has room for them (and for the libraries), so it is how memory grows that is compared."""
 
 
-def run_job(folder: Path, step: str, *arguments: object) -> float:
+def run_job(folder: Path, step: str, *arguments: object, chapter: str = "neurons") -> float:
     """Run a step and return the peak in bytes of its record.
 
     It runs in a copy of a Python that has libraries loaded (``tests/warm``), whose pages count: what it holds
     itself comes on top, since the high-water mark of a copy begins with what was copied.
     """
     log = folder / f"{step}.log"
-    command = [sys.executable, "-m", f"steps.neurons.{step}", *map(str, arguments), "--log", str(log)]
+    command = [sys.executable, "-m", f"steps.{chapter}.{step}", *map(str, arguments), "--log", str(log)]
     subprocess.run(command, env=environment(), check=True, capture_output=True)
     (record,) = records.read(glob.escape(str(records.path_of(log))))
     return float(record["peak_bytes"])
@@ -322,6 +326,42 @@ def test_a_formula_that_asks_for_too_little_is_noticed(
     """What is asked for half the width: the comparison above fails."""
     (first, first_asked), *_, (_, half), (peak, _) = measured[step]
     assert peak - first > half - first_asked + UNCOUNTED
+
+
+@pytest.fixture(scope="module")
+def fractal_measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[float, float]]]:
+    """By step, what jobs of growing batches took and what their rules ask for, in bytes."""
+    found: dict[str, list[tuple[float, float]]] = {"train": [], "sample": []}
+    job = functools.partial(run_job, chapter="fractal")
+    images = tmp_path_factory.mktemp("images") / "ledger.json"
+    job(tmp_path_factory.mktemp("logs"), "images", "--settings", "{}", "--out", images)
+    for batch in BATCHES:
+        folder = tmp_path_factory.mktemp(f"batch-{batch}")
+        train = {"steps": 1, "batch": batch}
+        sample = {"draws": 1, "images": batch, "batch": batch, "guidance": [2.0]}
+        merged = default()
+        merge(merged, {"fractal": {"train": train, "sample": sample}})
+        config = configuration.configure(merged)
+        made = ("--images", images, "--model", config.fractal.model("ar").model_dump_json(), "--seed", 1)
+        model, drawn = folder / "model/ledger.json", folder / "samples/ledger.json"
+        peaks = {
+            "train": job(folder, "train", *made, "--settings", json.dumps(train), "--out", model),
+            "sample": job(
+                *(folder, "sample", "--model", model, "--settings", json.dumps(sample), "--out", drawn)
+            ),
+        }
+        for step, peak in peaks.items():
+            found[step].append((peak, asked(config, "fractal", step)))
+    return found
+
+
+@pytest.mark.parametrize("step", ["train", "sample"])
+def test_memory_of_fractal_models_grows_with_the_batch_as_the_formula_says(
+    fractal_measured: dict[str, list[tuple[float, float]]], step: str
+) -> None:
+    (first, first_asked), (peak, ask) = fractal_measured[step]
+    assert peak <= ask
+    assert 0.4 * (ask - first_asked) < peak - first <= ask - first_asked + UNCOUNTED
 
 
 def test_the_plan_of_the_paper_needs_nothing(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ROUNDED = 256
-"""The hidden width of a gated MLP is rounded up to a multiple of this (reference code)."""
+"""The hidden width of a gated MLP is rounded up to a multiple of this (published code)."""
 
 
 class Cache:
@@ -69,7 +69,7 @@ def rotary_table(grid: int, head_width: int) -> Tensor:
 class GatedBlock(nn.Module):
     """A block of the levels of patches: rotary causal attention, a gated MLP (SwiGLU), RMSNorm before each.
 
-    Section 4.2 of the dossier; as in LlamaGen. No biases; dropout on what each half adds.
+    As in the published code, which has it from LlamaGen. No biases; dropout on what each half adds.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -102,7 +102,7 @@ class GatedBlock(nn.Module):
 class PlainBlock(nn.Module):
     """A block of the pixel module: causal attention and a GELU MLP with biases, LayerNorm before each.
 
-    Section 4.5 of the dossier. No dropout and no positions: its tokens come from tables of their own.
+    As in the published code. No dropout and no positions: its tokens come from tables of their own.
     """
 
     def __init__(self, width: int, heads: int) -> None:

@@ -3,7 +3,7 @@
 The top level takes a vector for the class and emits one condition for each patch of the image; each becomes
 the input of the next level, which emits one for each smaller patch, down to single pixels, whose values the
 pixel module emits channel by channel. All is autoregressive, so the likelihood is exact: the product, over
-all values, of their probabilities given those before (sections 1 and 5 of the dossier).
+all values, of their probabilities given those before (docs/fractal.md).
 
 Images are integers ``[image, row, column, channel]``.
 """
@@ -27,7 +27,7 @@ NULL = -1
 """The label of an image whose class nobody says."""
 
 SPREAD = 0.02
-"""Standard deviation of embeddings before training (reference code)."""
+"""Standard deviation of embeddings before training (published code)."""
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:
@@ -51,7 +51,7 @@ class Level(nn.Module):
 
     Patches are in raster order.
 
-    Section 4.2 of the dossier, without the token of the last patch, at which nothing looks.
+    As in the published code, without the token of the last patch, at which nothing looks.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Level(nn.Module):
 class PixelModule(nn.Module):
     """The last level: the values of one pixel, channel by channel, from its condition.
 
-    Section 4.5 of the dossier: a table of embeddings for each channel, which also makes the logits. It has no
+    As in the published code: a table of embeddings for each channel, which also makes the logits. It has no
     positions, since the tables differ. The token of the last channel, at which nothing looks, is left out.
     """
 
@@ -206,7 +206,7 @@ class Fractal(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Xavier-uniform matrices, biases 0, norms 1, embeddings normal (reference code)."""
+        """Xavier-uniform matrices, biases 0, norms 1, embeddings normal (published code)."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 # gate and up are one matrix here, for speed, but two in the published code
@@ -223,8 +223,13 @@ class Fractal(nn.Module):
         return cast("Level", self.levels[number])
 
     def condition(self, labels: Tensor) -> Tensor:
-        """The top level's condition ``[images, width]`` for labels ``[images]``, ``NULL`` among them."""
-        return functional.embedding(labels.remainder(len(self.classes)), self.classes)
+        """The top level's condition ``[images, width]`` for labels ``[images]``, ``NULL`` among them.
+
+        Labels of no class are an index error, without a look at them that would wait for a GPU.
+        """
+        null = self.images.classes  # the row of NULL, which no other label may become
+        rows = torch.where(labels == NULL, null, labels + (labels >= null))
+        return functional.embedding(rows, self.classes)
 
     def scaled(self, patches: Tensor) -> Tensor:
         """Patches ``[..., patch, patch, channels]`` as levels take them: channel, row, column; -1 to 1."""

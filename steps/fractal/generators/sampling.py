@@ -1,8 +1,8 @@
-"""Drawing images: depth first, value by value, with caches (section 7 of the dossier).
+"""Drawing images: depth first, value by value, with caches (docs/fractal.md).
 
 Every random number belongs to one value of one image: it comes in from outside, as an image of uniforms. So
-the same image is drawn whatever is drawn beside it, but for rounding: a float32 product of one row differs in
-its bits from the same row in a larger batch.
+the same image is drawn whatever is drawn beside it, but for rounding: a float32 product of one row may differ
+in its bits from the same row in a larger batch.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 
+from steps.core.errors import UserError
 from steps.fractal.generators.levels import NULL, patchify, unpatchify
 
 if TYPE_CHECKING:
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
 
 
 class Guidance(NamedTuple):
-    """How the class is pressed for (section 7.2 of the dossier)."""
+    """How the class is pressed for (docs/fractal.md, Sampling)."""
 
     weight: float = 1.0
     """1: the model's own distribution; more: further from what it makes without a class."""
     schedule: Literal["linear", "constant"] = "linear"
     """linear: the weight grows from patch to patch of the top level, and is full at the last one."""
     temperature: float = 1.0
-    """Logits are multiplied by it, as the paper's code does: above 1 is sharper."""
+    """Logits are multiplied by it, as in the published code: above 1 is sharper."""
     floor: float = 0.0
     """Values that are less probable than this, given the class, are not made likelier; 0: no filter."""
 
@@ -50,12 +51,22 @@ def sample(model: Fractal, labels: Tensor, uniforms: Tensor, guidance: Guidance 
     Args:
         model: the model.
         labels: ``int64 [images]``; ``NULL`` where any class will do.
-        uniforms: ``float64 [images, side, side, channels]``, above 0 and at most 1: one for each value.
+        uniforms: ``float64 [images, side, side, channels]``, above 0 and at most 1: one for each value, drawn
+            on their device, whatever that of the model.
         guidance: of the class.
 
     Returns:
-        ``int64`` of the shape of ``uniforms``.
+        ``int64`` of the shape of ``uniforms``, on the model's device.
+
+    Raises:
+        UserError: a label is none of the model's classes.
     """
+    classes = model.images.classes
+    if len(unknown := labels[(labels != NULL) & ((labels < 0) | (labels >= classes))]):
+        raise UserError(
+            f"labels: found {int(unknown[0])}, expected one of the model's {classes} classes, counted from 0,"
+            f" or {NULL} where the class is not said"
+        )
     with _without_dropout(model):
         condition = model.condition(labels)
         if guidance.weight != 1:  # the second half of all rows draws nothing, it is what is pressed away from
@@ -84,7 +95,7 @@ def _fill(
         return _draw_pixels(model, condition, uniforms, guidance, weight)
     level, patch = model.level(number), model.architecture.sides[number + 1]
     uniform_patches = patchify(uniforms, patch)
-    patches = torch.zeros(uniform_patches.shape, dtype=torch.int64, device=uniforms.device)
+    patches = torch.zeros(uniform_patches.shape, dtype=torch.int64, device=condition.device)
     copies = len(condition) // len(uniforms)
     caches = level.begin(len(condition))
     for place in range(level.tokens):
@@ -99,7 +110,7 @@ def _draw_pixels(
     model: Fractal, condition: Tensor, uniforms: Tensor, guidance: Guidance, weight: float
 ) -> Tensor:
     flat = uniforms.flatten(1)
-    values = torch.zeros(flat.shape, dtype=torch.int64, device=flat.device)
+    values = torch.zeros(flat.shape, dtype=torch.int64, device=condition.device)
     copies = len(condition) // len(uniforms)
     caches = model.pixels.begin(len(condition))
     for channel in range(flat.shape[1]):
@@ -110,7 +121,7 @@ def _draw_pixels(
 
 
 def guided(logits: Tensor, guidance: Guidance, weight: float, both: bool) -> Tensor:
-    """Logits to draw from (section 7.2 of the dossier, in its order).
+    """Logits to draw from, in the order of the published code (docs/fractal.md, Sampling).
 
     Args:
         logits: ``[images, values]``; of ``both`` with the class, then as many without.
@@ -131,12 +142,12 @@ def guided(logits: Tensor, guidance: Guidance, weight: float, both: bool) -> Ten
 
 
 def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
-    """One value for each row of logits ``[rows, values]``, by inversion.
+    """One value for each row of logits ``[rows, values]``, by inversion, on the device of the uniforms.
 
     The sums of probabilities end a little off 1, so uniforms (above 0, at most 1) are scaled by the last one:
     no value comes out that does not exist, nor one of probability 0.
     """
-    shares = logits.double().softmax(1)
+    shares = logits.to(uniforms.device).double().softmax(1)
     sums = running_sums(shares, by_product=shares.is_cuda)
     return torch.searchsorted(sums, uniforms[:, None] * sums[:, -1:])[:, 0].clamp(max=shares.shape[1] - 1)
 

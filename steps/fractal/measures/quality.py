@@ -8,8 +8,19 @@ if TYPE_CHECKING:
     import numpy as np
     from sklearn.svm import SVC
 
+QUALITY = ("frechet_distance", "class_accuracy")
+"""What images of a draw are measured by, as files name it."""
+
+CLOSE = 0.05
+"""Share of the test images that are nearer to a training image than what is called close."""
+
 PENALTY = 10.0
 """C of the classifier, support vectors with a radial kernel."""
+
+
+def mean(values: list[float]) -> float:
+    """Over draws, or seeds."""
+    return sum(values) / len(values)
 
 
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:

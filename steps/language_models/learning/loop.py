@@ -227,6 +227,7 @@ def train(
     folders = ["", *(f"{checkpoint_name(step)}/" for step in kept)]
     whole = {f"{folder}{file}" for folder in folders for file in ("config.json", "model.safetensors")}
     if whole | {CURVE} <= ledger.files.keys():
+        (ledger.folder / STATE).unlink(missing_ok=True)  # killed between the last file and its removal
         curve: list[dict[str, Any]] = read_json(ledger.folder / CURVE)
         return curve
     model = (initial if initial is not None else initial_model(config, seed)).train()

@@ -162,7 +162,7 @@ def test_weights_begin_as_published() -> None:
 
 
 def test_the_hidden_width_of_gated_mlps_is_rounded_up() -> None:
-    """512 at a width of 128, 256 at 32: at small widths rounding decides (reference code)."""
+    """512 at a width of 128, 256 at 32: at small widths rounding decides (published code)."""
     wide = Fractal(
         Architecture(sides=[8, 4, 1], widths=[128, 32, 8], depths=[1, 1, 1], heads=[4, 2, 1]),
         Images(8, 1, 2, 0),
@@ -171,7 +171,7 @@ def test_the_hidden_width_of_gated_mlps_is_rounded_up() -> None:
 
 
 def test_attention_of_training_runs_in_one_fused_kernel() -> None:
-    """With dropout inside attention the CPU has none; ours drops what attention adds, as the paper's code."""
+    """With dropout inside attention the CPU has none; ours drops what attention adds, as published."""
     torch.manual_seed(0)
     model = Fractal(Architecture(**SMALL), Images(8, 1, 17, 0), 0.1).train()
 
