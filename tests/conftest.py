@@ -16,8 +16,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole workflows first: the last of them would otherwise run alone at the end."""
-    items.sort(key=lambda item: item.path.parent.name != "workflow")
+    """Whole workflows first, and of these last the files that wait for the one that many share.
+
+    What is short comes at the end, so that all processes that run tests end together.
+    """
+    wait = {item.path for item in items if "workspace" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: (item.path.parent.name != "workflow", item.path in wait))
 
 
 @pytest.fixture(scope="session")

@@ -151,13 +151,18 @@ class Workspace:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """The tiny workflow from nothing to the end, in a folder with an awkward name."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent  # where the folders of all workers are
-    workspace = Workspace(
-        shared / "undisturbed with spaces & 'quotes'", shared / "calls", shared / "said.txt"
-    )
-    yield workspace
-    workspace.finished()
+    made = Workspace(shared / "undisturbed with spaces & 'quotes'", shared / "calls", shared / "said.txt")
+    yield made
+    made.finished()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _workspace_from_the_start(request: pytest.FixtureRequest) -> None:
+    """Start the tiny workflow with the first test here, if one will want it: it takes minutes."""
+    if any("workspace" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        request.getfixturevalue("workspace")

@@ -713,9 +713,9 @@ def left_out(jobs: list[Job], kept: set[str], on_request: set[str]) -> set[str]:
     return {file for file in kept if not is_asked_for(file)}
 
 
-def test_every_table_and_figure_that_is_kept_is_asked_for(undisturbed: Workspace) -> None:
+def test_every_table_and_figure_that_is_kept_is_asked_for(workspace: Workspace) -> None:
     """All that the tiny workflow leaves under results/, by the graph of its jobs."""
-    folder = undisturbed.finished()
+    folder = workspace.finished()
     chapters = [name for name in configuration.Config().sections() if name != "report"]
     jobs = dry_run(folder, *EVERYTHING, *chapters)
     files = {path for path in (folder / "results").rglob("*") if path.is_file()}

@@ -49,12 +49,12 @@ def definitions(file: str, line: int) -> set[str]:
     return {f"{module}.{name}" for name in names}
 
 
-def test_what_a_job_calls_stands_in_its_digest(undisturbed: Workspace) -> None:
-    undisturbed.finished()
+def test_what_a_job_calls_stands_in_its_digest(workspace: Workspace) -> None:
+    workspace.finished()
     missing: dict[str, set[str]] = {}
     needed: set[str] = set()
     steps, calls = set(), 0
-    for file in undisturbed.calls.iterdir():
+    for file in workspace.calls.iterdir():
         step = file.name.partition("-")[0].removeprefix("steps.")
         steps.add(step)
         covered = code_definitions(step)

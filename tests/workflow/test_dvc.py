@@ -96,11 +96,11 @@ def copy_sources(folder: Path) -> Copy:
 
 
 @pytest.fixture(scope="module")
-def publisher(tmp_path_factory: pytest.TempPathFactory, undisturbed: Workspace) -> Copy:
+def publisher(tmp_path_factory: pytest.TempPathFactory, workspace: Workspace) -> Copy:
     """A copy in which the tiny workflow was made, recorded and pushed."""
     copy = copy_sources(tmp_path_factory.mktemp("dvc") / "the publisher")
     for name in ("texts", "data", "results", "logs", ".snakemake"):
-        shutil.copytree(undisturbed.finished() / name, copy.folder / name, symlinks=True, dirs_exist_ok=True)
+        shutil.copytree(workspace.finished() / name, copy.folder / name, symlinks=True, dirs_exist_ok=True)
     publish_tiny(copy)
     made = record(copy)
     assert "Nothing to be done for neurons" in made.stdout

@@ -128,9 +128,9 @@ def kill_jobs(steps: set[str], directory: Path, latest: float, *arguments: str) 
     return set(killed)
 
 
-def test_killed_in_every_rule_and_on_two_cores(undisturbed: Workspace, tmp_path: Path) -> None:
+def test_killed_in_every_rule_and_on_two_cores(workspace: Workspace, tmp_path: Path) -> None:
     left = steps_of_rules() - ELSEWHERE.keys()
-    expected = hashes(undisturbed.finished())
+    expected = hashes(workspace.finished())
     assert len(expected) > 50
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first, second):
@@ -144,27 +144,27 @@ def test_killed_in_every_rule_and_on_two_cores(undisturbed: Workspace, tmp_path:
     assert not left
 
 
-def test_nothing_is_left_to_do(undisturbed: Workspace, tmp_path: Path) -> None:
-    folder = undisturbed.copy(tmp_path / "copy")
+def test_nothing_is_left_to_do(workspace: Workspace, tmp_path: Path) -> None:
+    folder = workspace.copy(tmp_path / "copy")
     before = hashes(folder)
     assert "Nothing to be done" in snakemake(folder, "--cores", "1").stderr
     assert hashes(folder) == before
 
 
-def test_settings_without_influence_rerun_nothing(undisturbed: Workspace) -> None:
-    undisturbed.finished()
+def test_settings_without_influence_rerun_nothing(workspace: Workspace) -> None:
+    workspace.finished()
     changed = (
         "corpus={documents: {threads: 1}}",
         "language_models={tokenizer: {threads: 1}, rows: {threads: 1}, train: {save_seconds: 7}}",
     )
-    done = snakemake(undisturbed.folder, "--dry-run", "--config", *changed)
+    done = snakemake(workspace.folder, "--dry-run", "--config", *changed)
     assert "Nothing to be done" in done.stdout + done.stderr
-    done = snakemake(undisturbed.folder, "--dry-run", "--config", "language_models={train: {clip: 0.5}}")
+    done = snakemake(workspace.folder, "--dry-run", "--config", "language_models={train: {clip: 0.5}}")
     assert "language_models_train" in done.stdout + done.stderr
 
 
-def test_the_remedy_for_a_damaged_shard_is_one(undisturbed: Workspace, tmp_path: Path) -> None:
-    folder = undisturbed.copy(tmp_path / "copy")
+def test_the_remedy_for_a_damaged_shard_is_one(workspace: Workspace, tmp_path: Path) -> None:
+    folder = workspace.copy(tmp_path / "copy")
     before = hashes(folder)
     counts = "results/language_models/tiny/ngrams.json"
     shard = folder / "data/models/tiny/rows/tiny/train/c/0/0"
@@ -179,8 +179,8 @@ def test_the_remedy_for_a_damaged_shard_is_one(undisturbed: Workspace, tmp_path:
     assert hashes(folder) == before
 
 
-def test_a_result_that_was_deleted_is_made_again(undisturbed: Workspace, tmp_path: Path) -> None:
-    folder = undisturbed.copy(tmp_path / "copy")
+def test_a_result_that_was_deleted_is_made_again(workspace: Workspace, tmp_path: Path) -> None:
+    folder = workspace.copy(tmp_path / "copy")
     for name in ("excess.parquet", "clusters.parquet", "examples.parquet", "interventions.parquet"):
         path = folder / "results/neurons/tiny" / name
         path.rename(tmp_path / name)

@@ -237,8 +237,8 @@ def asked(config: configuration.Config, chapter: str, step: str) -> float:
     return 1e6 * float(resources["mem_mb"](None, 1))
 
 
-def test_jobs_use_no_more_memory_than_they_ask_for(undisturbed: Workspace) -> None:
-    folder, config, seen = undisturbed.finished(), configured(TINY), set()
+def test_jobs_use_no_more_memory_than_they_ask_for(workspace: Workspace) -> None:
+    folder, config, seen = workspace.finished(), configured(TINY), set()
     for log in sorted((folder / "logs").rglob("*.log")):
         chapter, step = log.relative_to(folder / "logs").parts[:2]
         if f"{chapter}_{step}" not in LIGHT:
