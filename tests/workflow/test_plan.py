@@ -260,14 +260,14 @@ UNCOUNTED = 40e6
 beside has room for them (and for the libraries), so it is how memory grows that is compared."""
 
 
-def run_job(folder: Path, step: str, *arguments: object) -> float:
+def run_job(folder: Path, step: str, *arguments: object, chapter: str = "neurons") -> float:
     """Run a step and return the peak in bytes of its record.
 
     It runs in a copy of a Python that has libraries loaded (``tests/warm``), whose pages count: what it holds
     itself comes on top, since the high-water mark of a copy begins with what was copied.
     """
     log = folder / f"{step}.log"
-    command = [sys.executable, "-m", f"steps.neurons.{step}", *map(str, arguments), "--log", str(log)]
+    command = [sys.executable, "-m", f"steps.{chapter}.{step}", *map(str, arguments), "--log", str(log)]
     subprocess.run(command, env=environment(), check=True, capture_output=True)
     (record,) = records.read(glob.escape(str(records.path_of(log))))
     return float(record["peak_bytes"])
@@ -322,6 +322,41 @@ def test_a_formula_that_asks_for_too_little_is_noticed(
     """What is asked for half the width: the comparison above fails."""
     (first, first_asked), *_, (_, half), (peak, _) = measured[step]
     assert peak - first > half - first_asked + UNCOUNTED
+
+
+SHORT: dict[str, dict[str, Any]] = {
+    "train": {"length": 2, "iterations": 1, "episodes": 4, "exploring": 64},
+    "evaluate": {"runs": 10, "starts": 1, "runs_per_start": 100, "shown": 1},
+}
+"""Settings of skills with which their jobs take a moment."""
+
+
+@pytest.mark.parametrize(
+    ("step", "options", "large"),
+    [
+        ("train", ("--base", "vic", "--mode", "focused"), {"length": 6}),  # Q-values and policies
+        ("train", ("--base", "vic", "--mode", "unfocused"), {"exploring": 8_000_000}),  # states of runs
+        ("evaluate", ("--skills", "--length", 24), {"runs": 20_000}),
+        ("evaluate", ("--skills", "--length", 24), {"starts": 200}),
+    ],
+)
+def test_memory_of_skills_grows_with_their_settings(
+    tmp_path: Path, step: str, options: tuple[Any, ...], large: dict[str, Any]
+) -> None:
+    found = []
+    for name, settings in (("small", SHORT[step]), ("large", SHORT[step] | large)):
+        config = configuration.configure(default() | {"skills": {step: settings}})
+        (tmp_path / name).mkdir()
+        peak = run_job(
+            *(tmp_path / f"{name}-logs", step, *options, "--seed", 1, "--settings", json.dumps(settings)),
+            *("--out", tmp_path / name / "ledger.json"),
+            chapter="skills",
+        )
+        found.append((peak, asked(config, "skills", step)))
+        assert peak <= found[-1][1]
+    (first, first_asked), (peak, ask) = found
+    assert UNCOUNTED < peak - first <= ask - first_asked + UNCOUNTED  # without its term it would fail
+    assert peak - first > 0.4 * (ask - first_asked)  # it is the job that was measured
 
 
 def test_the_plan_of_the_paper_needs_nothing(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 A folder of kind ``skills``: ``skills.safetensors`` with an array ``uint8 [skills, time, states, starts,
 actions - 1]`` for each group, and ``card.json``. The numbers are cumulated shares of all actions but the
 last, in 255ths: a number is drawn from 0 to 254, and the action is how many of them it is not below. What is
-less likely than 1 in 510 is left out, and never done. Which of the ``starts`` of its group a state is follows from the
-schema and the weights in the card (``focus``).
+less likely than 1 in 510 is left out, and never done. Which of the ``starts`` of its group a state is follows
+from the schema and the weights in the card (``focus``).
 
     skills = load(Path("data/skills/default/fourrooms/vic-focused/seed-1/ledger.json"))
     skill = skills[9]
@@ -40,6 +40,14 @@ LEVELS = 255
 CARD = "card.json"
 POLICIES = "skills.safetensors"
 RANDOM = "random"
+"""The base and mode of policies of random actions."""
+
+PRIMITIVES = "primitives"
+"""The base, mode and choices of learners without skills."""
+
+SKILLS = "skills"
+BOTH = "skills and primitives"
+"""What learners over skills choose from."""
 
 
 def cumulated(q: np.ndarray, temperature: float) -> np.ndarray:
