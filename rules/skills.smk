@@ -47,7 +47,8 @@ rule skills_train:
         **skills.resources(settings, "train"),
         runtime_settings=runtime_settings["skills.train"],
     params:
-        **step("skills.train"),
+        code=step("skills.train")["code"],
+        settings=skills.train_settings(settings),
     shell:
         "python -m steps.skills.train --base {wildcards.base:q} --mode {wildcards.mode:q} --seed {wildcards.seed:q}"
         " --settings {params.settings:q} {resources.runtime_settings:q} --out {output:q} --log {log:q}"

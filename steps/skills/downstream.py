@@ -16,7 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from steps.core.digest import code_digest
 from steps.core.digest import seed as derive
@@ -26,17 +26,13 @@ from steps.core.runner import Output, final_name, run
 from steps.core.settings import NO_INFLUENCE
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import Folder, write_json
-from steps.skills.learning.skill import Skills, load
+from steps.skills.learning.skill import BOTH, PRIMITIVES, SKILLS, Skills, load
 from steps.skills.worlds.grids import four_rooms
 
 if TYPE_CHECKING:
     import numpy as np
 
     from steps.skills.worlds.tables import World
-
-PRIMITIVES = "primitives"
-SKILLS = "skills"
-BOTH = "skills and primitives"
 
 
 class Settings(BaseSettings):
@@ -47,8 +43,10 @@ class Settings(BaseSettings):
     at_once: int = Field(
         64, ge=1, le=10**5, description="episodes that run side by side, with the same Q-values"
     )
-    learning_rate: float = Field(0.1, gt=0, le=1, description="of Q-values")
-    discount: float = Field(0.99, gt=0, le=1, description="per decision")
+    learning_rate: float = Field(
+        0.1, gt=0, le=1, description="share of the way that a Q-value goes at a decision"
+    )
+    discount: float = Field(0.99, gt=0, le=1, description="of the reward, for each decision")
     last_random: float = Field(
         0.05,
         ge=0,
@@ -56,7 +54,9 @@ class Settings(BaseSettings):
         description="share of random choices from the middle of learning on; it falls from 1",
     )
     initial: list[float] = Field(
-        [0.0, 1.0], min_length=1, description="Q-values to start from, one learner each"
+        [0.0, 1.0],
+        min_length=1,
+        description="Q-values to start from, one learner each; headline figures are those from 0",
     )
     evaluations: int = Field(10, ge=1, le=10_000, description="points of the learning curve")
     save_seconds: float = Field(
@@ -66,6 +66,13 @@ class Settings(BaseSettings):
         description="time between saved states, to resume from; no influence on the result",
         json_schema_extra=NO_INFLUENCE,
     )
+
+    @field_validator("initial")
+    @classmethod
+    def _headline_learns(cls, initial: list[float]) -> list[float]:
+        if len(set(initial)) < len(initial) or 0 not in initial:
+            raise ValueError("values that differ, with 0 among them (headline figures are from there)")
+        return initial
 
 
 class Learners(NamedTuple):

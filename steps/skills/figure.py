@@ -14,16 +14,16 @@ from steps.core.figures import COLOURS, check_names, legend_below, new_figure, s
 from steps.core.pictures import Mark, Panel, animation
 from steps.core.runner import Output, run
 from steps.core.stores import Folder, read_json, write_json
+from steps.skills.learning.bases import BASES, TITLES
 from steps.skills.learning.focus import STATE
+from steps.skills.learning.skill import BOTH, PRIMITIVES, RANDOM
+from steps.skills.learning.tabular import MODES
 from steps.skills.measures.coverage import PUBLISHED, PUBLISHED_AUC
 from steps.skills.worlds.grids import FOUR_ROOMS, OBJECTS, START, four_rooms, free_cells
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BASES = ("vic", "diayn")
-MODES = ("focused", "unfocused")
-TITLES = {"vic": "VIC", "diayn": "DIAYN"}
 WALL, FLOOR, OBJECT, HOME = "#4a4a4a", "#f6f6f6", "#ffd98a", "#cfe8ff"
 SECONDS = 8.0
 """Of a round of the animation."""
@@ -111,35 +111,36 @@ def _many(count: int) -> list[Any]:
 
 def control_data(evaluations: list[Data], downstream: list[Data], curves: list[Data]) -> Data:
     """Control from home, means over seeds: rows are groups of skills, columns variables."""
-    return {
-        base: {
-            mode: {
-                "groups": list(dict.fromkeys(skill["group"] for skill in found[0]["skills"])),
-                "control": [
-                    mean_over_seeds(rows)
-                    for rows in zip(*(one["home"]["control"] for one in found), strict=True)
-                ],
-            }
-            for mode in MODES
-            if (found := of(evaluations, base, mode))
+
+    def mean(found: list[Data]) -> Data:
+        return {
+            "groups": list(dict.fromkeys(skill["group"] for skill in found[0]["skills"])),
+            "control": [
+                mean_over_seeds(rows) for rows in zip(*(one["home"]["control"] for one in found), strict=True)
+            ],
         }
-        for base in BASES
-    } | {"variables": [variable.name for variable in four_rooms().schema.variables]}
+
+    return {base: {mode: mean(of(evaluations, base, mode)) for mode in MODES} for base in BASES} | {
+        RANDOM: mean(of(evaluations, RANDOM, RANDOM)),
+        "variables": [variable.name for variable in four_rooms().schema.variables],
+    }
 
 
 def draw_control(data: Data) -> Figure:
-    """Control matrices side by side: all groups of focused skills, and unfocused ones as the last row."""
+    """Control matrices side by side: all groups of focused skills, unfocused ones, random policies."""
     import numpy as np
 
-    figure, axes = new_figure(1, len(BASES), width=4.4, height=3.8)
+    figure, axes = new_figure(1, len(BASES), width=4.4, height=4.1)
     names = [name.replace("object ", "") for name in data["variables"]]
     for base, ax in zip(BASES, axes, strict=True):
-        matrix = np.array([row for mode in MODES for row in data[base][mode]["control"]])
+        matrix = np.array(
+            [row for mode in MODES for row in data[base][mode]["control"]] + data[RANDOM]["control"]
+        )
         labels = [
             "unfocused" if group == STATE else group.replace("object ", "")
             for mode in MODES
             for group in data[base][mode]["groups"]
-        ]
+        ] + ["random policies"]
         ax.imshow(matrix, vmin=0, vmax=1)
         for (y, x), value in np.ndenumerate(matrix):
             colour = "white" if value < 0.6 else "black"
@@ -158,7 +159,7 @@ def coverage_data(evaluations: list[Data], downstream: list[Data], curves: list[
     """Terminal coverage by chain length, by seed, and as published."""
     ours = {
         f"{mode} {base}".strip(): [one["coverage"]["terminal"] for one in found]
-        for base, mode in [(b, m) for b in BASES for m in MODES] + [("random", "random")]
+        for base, mode in [(b, m) for b in BASES for m in MODES] + [(RANDOM, RANDOM)]
         if (found := of(evaluations, base, mode))
     }
     return {
@@ -172,15 +173,15 @@ def draw_coverage(data: Data) -> Figure:
     """Coverage against chain length, beside the published curves."""
     figure, axes = new_figure(1, len(BASES), width=4.4, height=3.6, sharey=True)
     for base, ax in zip(BASES, axes, strict=True):
-        for mode, colour in zip(("focused", "unfocused", "random"), COLOURS, strict=False):
-            name = "random random" if mode == "random" else f"{mode} {base}"
+        for mode, colour in zip((*MODES, RANDOM), COLOURS, strict=False):
+            name = f"{mode} {RANDOM if mode == RANDOM else base}"
             for number, curve in enumerate(data["ours"].get(name, ())):
                 ax.plot(
                     range(1, len(curve) + 1),
                     curve,
                     color=colour,
                     linewidth=1,
-                    label=None if number else ("random policies" if mode == "random" else f"{mode}, ours"),
+                    label=None if number else ("random policies" if mode == RANDOM else f"{mode}, ours"),
                 )
         for mode, colour in (("focused", COLOURS[0]), ("unfocused", COLOURS[1]), ("dusdi", COLOURS[3])):
             curve = [float("nan") if v is None else v for v in data["published"][f"{mode} {base}"]]
@@ -216,14 +217,14 @@ def downstream_data(evaluations: list[Data], downstream: list[Data], curves: lis
 def draw_downstream(data: Data) -> Figure:
     """Steps to the goal against episodes: a panel for each base."""
     figure, axes = new_figure(1, len(BASES), width=4.6, height=4.2, sharey=True)
-    colours = {"focused": COLOURS[0], "unfocused": COLOURS[1], "primitives": COLOURS[6]}
+    colours = {"focused": COLOURS[0], "unfocused": COLOURS[1], PRIMITIVES: COLOURS[6]}
     for base, ax in zip(BASES, axes, strict=True):
         for name, curve in data.items():
             kind = name.partition(" ")[0].rstrip(",")
-            if kind != "primitives" and f" {base}," not in name:
+            if kind != PRIMITIVES and f" {base}," not in name:
                 continue
             style = "-" if name.endswith("from 0") else "--"
-            width = 2.2 if "and primitives" in name else 1.1
+            width = 2.2 if f"{BOTH}," in name else 1.1
             label = name.replace(f" {base}", "")
             ax.plot(
                 curve["episodes"], curve["steps"], style, color=colours[kind], linewidth=width, label=label
@@ -275,7 +276,7 @@ def draw_animation(data: Data) -> str:
     signs = [(y, x, "○") for y, x in OBJECTS] + [(*START, "H")]
     panels = [
         Panel(
-            group if len(skills) > 2 else f"{group}: leave it, take it and come home",
+            group,
             cells(),
             signs,
             [

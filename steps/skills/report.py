@@ -25,24 +25,37 @@ and ``report.json``.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steps.core.digest import seed as derive
+from steps.core.errors import UserError
 from steps.core.provenance import card, provenance
 from steps.core.runner import Output, run
 from steps.core.statistics import Interval, bootstrap_interval, paired_difference
 from steps.core.stores import Folder, read_json, write_json
+from steps.skills.learning.bases import BASES, TITLES
+from steps.skills.learning.skill import PRIMITIVES, RANDOM, SKILLS
+from steps.skills.learning.tabular import MODES
 from steps.skills.measures.coverage import PUBLISHED_AUC
+from steps.skills.worlds.grids import four_rooms
 
 if TYPE_CHECKING:
     import numpy as np
 
-BASES = {"vic": "VIC", "diayn": "DIAYN"}
-MODES = ("focused", "unfocused")
 PUBLISHED_STEPS = {"vic": 93, "diayn": 106}
-"""Steps to the goal of focused skills as the paper's figure has them; unfocused ones and primitives: 320."""
+"""Steps to the goal of focused skills as the paper's figure has them."""
+
+PUBLISHED_CAP = 320
+"""Of the paper's episodes; what its unfocused skills and its learner without skills come to."""
+
+PUBLISHED_EPISODES = 20_000
+"""Through which the paper's learners went, by the same figure."""
+
+HEADLINE = (SKILLS, 0.0)
+"""The learner of whom headline figures speak: its choices, and the Q-values that it started from."""
 
 Data = dict[str, Any]
 
@@ -51,8 +64,26 @@ class Results:
     """What the steps before found, by base and mode."""
 
     def __init__(self, evaluations: Sequence[Data], downstream: Sequence[Data]) -> None:
+        """Take results of every seed: of every base and mode, and of what stands beside them.
+
+        Raises:
+            UserError: one is missing, or there twice, so that seeds could not be paired.
+        """
         self.evaluations, self.downstream = evaluations, downstream
-        self.seeds = sorted({one["seed"] for one in evaluations})
+        self.seeds = sorted({one["seed"] for one in [*evaluations, *downstream]})
+        for flag, found, beside in (
+            ("--evaluations", evaluations, RANDOM),
+            ("--downstream", downstream, PRIMITIVES),
+        ):
+            sets = [*((base, mode) for base in BASES for mode in MODES), (beside, beside)]
+            expected = Counter((*one, seed) for one in sets for seed in self.seeds)
+            given = Counter((one["base"], one["mode"], one["seed"]) for one in found)
+            if given != expected:
+                base, mode, seed = min((given - expected) or (expected - given))
+                raise UserError(
+                    f"{flag}: found {given[base, mode, seed]} results of {base}, {mode}, seed {seed},"
+                    f" expected {expected[base, mode, seed]}; pass one of every set of skills and seed"
+                )
 
     def judged(self, base: str, mode: str) -> list[Data]:
         """Evaluations in the order of the seeds."""
@@ -125,7 +156,6 @@ def metrics(results: Results) -> dict[str, float]:
     found: dict[str, float] = {}
     for base in BASES:
         effects = results.side_effects(base, "focused")
-        first = results.kinds(base, "focused")[0]
         found |= {
             f"fourrooms_{base}_side_effects_focused": mean(flat(effects)),
             f"fourrooms_{base}_side_effects_worst": mean([max(skills) for skills in effects]),
@@ -133,15 +163,15 @@ def metrics(results: Results) -> dict[str, float]:
             f"fourrooms_{base}_auc_focused": mean(results.auc(base, "focused")),
             f"fourrooms_{base}_auc_unfocused": mean(results.auc(base, "unfocused")),
             f"fourrooms_{base}_auc_difference_low": difference(results, base).low,
-            f"fourrooms_{base}_steps_to_goal_focused": mean(results.steps(base, "focused", *first)),
-            f"fourrooms_{base}_steps_to_goal_unfocused": mean(results.steps(base, "unfocused", *first)),
+            f"fourrooms_{base}_steps_to_goal_focused": mean(results.steps(base, "focused", *HEADLINE)),
+            f"fourrooms_{base}_steps_to_goal_unfocused": mean(results.steps(base, "unfocused", *HEADLINE)),
         }
-    alone = results.kinds("primitives", "primitives")
+    alone = results.kinds(PRIMITIVES, PRIMITIVES)
     return found | {
         "fourrooms_steps_to_goal_primitives": min(
-            mean(results.steps("primitives", "primitives", *kind)) for kind in alone
+            mean(results.steps(PRIMITIVES, PRIMITIVES, *kind)) for kind in alone
         ),
-        "fourrooms_random_auc": mean(results.auc("random", "random")),
+        "fourrooms_random_auc": mean(results.auc(RANDOM, RANDOM)),
         "seeds": len(results.seeds),
     }
 
@@ -158,14 +188,14 @@ def tables(results: Results, settings: Data) -> list[Data]:
         effects_table(results),
         skills_table(results),
         control_table(results),
-        downstream_table(results),
+        downstream_table(results, settings),
     ]
 
 
 def coverage_table(results: Results, settings: Data) -> Data:
     """Area under coverage, ours and published."""
     rows: list[list[Any]] = []
-    for base, title in BASES.items():
+    for base, title in TITLES.items():
         algorithm = settings["train"][base]
         for mode in MODES:
             warm = algorithm["temperatures"]
@@ -182,22 +212,20 @@ def coverage_table(results: Results, settings: Data) -> Data:
                     *(mean([one["action_entropy"] for one in judged]), told),
                 ]
             )
-    chance = results.judged("random", "random")
+    chance = results.judged(RANDOM, RANDOM)
     rows.append(
         [
-            *("none", "random policies", shown(interval(results.auc("random", "random"), "random")), None),
+            *("none", "random policies", shown(interval(results.auc(RANDOM, RANDOM), RANDOM)), None),
             *(mean([_visited(one) for one in chance]), mean([one["action_entropy"] for one in chance]), ""),
         ]
     )
     return {
         "title": "Coverage by chains of skills",
         "caption": "Area under the share of 1,664 states in which chains of 1 to 5 skills end, at most 4;"
-        " mean over"
-        " seeds with a 95 % bootstrap interval, which is too narrow for so few seeds. Visited: of all states"
-        " on the way."
-        " Entropy is that of policies, in nats: 1.61 for random actions. Temperatures: of objects and"
-        " position, or of"
-        " all skills. The published policies' randomness is not known.",
+        " mean over seeds with a 95 % bootstrap interval, which is too narrow where seeds are few. Visited:"
+        " of all states on the way. Entropy is that of policies, in nats: 1.61 for random actions."
+        " Temperatures: of objects and position, or of all skills. The published policies' randomness is not"
+        " known.",
         "columns": ["base", "skills", "area", "published", "visited", "entropy", "temperatures"],
         "rows": rows,
     }
@@ -209,37 +237,29 @@ def _visited(one: Data) -> float:
 
 
 def effects_table(results: Results) -> Data:
-    """Side effects by base and mode."""
+    """Side effects by base and mode, and of random policies."""
     rows: list[list[Any]] = []
-    for base, title in BASES.items():
-        for mode in MODES:
-            for start in ("home", "pooled"):
-                effects = results.side_effects(base, mode, start)
-                judged = results.judged(base, mode)
-                rows.append(
-                    [
-                        *(title, mode if mode == "focused" else "unfocused: changed variables less 1", start),
-                        shown(
-                            interval([mean(skills) for skills in effects], f"{base} {mode} {start} effects")
-                        ),
-                        mean([max(skills) for skills in effects]),
-                        mean(flat([one[start]["transient"] for one in judged]))
-                        if mode == "focused"
-                        else None,
-                        mean(flat([one[start]["irreversible"] for one in judged]))
-                        if mode == "focused"
-                        else None,
-                    ]
-                )
+    for base, mode in [*((base, mode) for base in BASES for mode in MODES), (RANDOM, RANDOM)]:
+        title, name = (TITLES[base], mode) if base in BASES else ("none", "random policies")
+        for start in ("home", "pooled"):
+            effects, judged = results.side_effects(base, mode, start), results.judged(base, mode)
+            further = [
+                mean(flat([one[start][what] for one in judged])) if mode == "focused" else None
+                for what in ("transient", "irreversible")
+            ]
+            rows.append(
+                [
+                    *(title, name if mode == "focused" else f"{name}: changed variables less 1", start),
+                    shown(interval([mean(skills) for skills in effects], f"{base} {mode} {start} effects")),
+                    *(mean([max(skills) for skills in effects]), *further),
+                ]
+            )
     return {
         "title": "Side effects",
         "caption": "Variables outside a skill's target that differ from the start when it ends. Unfocused"
-        " skills have"
-        " no target: one change is free, so their rows are not comparable with those of focused ones."
-        " Pooled: from"
-        " states drawn uniformly from all that can be reached, where some objects are too far away to be"
-        " fetched"
-        " and brought home in time.",
+        " skills and random policies have no target: one change is free, so their rows are not comparable"
+        " with those of focused ones. Pooled: from states drawn uniformly from all that can be reached, where"
+        " objects may be too far away to be fetched and brought home in time.",
         "columns": [
             *("base", "skills", "starts", "mean over skills", "worst skill"),
             *("share of steps that differ", "of those permanent"),
@@ -251,7 +271,7 @@ def effects_table(results: Results) -> Data:
 def skills_table(results: Results) -> Data:
     """Side effects and reliability of each focused skill, from home."""
     rows = []
-    for base, title in BASES.items():
+    for base, title in TITLES.items():
         judged = results.judged(base, "focused")
         for index, skill in enumerate(judged[0]["skills"]):
             group = list(dict.fromkeys(one["group"] for one in judged[0]["skills"])).index(skill["group"])
@@ -266,8 +286,7 @@ def skills_table(results: Results) -> Data:
     return {
         "title": "Every focused skill",
         "caption": "From home: how often its own variable differs at the end, its side effects, and those of"
-        " its"
-        " worst seed.",
+        " its worst seed.",
         "columns": ["base", "skill", "target changed", "side effects", "worst seed"],
         "rows": rows,
     }
@@ -276,36 +295,44 @@ def skills_table(results: Results) -> Data:
 def control_table(results: Results) -> Data:
     """Control of each object from home and from pooled starts."""
     rows = []
-    for base, title in BASES.items():
+    for base, title in TITLES.items():
         home, pooled = (results.object_control(base, start) for start in ("home", "pooled"))
         rows += [[title, group, home[group], pooled[group]] for group in home]
     return {
         "title": "Control of objects",
-        "caption": "Share of what could be known about which of an object's two skills ran that its end"
-        " value tells."
-        " From pooled starts it is often held already.",
+        "caption": "Share of what could be known about which of an object's two skills ran that its end value"
+        " tells. From pooled starts it is often held already.",
         "columns": ["base", "object", "from home", "from pooled starts"],
         "rows": rows,
     }
 
 
-def downstream_table(results: Results) -> Data:
+def shortest() -> int:
+    """The fewest single actions with which the goal can be reached."""
+    world = four_rooms()
+    return int(world.distances(world.home)[world.goal])
+
+
+def downstream_table(results: Results, settings: Data) -> Data:
     """Steps to the goal."""
     rows = []
-    for base, mode in [*((b, m) for b in BASES for m in MODES), ("primitives", "primitives")]:
+    task, length = settings["downstream"], settings["train"]["length"]
+    for base, mode in [*((b, m) for b in BASES for m in MODES), (PRIMITIVES, PRIMITIVES)]:
         for choices, initial in results.kinds(base, mode):
             steps = results.steps(base, mode, choices, initial)
-            title = f"{BASES[base]}, {mode}" if base in BASES else "no skills"
+            title = f"{TITLES[base]}, {mode}" if base in BASES else "no skills"
             rows.append(
                 [title, choices, initial, shown(interval(steps, f"{base} {mode} {choices} {initial}"))]
             )
     return {
         "title": "Downstream: hold all objects and stand at home",
-        "caption": "Steps to the goal of the best choices at the end of learning, 320 where it was missed;"
-        " mean over"
-        " seeds with a 95 % bootstrap interval. 96 is the least with skills of 24 steps, 28 with single"
-        " actions."
-        " Published for focused skills: VIC 93, DIAYN 106; for the others 320.",
+        "caption": "Steps to the goal of the best choices at the end of learning,"
+        f" {task['cap']} where it was missed; mean over seeds with a 95 % bootstrap interval. Four skills,"
+        f" one for each object, take {4 * length} steps, the shortest way of single actions {shortest()}."
+        " Published for focused skills:"
+        f" {', '.join(f'{title} {PUBLISHED_STEPS[base]}' for base, title in TITLES.items())}; for unfocused"
+        f" ones and without skills {PUBLISHED_CAP}. The budgets differ: {task['episodes']:,} episodes here,"
+        f" {task['at_once']:,} at a time over the same Q-values; {PUBLISHED_EPISODES:,} there.",
         "columns": ["skills", "choices", "Q-values start from", "steps to the goal"],
         "rows": rows,
     }
@@ -316,16 +343,16 @@ def summary(results: Results, numbers: dict[str, float], settings: Data) -> str:
     chance = numbers["fourrooms_random_auc"]
     parts = [
         f"Skills of {settings['train']['length']} steps are learned in FourRooms, a map with four objects:"
-        " eight for"
-        " the position and two for each object when focused, sixteen that see the whole state when not. A"
-        " focused"
-        " skill is rewarded for one variable and charged for each other that differs when it ends."
-        f" {len(results.seeds)} seeds; figures are means over them, from home."
+        " eight for the position and two for each object when focused, sixteen that see the whole state when"
+        " not. A focused skill is rewarded for one variable and charged for each other that differs when it"
+        f" ends. Seeds: {len(results.seeds)}; figures are means over them, from home where nothing else is"
+        " said."
     ]
-    for base, title in BASES.items():
+    for base, title in TITLES.items():
         effects, worst = (numbers[f"fourrooms_{base}_side_effects_{name}"] for name in ("focused", "worst"))
         reach, other = (numbers[f"fourrooms_{base}_auc_{mode}"] for mode in MODES)
         gap = difference(results, base)
+        pooled = results.side_effects(base, "focused", "pooled")
         control = results.object_control(base)
         hardest = min(control, key=lambda name: control[name])
         verdict = (
@@ -338,26 +365,26 @@ def summary(results: Results, numbers: dict[str, float], settings: Data) -> str:
         steps, plain = (numbers[f"fourrooms_{base}_steps_to_goal_{mode}"] for mode in MODES)
         parts.append(
             f"{title}. Focused skills change {effects:.3f} variables that they should leave alone, the worst"
-            " skill"
-            f" {worst:.3f}. The object that they control least, {hardest.removeprefix('object ')}, tells"
-            f" {100 * control[hardest]:.0f} % of which of its skills ran. Chains of focused skills cover"
-            f" {verdict}:"
-            f" an area of {reach:.2f} against {other:.2f} (published: {PUBLISHED_AUC[f'focused {base}']:.2f}"
-            " against"
+            f" skill {worst:.3f}; from starts drawn from all states that can be reached"
+            f" {mean(flat(pooled)):.3f}, the worst skill {mean([max(skills) for skills in pooled]):.3f}."
+            f" Whether an object is held at the end tells at least {100 * control[hardest]:.0f} % of which of"
+            f" its two skills ran (the least: {hardest}). Chains of focused skills cover"
+            f" {verdict}: an area of {reach:.2f} against {other:.2f}"
+            f" (published: {PUBLISHED_AUC[f'focused {base}']:.2f} against"
             f" {PUBLISHED_AUC[f'unfocused {base}']:.2f}), a paired difference of {gap.mean:.2f}"
             f" [{gap.low:.2f}, {gap.high:.2f}]. Sixteen random policies have {chance:.2f}. Fetching all"
-            " objects takes"
-            f" {steps:.0f} steps over focused skills, {plain:.0f} over unfocused ones (published:"
-            f" {PUBLISHED_STEPS[base]} and 320)."
+            f" objects takes {steps:.0f} steps over focused skills, {plain:.0f} over unfocused ones,"
+            f" {settings['downstream']['cap']} standing for a miss (published: {PUBLISHED_STEPS[base]} and"
+            f" {PUBLISHED_CAP})."
         )
-    parts.append(f"Optimism. {optimism(results)}")
+    parts.append(f"First Q-values. {first_values(results)}")
     return "\n\n".join(parts)
 
 
-def optimism(results: Results) -> str:
+def first_values(results: Results) -> str:
     """What the first Q-values do to the task, in a sentence."""
-    sets = [("primitives", "primitives", "single actions alone")]
-    sets += [(base, "focused", f"focused {title} skills") for base, title in BASES.items()]
+    sets = [(PRIMITIVES, PRIMITIVES, "single actions alone")]
+    sets += [(base, "focused", f"focused {title} skills") for base, title in TITLES.items()]
     told = []
     for base, mode, name in sets:
         kinds = results.kinds(base, mode)
@@ -368,9 +395,9 @@ def optimism(results: Results) -> str:
         ]
         told.append(f"{name} {' and '.join(steps)}")
     return (
-        "Where Q-values start decides as much as skills do. Steps to the goal are for"
-        f" {'; '.join(told)}. The fewest possible are 28 with single actions; the"
-        " published learner without skills needs 320."
+        f"Steps to the goal, by the Q-values that learning starts from: {'; '.join(told)}. The fewest"
+        f" possible are {shortest()} with single actions; the published learner without skills stays at"
+        f" {PUBLISHED_CAP}."
     )
 
 
@@ -403,7 +430,7 @@ def main(
                 study=study,
                 inputs=inputs,
             )
-            for base, title in BASES.items()
+            for base, title in TITLES.items()
         ]
 
     write_json(
@@ -430,7 +457,7 @@ def main(
                 *headline(
                     "steps to the goal",
                     "fourrooms_BASE_steps_to_goal_focused",
-                    "over focused skills; 96 at best, 320 where it is missed",
+                    f"over focused skills; {settings['downstream']['cap']} where it is missed",
                     "skills.downstream",
                 ),
             ],
@@ -449,25 +476,19 @@ def main(
 
 
 CAPTIONS = {
-    "animation": "Focused VIC skills of the first seed, one run each from home (H). Circles mark objects. An"
-    " object has"
-    " two skills: one leaves it, one takes it and comes home.",
+    "animation": "Focused VIC skills of the first seed, one run each from home (H). Circles mark objects. Of"
+    " an object's two skills, one should leave it, the other take it and come home.",
     "paths": "Runs from home on the map, first seed: a colour for each skill, dots where runs end. Position"
-    " skills end"
-    " in places of their own; object skills end at home.",
+    " skills should end in places of their own, object skills at home.",
     "control": "Control from home, means over seeds: how much the end value of a variable tells about which"
-    " of a"
-    " group's skills ran. Focused skills should fill the diagonal and nothing else; the last row has all"
-    " unfocused"
-    " skills together.",
+    " of a group's skills ran. Focused skills should fill the diagonal and nothing else; below the line, all"
+    " unfocused skills together, and sixteen random policies.",
     "coverage": "Share of states in which chains of skills end, one line for each seed, beside the published"
     " curves.",
     "downstream": "Learning to fetch all objects: steps to the goal of the best choices, means over seeds."
-    " Dashed: from"
-    " Q-values of 1. Thick: skills and single actions.",
+    " Solid: from Q-values of 0; dashed: from others. Thick: skills and single actions.",
     "learning": "What discriminators tell apart while skills are learned, first seed; at most log 2 = 0.69"
-    " for an object,"
-    " log 8 = 2.08 for the position, log 16 = 2.77 for unfocused skills.",
+    " for an object, log 8 = 2.08 for the position, log 16 = 2.77 for unfocused skills.",
 }
 
 

@@ -3,15 +3,20 @@ jobs."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import pydantic
 
+from steps.core.settings import deciding
 from steps.skills import downstream as skills_downstream
 from steps.skills import evaluate as skills_evaluate
 from steps.skills import figure as skills_figure
 from steps.skills.learning import tabular
 from steps.skills.learning.bases import BASES
+from steps.skills.learning.focus import UNFOCUSED_SKILLS
+from steps.skills.learning.skill import PRIMITIVES, RANDOM
 from steps.workflow.resources import growing
 from steps.workflow.section import StudySection, distinct
 
@@ -24,7 +29,7 @@ SETS = [f"{base}-{mode}" for base in BASES for mode in tabular.MODES]
 
 FIGURES = tuple(skills_figure.FIGURES)
 
-WITHOUT = {"evaluate": "random", "downstream": "primitives"}
+WITHOUT = {"evaluate": RANDOM, "downstream": PRIMITIVES}
 """What stands beside them in results, without any skills of its own."""
 
 
@@ -34,7 +39,7 @@ class Skills(StudySection):
     made: ClassVar[tuple[str, ...]] = ("data/skills",)
 
     seeds: list[Annotated[int, pydantic.Field(ge=0, lt=2**63)]] = pydantic.Field(
-        [1, 2, 3], min_length=1, description="seeds; each learns all sets of skills"
+        [1, 2, 3], min_length=1, description="all sets of skills are learned once from each"
     )
     train: tabular.Settings = pydantic.Field(tabular.Settings(), description="how skills are learned")
     evaluate: skills_evaluate.Settings = pydantic.Field(
@@ -74,13 +79,38 @@ def ledger(wildcards: Any) -> list[str]:
     return ["<skill_sets>/{skills}/seed-{seed}/ledger.json".format(**wildcards)]
 
 
+def train_settings(config: Config) -> Callable[[Any], str]:
+    """What decides the skills of a job, as JSON: of the base algorithms' settings those of its own."""
+    found = deciding(config.skills.train)
+    return lambda wildcards: json.dumps(
+        {name: value for name, value in found.items() if name not in BASES or name == wildcards.base}
+    )
+
+
 def resources(config: Config, step: str) -> dict[str, Any]:
     """Megabytes and minutes that a step asks for; both grow with each attempt.
 
-    Q-values of focused skills of an object take 104 x 1,664 x 5 numbers for each step of a skill; measured at
-    24 steps, a training peaks at 1.0 GB, what reads its skills at .4 GB.
+    Of skills of an object, each step takes 104 x 1,664 numbers for every skill and action: in training 28 MB
+    of Q-values and 11 MB of policies, a peak of 1.0 GB with 24 steps, and 11 MB where skills are read. All
+    runs of a round, or from all starts, are held at once: 13 bytes for each of their states in training, 25
+    where they are judged.
     """
-    train = config.skills.train
+    chapter = config.skills
+    train, evaluate, downstream = chapter.train, chapter.evaluate, chapter.downstream
     if step == "train":
-        return growing(800 + 32 * train.length, 10 + train.iterations * train.length * 5e-3)
-    return growing(700 + 14 * train.length, 10 + config.skills.downstream.episodes * 1e-3)
+        runs = train.exploring + UNFOCUSED_SKILLS * train.episodes
+        return growing(
+            700 + 42 * train.length + 16e-6 * runs * (train.length + 1),
+            10 + train.iterations * train.length * 5e-3,
+        )
+    read = 700 + 14 * train.length
+    if step == "evaluate":
+        runs = UNFOCUSED_SKILLS * (evaluate.runs + evaluate.starts * evaluate.runs_per_start)
+        return growing(read + 30e-6 * runs * (train.length + 1), 10 + runs * train.length * 1e-8)
+    if step == "downstream":
+        learners = 2 * len(downstream.initial)
+        return growing(
+            read + 2e-3 * learners * downstream.at_once,
+            10 + learners * downstream.episodes * downstream.cap * 1e-6,
+        )
+    return growing(read, 10)

@@ -9,13 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from steps.core.errors import UserError
 from steps.core.resume import Resumable
 from steps.core.runner import Output
+from steps.core.settings import validate
 from steps.skills import downstream
 from steps.skills.worlds.grids import OBJECTS, START, four_rooms
 from tests.skills.planted import by_the_clock, oracle, plan
 
 QUICK = downstream.Settings(episodes=1600, at_once=32, initial=[0.0], evaluations=1)
+
+
+@pytest.mark.parametrize("initial", [[1.0], [0.0, 1.0, 0.0], []])
+def test_headline_figures_have_a_learner(initial: list[float]) -> None:
+    """One from Q-values of 0, of which ``metrics.json`` speaks, and none twice."""
+    says = "^downstream: initial: found .*, expected: (values that differ, with 0 among|.* at least 1 item)"
+    with pytest.raises(UserError, match=says):
+        validate(downstream.Settings, {"initial": initial}, "downstream")
+    assert downstream.Settings(initial=[1, 0]).initial == [1, 0]
 
 
 def learned(skills, settings: downstream.Settings) -> tuple[downstream.Learners, np.ndarray, np.ndarray]:  # type: ignore[no-untyped-def]

@@ -8,15 +8,21 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from steps.core.errors import UserError
 from steps.core.resume import Resumable
 from steps.core.runner import Output
+from steps.core.settings import validate
 from steps.core.stores import Folder
 from steps.skills import train
+from steps.skills.learning.bases import BASES
 from steps.skills.learning.skill import load
+from steps.skills.learning.tabular import Settings
+from steps.workflow import skills
+from steps.workflow.configuration import Config
 from tests.skills.conftest import SETS, TINY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,6 +94,22 @@ def test_mistakes_are_one_line(tmp_path: Path, base: str, mode: str, seed: int, 
     with pytest.raises(UserError, match=says):
         train.main(base, mode, seed, TINY, Output(tmp_path / "ledger.json"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_gets_the_settings_of_its_own_base_alone() -> None:
+    """Else a changed setting of one would train the other again."""
+    plain = Config()
+    algorithm = plain.skills.train.diayn.model_copy(update={"weight": 3.0})
+    learning = plain.skills.train.model_copy(update={"diayn": algorithm})
+    changed = plain.model_copy(update={"skills": plain.skills.model_copy(update={"train": learning})})
+    for base in BASES:
+        job = SimpleNamespace(base=base, mode="focused", seed=1)
+        before, after = (skills.train_settings(config)(job) for config in (plain, changed))
+        assert (before == after) == (base == "vic")
+        read = validate(Settings, json.loads(after), "settings")
+        assert read.algorithm(base) == learning.algorithm(base)
+        given = read.model_fields_set
+        assert given == Settings.model_fields.keys() - {"save_seconds", *BASES} | {base}
 
 
 def test_the_documented_example_runs(ledgers: list[Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,22 @@ def test_fractal_models_learn_more_than_histograms(ran: Path) -> None:
     assert metrics["bits_per_dim_mixture"] < metrics["bits_per_dim_conditional"] + 0.052
     assert metrics["frechet_distance_real"] < metrics["frechet_distance"]
     assert metrics["class_accuracy_real"] > 0.97
+
+
+def test_focused_skills_leave_alone_what_is_not_theirs_and_cover_more_than_chance(ran: Path) -> None:
+    metrics = read(ran, "skills/ci/metrics.json")
+    assert metrics["seeds"] == 1
+    chance = metrics["fourrooms_random_auc"]
+    assert 0.8 < chance < 1
+    for base, more in (("vic", 0.05), ("diayn", 0.3)):
+        assert metrics[f"fourrooms_{base}_side_effects_focused"] <= 0.05
+        assert metrics[f"fourrooms_{base}_side_effects_worst"] <= 0.15
+        assert metrics[f"fourrooms_{base}_auc_focused"] > chance + more
+        found = read(ran, f"skills/ci/fourrooms/{base}-focused/seed-1/evaluate.json")
+        control = [row[index] for index, row in enumerate(found["home"]["control"])]
+        assert control[0] >= 0.3
+        # In so few rounds VIC, rewarded at the end alone, has not fetched the farthest object.
+        assert min(control[1], *control[2 if base == "diayn" else 3 :]) >= 0.8
 
 
 def test_audits_find_what_is_planted_and_nothing_in_the_twin(ran: Path) -> None:
@@ -181,6 +198,11 @@ def test_a_changed_setting_reruns_exactly_what_depends_on_it(ran: Path) -> None:
     assert "neurons_correlate" in text
     for rule in ("neurons_moments", "neurons_dump", "language_models_train"):
         assert rule not in text
+    weight = "skills={train: {diayn: {weight: 9}}}"
+    done = snakemake(ran, "-n", "--config", weight, "--", "skills", config=CI)
+    text = done.stdout + done.stderr
+    trained = set(re.findall(r"output: data/skills/ci/fourrooms/(\w+)-", text))
+    assert trained == {"diayn"}
 
 
 def test_few_files(ran: Path) -> None:

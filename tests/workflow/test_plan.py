@@ -364,6 +364,41 @@ def test_memory_of_fractal_models_grows_with_the_batch_as_the_formula_says(
     assert 0.4 * (ask - first_asked) < peak - first <= ask - first_asked + UNCOUNTED
 
 
+SHORT: dict[str, dict[str, Any]] = {
+    "train": {"length": 2, "iterations": 1, "episodes": 4, "exploring": 64},
+    "evaluate": {"runs": 10, "starts": 1, "runs_per_start": 100, "shown": 1},
+}
+"""Settings of skills with which their jobs take a moment."""
+
+
+@pytest.mark.parametrize(
+    ("step", "options", "large"),
+    [
+        ("train", ("--base", "vic", "--mode", "focused"), {"length": 6}),  # Q-values and policies
+        ("train", ("--base", "vic", "--mode", "unfocused"), {"exploring": 8_000_000}),  # states of runs
+        ("evaluate", ("--skills", "--length", 24), {"runs": 20_000}),
+        ("evaluate", ("--skills", "--length", 24), {"starts": 200}),
+    ],
+)
+def test_memory_of_skills_grows_with_their_settings(
+    tmp_path: Path, step: str, options: tuple[Any, ...], large: dict[str, Any]
+) -> None:
+    found = []
+    for name, settings in (("small", SHORT[step]), ("large", SHORT[step] | large)):
+        config = configuration.configure(default() | {"skills": {step: settings}})
+        (tmp_path / name).mkdir()
+        peak = run_job(
+            *(tmp_path / f"{name}-logs", step, *options, "--seed", 1, "--settings", json.dumps(settings)),
+            *("--out", tmp_path / name / "ledger.json"),
+            chapter="skills",
+        )
+        found.append((peak, asked(config, "skills", step)))
+        assert peak <= found[-1][1]
+    (first, first_asked), (peak, ask) = found
+    assert UNCOUNTED < peak - first <= ask - first_asked + UNCOUNTED  # without its term it would fail
+    assert peak - first > 0.4 * (ask - first_asked)  # it is the job that was measured
+
+
 def test_the_plan_of_the_paper_needs_nothing(tmp_path: Path) -> None:
     snakemake(tmp_path, "--cores", "1", "neurons_plan", config=ROOT / "config" / "paper.yaml")
     planned = json.loads((tmp_path / "results/neurons/paper_small/plan.json").read_text())

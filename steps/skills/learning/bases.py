@@ -3,7 +3,7 @@
 Both reward a skill by how well a discriminator q tells it from where it led: log q(skill | value) - log
 p(skill), with p uniform. VIC (Gregor et al. 2016) gives it at the end of the skill, DIAYN (Eysenbach et al.
 2018) after every step. The discriminator is the share of each skill among the visits to a value, of which
-older ones count less and less.
+older ones count less and less; it is pooled over all starts, while VIC's own also sees the start.
 
 A base sees one variable's values and nothing else: the values may also be the states of a whole world. What
 wraps it (``focus``) passes on its reward and hands it the values to learn from.
@@ -25,8 +25,8 @@ RATE = 0.5
 LEAN = 4.0
 """How much likelier a bit's own value is than the other for each of its two skills where neither has been.
 
-Discriminators that begin undecided give no reason to leave home (dossier of the paper, 3.8); what is given
-for nothing leans, too, so that a value that nobody has reached stays worth reaching.
+Ours (docs/skills.md): discriminators that begin undecided give no reason to leave home. What is given for
+nothing leans, too, so that a value that nobody has reached stays worth reaching.
 """
 
 
@@ -88,7 +88,13 @@ class Base:
 
 
 class VIC(Base):
-    """Variational intrinsic control: all of the reward with the last step, for where the skill ended."""
+    """Variational intrinsic control: all of the reward with the last step, for where the skill ended.
+
+    A departure that is ours: the discriminator of the original is q(skill | start, end), this one is
+    q(skill | end), learned from the ends of runs from all starts together. An end tells at most as much as
+    start and end do together, so what is rewarded is a lower bound of the original's. Control
+    (``measures.control``) is measured given the start.
+    """
 
     def reward(self, skill: int, values: np.ndarray, last: bool) -> np.ndarray:
         import numpy as np
@@ -111,3 +117,6 @@ class DIAYN(Base):
 
 BASES: dict[str, type[Base]] = {"vic": VIC, "diayn": DIAYN}
 """The base algorithms by the names that settings and files have for them."""
+
+TITLES = {name: base.__name__ for name, base in BASES.items()}
+"""What pages and figures call them."""

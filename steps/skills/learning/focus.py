@@ -6,8 +6,7 @@ The paper's focused reward of a skill z with target variables V is
 
 where r_i is a base algorithm's reward from the history of variable i alone and l is 0 if and only if none of
 the others differs from its value at the start. The form of l was published nowhere; ours is the weighted
-number of those that differ when the skill ends, which is what the paper calls side effects (dossier, 3.3 and
-3.4).
+number of those that differ when the skill ends, which is what the paper calls side effects (docs/skills.md).
 
 The charge depends on the start, and so does a policy that minds it. A permanent variable (a bit that stays 1)
 can be charged in the moment in which it changes, which comes to the same sum: what it was at the start then

@@ -2,9 +2,9 @@
 
 A folder of kind ``skills``: ``skills.safetensors`` with an array ``uint8 [skills, time, states, starts,
 actions - 1]`` for each group, and ``card.json``. The numbers are cumulated shares of all actions but the
-last, in 255ths: a number is drawn from 0 to 254, and the action is how many of them it is not below. So what
-is less likely than 1 in 510 is never done. Which of the ``starts`` of its group a state is follows from the
-schema and the weights in the card (``focus``).
+last, in 255ths: a number is drawn from 0 to 254, and the action is how many of them it is not below. What is
+less likely than 1 in 510 is left out, and never done. Which of the ``starts`` of its group a state is follows
+from the schema and the weights in the card (``focus``).
 
     skills = load(Path("data/skills/default/fourrooms/vic-focused/seed-1/ledger.json"))
     skill = skills[9]
@@ -40,6 +40,14 @@ LEVELS = 255
 CARD = "card.json"
 POLICIES = "skills.safetensors"
 RANDOM = "random"
+"""The base and mode of policies of random actions."""
+
+PRIMITIVES = "primitives"
+"""The base, mode and choices of learners without skills."""
+
+SKILLS = "skills"
+BOTH = "skills and primitives"
+"""What learners over skills choose from."""
 
 
 def cumulated(q: np.ndarray, temperature: float) -> np.ndarray:
@@ -62,6 +70,8 @@ def cumulated(q: np.ndarray, temperature: float) -> np.ndarray:
             shares = values - values.max(0)
             shares /= np.float32(temperature)
             np.exp(shares, out=shares)
+            # One by one, before they are cumulated: a rounded sum would lift a tiny share to a whole part.
+            shares *= shares >= shares.sum(0) / np.float32(2 * LEVELS)
             for action in range(1, actions):
                 shares[action] += shares[action - 1]
             shares *= LEVELS / shares[-1]
@@ -88,9 +98,17 @@ class Skill:
             start: where it began.
             time: steps since it began, from 0 to the length of the skill less 1.
             generator: of what is left to chance.
+
+        Raises:
+            ValueError: there is no such state or time.
         """
         import numpy as np
 
+        states, length = self.skills.schema.size, self.skills.length
+        for name, given, end in (("state", state, states), ("start", start, states), ("time", time, length)):
+            values = np.asarray(given)
+            if wrong := values[(values < 0) | (values >= end)].tolist():
+                raise ValueError(f"{name}: found {wrong[0]}, expected 0 to {end - 1}")
         state, start, time = np.broadcast_arrays(state, start, time)
         flat = self.skills.act(
             np.full(state.size, self.index), state.ravel(), start.ravel(), time.ravel(), generator

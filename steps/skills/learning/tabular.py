@@ -1,13 +1,16 @@
-"""The model-free soft tabular learner.
+"""The soft tabular learner, which knows of the world only what runs showed.
 
 Skills run in the world. A transition that any of them sampled is valid for every skill, every start and
-every time within a skill, so all of their Q-values of its state and action learn from it. Sweeps go backward
-in time, from the last step to the first:
+every time within a skill, so all of their Q-values of its state and action learn from it. The last successor
+seen of every state and action is kept, and all of them are replayed in every round, those of this round and
+of earlier ones alike. In a world without chance, such as FourRooms, that amounts to value iteration on what
+has been seen: a further visit to a pair teaches discriminators, and Q-values nothing. Sweeps go backward in
+time, from the last step to the first:
 
     Q[t](s, a | s0)  moves by ``learning_rate`` towards  r(s') + V[t + 1](s' | s0),
     V[t](s | s0)  =  temperature * log mean over a of exp(Q[t](s, a | s0) / temperature),
 
-where s' is the state that followed s and a when they were last seen together, and r and the start s0 are
+where s' is the last successor seen of s and a, and r and the start s0 are
 those of ``focus``. A policy takes actions in proportion to exp(Q / temperature): that is the best one for
 reward less ``temperature`` times its divergence from random actions. The state of a policy is (start, time,
 state): without the start, nobody knows what is to be left as it was.
@@ -74,10 +77,12 @@ class Settings(BaseSettings):
     warm_up: float = pydantic.Field(
         0.3, ge=0, le=1, description="share of the rounds in which all skills start at home"
     )
-    learning_rate: float = pydantic.Field(0.7, gt=0, le=1, description="of Q-values")
+    learning_rate: float = pydantic.Field(
+        0.7, gt=0, le=1, description="share of the way that Q-values go in each round"
+    )
     vic: Algorithm = pydantic.Field(Algorithm(), description="VIC: reward for where a skill ended")
     diayn: Algorithm = pydantic.Field(
-        Algorithm(weight=10.0, temperatures=Temperatures(binary=0.05, categorical=2.0, state=2.0)),
+        Algorithm(weight=10.0, temperatures=Temperatures(binary=0.025, categorical=2.0, state=2.0)),
         description="DIAYN: reward after every step",
     )
     save_seconds: float = pydantic.Field(
@@ -136,7 +141,8 @@ class Learner:
         ]
         """Q-values of each group, ``float32 [skills, time, actions, states, starts]``."""
         self.latest = np.full((actions, states), -1, np.int32)
-        """The state that last followed each action in each state; -1: never seen."""
+        """The last successor seen of each action in each state; kept, and replayed in every round; -1: never
+        seen."""
         self.ended = np.zeros(states, bool)
         """The states in which runs have ended."""
         self.ended[world.home] = True
@@ -219,7 +225,10 @@ class Learner:
         return states, actions
 
     def _sweep(self, index: int, objective: Objective, skill: int) -> None:
-        """Move the Q-values of one skill, over all starts and, from the last to the first, all times."""
+        """Move the Q-values of one skill, over all starts and, from the last to the first, all times.
+
+        Of all pairs of state and action that were ever seen, not of this round's alone.
+        """
         import numpy as np
 
         group, q = objective.group, self.q[index][skill]

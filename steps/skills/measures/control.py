@@ -1,6 +1,6 @@
 """What skills control, and what they change beside it.
 
-All from runs of every skill from the same starts (dossier, 6.2 and 6.3):
+All from runs of every skill from the same starts; the measures are ours where no section is named:
 
 - change ``M[k, j]``: the share of runs of skill k at whose end variable j differs from the start;
 - control ``G[i, j]``: the information that the end value of j has about which of the skills of group i ran,

@@ -1,9 +1,9 @@
 """How much of a world chained skills reach.
 
-The published coverage is that of end states (dossier, 6.1): ``C_n`` is the share of all states that could be
-written in which a chain of up to n skills has ended, by propagating sets: R_0 is home, R_n adds to R_(n - 1)
-where each skill ends when run once from each of its states. ``V_n`` counts all states on the way. The figure
-for a whole curve is the trapezoid over n = 1 to 5, which is 4 at most.
+The published coverage is, by all signs, that of end states (docs/skills.md): ``C_n`` is the share of all
+states that could be written in which a chain of up to n skills has ended, by propagating sets: R_0 is home,
+R_n adds to R_(n - 1) where each skill ends when run once from each of its states. ``V_n`` counts all states
+on the way. The figure for a whole curve is the trapezoid over n = 1 to 5, which is 4 at most.
 """
 
 from __future__ import annotations

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from steps.core.errors import UserError
 from steps.core.stores import Ledger
+from steps.skills.learning.bases import BASES
 from steps.skills.learning.focus import focused
 from steps.skills.learning.skill import Skills, cumulated, load, random_skills, save
-from steps.skills.learning.tabular import probabilities
+from steps.skills.learning.tabular import MODES, groups, probabilities
 from steps.skills.worlds.grids import four_rooms
+from steps.workflow.configuration import Config
 
 
 def some_skills(length: int = 2) -> Skills:
@@ -65,6 +68,23 @@ def test_one_skill_acts_on_numbers_and_arrays(kept: tuple[Skills, Path]) -> None
     many = skills[9].act(np.full((3, 2), 864), 864, 1, np.random.default_rng(1))
     assert many.shape == (3, 2)
     assert set(many.ravel().tolist()) <= set(range(5))
+    assert skills[9].act(np.zeros(0, int), 864, 0, np.random.default_rng(1)).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("at", "says"),
+    [
+        ((864, 864, 2), "time: found 2, expected 0 to 1"),
+        ((864, 864, [0, -1]), "time: found -1, expected 0 to 1"),
+        (([0, 1664], 864, 0), "state: found 1664, expected 0 to 1663"),
+        ((864, -3, 0), "start: found -3, expected 0 to 1663"),
+    ],
+)
+def test_a_skill_acts_within_its_states_and_steps(
+    kept: tuple[Skills, Path], at: tuple[Any, Any, Any], says: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{says}$"):
+        kept[0][9].act(*at, np.random.default_rng(1))
 
 
 def test_shares_are_those_of_the_q_values() -> None:
@@ -82,9 +102,40 @@ def test_shares_are_those_of_the_q_values() -> None:
     assert np.bincount(elsewhere) / len(elsewhere) == pytest.approx(np.full(5, 0.2), abs=0.004)
 
 
-def test_what_is_very_unlikely_is_never_done() -> None:
-    q = np.array([0, 8, 0, 0, 0], np.float32).reshape(1, 1, 5, 1, 1)
-    assert cumulated(q, 1.0).ravel().tolist() == [0, 255, 255, 255]
+@pytest.mark.parametrize(
+    ("shares", "kept"),
+    [
+        ([1, 3000, 1, 1, 1], [0, 255, 255, 255]),
+        # between two halves of 255 a tiny share crosses a border that is rounded at
+        ([1, 4.5e-5, 1, 4.5e-5, 4.5e-5], [128, 128, 255, 255]),
+        ([4.5e-5, 1, 4.5e-5, 4.5e-5, 1], [0, 128, 128, 128]),
+        ([1, 1 / 300, 0, 0, 0], [254, 255, 255, 255]),  # likely enough to be kept
+    ],
+)
+def test_what_is_very_unlikely_is_never_done(shares: list[float], kept: list[int]) -> None:
+    q = np.log(np.array(shares, np.float32) + np.float32(1e-12)).reshape(1, 1, 5, 1, 1)
+    assert cumulated(q, 1.0).ravel().tolist() == kept
+
+
+def test_no_share_below_one_in_510_is_kept() -> None:
+    q = np.random.default_rng(0).normal(size=(1, 1, 5, 1000, 20)).astype(np.float32)
+    kept = cumulated(q, 0.2)[0, 0].astype(int)
+    found = np.diff(np.concatenate([kept, np.full((1000, 20, 1), 255)], axis=-1), prepend=0)
+    likely = probabilities(np.moveaxis(q[0, 0], 0, -1), 0.2)
+    assert found[likely < 1 / 510].tolist() == [0] * int((likely < 1 / 510).sum())
+    assert np.abs(found / 255 - likely).max() < 1.01 / 255 + 4 / 510
+
+
+def test_all_skills_of_the_default_study_fit_into_a_gigabyte() -> None:
+    study, world = Config().skills, four_rooms()
+    numbers = sum(
+        part.skills * study.train.length * world.schema.size * part.start_count * (world.actions - 1)
+        for base in BASES
+        for mode in MODES
+        for part in groups(world.schema, mode, study.train.algorithm(base).weight)
+    )
+    each = cumulated(np.zeros((1, 1, 5, 1, 1), np.float32), 1.0).itemsize
+    assert len(study.seeds) * numbers * each <= 1e9
 
 
 def test_random_skills_are() -> None:

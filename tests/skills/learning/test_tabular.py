@@ -7,9 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from steps.skills.evaluate import from_starts
+from steps.skills.learning.bases import BASES
 from steps.skills.learning.focus import Group, focused, group, unfocused
 from steps.skills.learning.skill import Skills, cumulated
-from steps.skills.learning.tabular import Learner, Settings, probabilities
+from steps.skills.learning.tabular import MODES, Learner, Settings, groups, probabilities
 from steps.skills.measures.control import judged
 from steps.skills.worlds.grids import OBJECTS, four_rooms
 from steps.skills.worlds.schema import Schema, Variable
@@ -73,15 +75,25 @@ def test_charges_alone_do_nothing() -> None:
     assert (ends == starts).mean() > 0.98
 
 
-def test_nobody_controls_a_coin() -> None:
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("base", BASES)
+def test_nobody_controls_a_coin(base: str, mode: str) -> None:
+    """1,000 runs of each skill, from home and from each of some other states."""
     world = four_rooms([NEAR], flip=0.1)
-    groups = focused(world.schema, 5.0)
-    skills, _ = learned(world, groups, "vic", [0.8, 0.02, 0.02], QUICK)
-    targets = [list(groups[g].targets) for g in skills.group_of]
-    found = judged(from_home(skills, world, 1000), world.schema, skills.group_of, targets)
-    assert np.abs(np.array(found["control"])[:, 2]).max() <= 0.02
-    assert found["change"][0][2] == pytest.approx((1 - 0.8**8) / 2, abs=0.05)
-    assert found["control"][1][1] > 0.9  # what can be controlled still is
+    weight, warm = {"vic": (5.0, [0.8, 0.02, 0.02]), "diayn": (10.0, [1.2, 0.1, 0.1])}[base]
+    parts = groups(world.schema, mode, weight)
+    skills, _ = learned(world, parts, base, warm if mode == "focused" else [0.5], QUICK)
+    targets = [list(parts[g].targets) for g in skills.group_of]
+    pooled = np.random.default_rng(4).choice(world.reachable(), 4)
+    for starts in ([world.home], pooled):
+        states = from_starts(skills, world, np.array(starts), 1000, np.random.default_rng(5))
+        found = judged(states, world.schema, skills.group_of, targets)
+        assert np.abs(np.array(found["control"])[:, 2]).max() <= 0.02
+        assert found["change"][0][2] == pytest.approx((1 - 0.8**8) / 2, abs=0.05)
+        if mode == "focused" and len(starts) == 1:
+            assert found["control"][1][1] > 0.9  # what can be controlled still is
+        else:
+            assert found["control"][0][0] > 0.2
 
 
 def test_one_sweep_knows_the_best_way_from_everywhere() -> None:
