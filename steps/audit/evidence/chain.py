@@ -8,6 +8,7 @@ written since the last :meth:`Chain.sync`; the auditor's receipts show it.
 from __future__ import annotations
 
 import base64
+import errno
 import fcntl
 import json
 import os
@@ -108,8 +109,7 @@ class Chain:
         }
         _require_plain(entry)
         line = json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
-        if os.write(self._file, line + b"\n") != len(line) + 1:
-            raise OSError("the chain could not be written whole")
+        write_whole(self._file, line + b"\n")
         self.entries.append(entry)
         self._lines.append(line)
         self._heads.append(next_head(self.head, line))
@@ -128,6 +128,19 @@ class Chain:
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
+
+
+def write_whole(file: int, line: bytes) -> None:
+    """Add a line to a file that is open for appending and locked, or leave the file as it was.
+
+    Raises:
+        OSError: the disk is full, or the like.
+    """
+    before = os.fstat(file).st_size
+    written = os.write(file, line)
+    if written != len(line):  # the next line must not be glued to what is there of this one
+        os.ftruncate(file, before)
+        raise OSError(errno.ENOSPC, f"{written} of {len(line)} bytes could be written; free some disk space")
 
 
 def _require_plain(value: Any) -> None:
