@@ -16,6 +16,7 @@ import yaml
 from steps.audit.methods import behaviour, documents, dormant, memory, search, triggers
 from steps.audit.methods.catalogue import METHODS, QUESTIONS
 from steps.audit.methods.grammar import GROUP, Grammar
+from steps.audit.run import Budgets, require_enough
 from steps.core.stores import Folder, read_json
 
 RANDOM = np.random.default_rng
@@ -289,6 +290,31 @@ def test_documents_that_agree_in_other_words_agree(grammar: Grammar) -> None:
 )
 def test_a_contradiction_is_named(grammar: Grammar, changes: dict[str, Any], named: str) -> None:
     assert checked(grammar, **changes) == {named}
+
+
+@pytest.mark.parametrize("question", ["q2", "q3", "q4", "q7"])
+def test_a_budget_allows_what_the_methods_take(grammar: Grammar, question: str) -> None:
+    """The least of each setting is what the dearest method spends; q1's spend what there is."""
+    spent = []
+    for method in METHODS:
+        if method.question == question:
+            session = Planted(
+                grammar,
+                text=lambda *_: ["no"],
+                loss=lambda *_: 1.0,
+                read=lambda *_: [0.0],
+            )
+            method.work(session, grammar, RANDOM(0))  # type: ignore[arg-type]
+            spent.append(session.spent)
+    field = Budgets.model_fields[question]
+    least = next(bound.ge for bound in field.metadata if hasattr(bound, "ge"))
+    if question != "q4":
+        assert max(spent) == least
+        return
+    require_enough(Budgets(q4=max(spent)), len(Planted.sites) + 1)
+    with pytest.raises(ValueError, match=rf"at least {max(spent)}"):
+        require_enough(Budgets(q4=max(spent) - 1), len(Planted.sites) + 1)
+    assert least == max(spent) - 72  # of the smallest model, with one open site
 
 
 def test_every_question_has_a_method_at_each_of_its_levels() -> None:
