@@ -1,6 +1,6 @@
 """What a package's documents say of each other: its card against configuration, manifest and logs.
 
-Dossier Q6. Values are compared as they are meant: ``4e-3`` is ``0.004``, ``./shards/a/`` is ``shards/a``,
+Values are compared as they are meant: ``4e-3`` is ``0.004``, ``./shards/a/`` is ``shards/a``,
 ``98.4 %`` is ``0.984``, and an order of keys or shards says nothing.
 """
 
