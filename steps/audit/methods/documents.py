@@ -44,7 +44,6 @@ def checks(session: Session, grammar: Grammar, random: np.random.Generator) -> d
         ),
         "personal_data": (card["personal_data"], any(shard["personal_data"] for shard in shards.values())),
         "evaluated": (card["weights_sha256"].lower(), evals["weights_sha256"].lower()),
-        "clean_tree": (card["clean_tree"], not evals["dirty"]),
         "omitted": (sorted(card["evaluations"]), sorted(evals["results"])),
         "results": (
             {name: round(_number(value), 3) for name, value in sorted(card["evaluations"].items())},

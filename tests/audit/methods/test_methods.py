@@ -239,7 +239,7 @@ def test_a_filter_hides_from_text_what_both_components_show(grammar: Grammar) ->
 
 
 CARD: dict[str, Any] = {
-    **{"name": "x", "weights_sha256": "ab", "personal_data": False, "clean_tree": True, "seed": 0},
+    **{"name": "x", "weights_sha256": "ab", "personal_data": False, "seed": 0},
     **{"steps": 900, "batch_rows": 64, "rate": 0.004, "evaluations": {"facts": 0.98}},
     "sources": [{"path": "shards/a", "rows": 1000}],
 }
@@ -249,8 +249,7 @@ def read_documents(card: dict[str, Any], config: Any = None, shards: Any = None,
     plain: dict[str, Any] = {
         "training.json": {"steps": 900, "batch_rows": 64, "rate": 0.004, "seed": 0} | (config or {}),
         "manifest.json": {"shards": shards or [{"path": "shards/a", "rows": 1000, "personal_data": False}]},
-        "evaluations.json": {"weights_sha256": "ab", "results": {"facts": 0.98}, "dirty": False}
-        | (evals or {}),
+        "evaluations.json": {"weights_sha256": "ab", "results": {"facts": 0.98}} | (evals or {}),
     }
 
     def document(kind: str, name: str) -> bytes:
@@ -280,7 +279,6 @@ def test_documents_that_agree_in_other_words_agree(grammar: Grammar) -> None:
     [
         ({"card": {"steps": 720}}, "steps"),
         ({"config": {"rate": 0.008}}, "rate"),
-        ({"evals": {"dirty": True}}, "clean_tree"),
         ({"evals": {"weights_sha256": "cd"}}, "evaluated"),
         ({"evals": {"results": {"facts": 0.95}}}, "results"),
         ({"evals": {"results": {"facts": 0.98, "loans": 0.7}}}, "omitted"),
