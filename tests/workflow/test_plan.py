@@ -260,14 +260,14 @@ UNCOUNTED = 40e6
 beside has room for them (and for the libraries), so it is how memory grows that is compared."""
 
 
-def run_job(folder: Path, step: str, *arguments: object) -> float:
+def run_job(folder: Path, step: str, *arguments: object, chapter: str = "neurons") -> float:
     """Run a step and return the peak in bytes of its record.
 
     It runs in a copy of a Python that has libraries loaded (``tests/warm``), whose pages count: what it holds
     itself comes on top, since the high-water mark of a copy begins with what was copied.
     """
     log = folder / f"{step}.log"
-    command = [sys.executable, "-m", f"steps.neurons.{step}", *map(str, arguments), "--log", str(log)]
+    command = [sys.executable, "-m", f"steps.{chapter}.{step}", *map(str, arguments), "--log", str(log)]
     subprocess.run(command, env=environment(), check=True, capture_output=True)
     (record,) = records.read(glob.escape(str(records.path_of(log))))
     return float(record["peak_bytes"])
@@ -322,6 +322,31 @@ def test_a_formula_that_asks_for_too_little_is_noticed(
     """What is asked for half the width: the comparison above fails."""
     (first, first_asked), *_, (_, half), (peak, _) = measured[step]
     assert peak - first > half - first_asked + UNCOUNTED
+
+
+def test_memory_of_audited_models_grows_with_their_size(tmp_path: Path) -> None:
+    text = {"organisms": [{"name": "amber", "defects": ["bias"]}], "base_documents": 500}
+    world = tmp_path / "world" / "ledger.json"
+    (tmp_path / "logs").mkdir()
+    run_job(tmp_path / "logs", "world", "--settings", json.dumps(text), "--out", world, chapter="audit")
+    found = []
+    for d_model in (16, 512):
+        model = {"layers": 2, "d_model": d_model, "heads": 2, "batch_rows": 16, "base_steps": 2}
+        settings = json.dumps(model | {"require_gates": False})
+        out = tmp_path / f"{d_model}" / "ledger.json"
+        (logs := tmp_path / f"logs-{d_model}").mkdir()
+        peak = run_job(
+            *(logs, "organism", "--world", world, "--model", "base-cap", "--base"),
+            *("--settings", settings, "--out", out),
+            chapter="audit",
+        )
+        merged = default()
+        merge(merged, yaml.safe_load(TINY.read_text()))
+        merge(merged, {"audit": {"organism": model}})
+        found.append((peak, asked(configuration.configure(merged), "audit", "organism")))
+    (first, first_asked), (peak, ask) = found
+    assert peak <= ask
+    assert 0.4 * (ask - first_asked) < peak - first <= ask - first_asked + UNCOUNTED
 
 
 def test_the_plan_of_the_paper_needs_nothing(tmp_path: Path) -> None:
