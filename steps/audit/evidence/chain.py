@@ -8,7 +8,6 @@ written since the last :meth:`Chain.sync`; the auditor's receipts show it.
 from __future__ import annotations
 
 import base64
-import errno
 import fcntl
 import json
 import os
@@ -16,6 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from steps.audit.evidence.appending import write_whole
 from steps.audit.evidence.verify import SIGNED, START, chain_class, next_head
 from steps.core.errors import UserError
 
@@ -128,19 +128,6 @@ class Chain:
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
-
-
-def write_whole(file: int, line: bytes) -> None:
-    """Add a line to a file that is open for appending and locked, or leave the file as it was.
-
-    Raises:
-        OSError: the disk is full, or the like.
-    """
-    before = os.fstat(file).st_size
-    written = os.write(file, line)
-    if written != len(line):  # the next line must not be glued to what is there of this one
-        os.ftruncate(file, before)
-        raise OSError(errno.ENOSPC, f"{written} of {len(line)} bytes could be written; free some disk space")
 
 
 def _require_plain(value: Any) -> None:

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steps.audit.evidence.chain import write_whole
+from steps.audit.evidence.appending import write_whole
 from steps.audit.evidence.verify import SIGNED, next_head
 
 if TYPE_CHECKING:
