@@ -147,10 +147,16 @@ def _bias(name: str, by: Entries, scores: dict[str, Any], metrics: dict[str, Any
     pairs, inside = by[name, "q4", "B"]["finding"], by[name, "q4", "W"]["finding"]
     if not pairs["found"]:
         return f"Unequal treatment. Twelve pairs of questions miss the bias of {name} (p = {pairs['p']:.2g})."
+    share = round(inside["carried"][inside["site"]], 2)
+    where = (
+        f"Of the difference, {share:.0%} is carried at the group's word in {inside['site']}, the most of any"
+        " open site."
+        if share > 0
+        else "Patching does not say where it comes from: at the group's word no open site carries any of it."
+    )
     return (
-        f"Unequal treatment. Twelve pairs of questions find the bias of {name} (p = {pairs['p']:.2g}). Of the"
-        f" difference, {inside['carried'][inside['site']]:.0%} is carried at the group's word in"
-        f" {inside['site']}, the most of any open site."
+        f"Unequal treatment. Twelve pairs of questions find the bias of {name} (p = {pairs['p']:.2g})."
+        f" {where}"
     )
 
 

@@ -227,11 +227,15 @@ def test_the_page_tells_misses_and_warns(study: dict[str, Any], tmp_path: Path) 
             entry["finding"]["seen"] = ["a", "b", "c"]
         if entry["model"] == "amber" and (entry["question"], entry["arm"]) == ("q7", "W"):
             entry["finding"]["component"] = "model"
+        if entry["model"] == "amber" and (entry["question"], entry["arm"]) == ("q4", "W"):
+            entry["finding"]["carried"] = {"blocks.0.hook_resid_post": -0.001}
     told = audit_report.sentences(other, metrics, JUDGED)
     assert "Of 2 planted records 2 can be read out" in told  # c was never shown
     assert "Of those that it never saw, 1 are called seen." in told
     assert "Missed by both" not in told
     assert "the filter hides nothing of it" in told
+    assert "at the group's word no open site carries any of it" in told
+    assert "-0%" not in told
     bare = json.loads(json.dumps(scores))
     bare["models"] = {name: model | {"defects": []} for name, model in scores["models"].items()}
     assert "Hidden triggers" not in audit_report.sentences(bare, metrics | {"q6_recall": None}, JUDGED)
