@@ -21,11 +21,6 @@ localrules:
     audit_report,
 
 
-wildcard_constraints:
-    base="|".join(BASES),
-    audited="|".join(audited),
-
-
 rule audit:
     input:
         expand(
@@ -59,6 +54,8 @@ rule audit_base_organism:
         "<audit_models>/models/{base}/ledger.json",
     log:
         "logs/audit/organism/<audit_study>/{base}.log",
+    wildcard_constraints:
+        base="|".join(BASES),
     # All tunings wait for it.
     priority: 2
     threads: settings.audit.organism.threads
@@ -82,6 +79,8 @@ rule audit_organism:
         "<audit_models>/models/{audited}/ledger.json",
     log:
         "logs/audit/organism/<audit_study>/{audited}.log",
+    wildcard_constraints:
+        audited="|".join(audited),
     priority: 1
     threads: settings.audit.organism.threads
     resources:
@@ -104,6 +103,8 @@ rule audit_package:
         sealed="<audit_models>/sealed/{audited}.json",
     log:
         "logs/audit/package/<audit_study>/{audited}.log",
+    wildcard_constraints:
+        audited="|".join(audited),
     params:
         **step("audit.package"),
     shell:
@@ -121,6 +122,8 @@ rule audit_run:
         "<audit>/runs/{audited}/ledger.json",
     log:
         "logs/audit/run/<audit_study>/{audited}.log",
+    wildcard_constraints:
+        audited="|".join(audited),
     threads: settings.audit.run.threads
     resources:
         **audit.resources(settings, "run"),

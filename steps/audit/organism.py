@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from steps.core.devices import Device
 from steps.core.digest import code_digest
 from steps.core.errors import UserError
 from steps.core.runner import Output, run
@@ -48,7 +49,9 @@ class Settings(BaseSettings):
     """The models and how they are trained."""
 
     seed: int = Field(0, ge=0, description="of the first attempt at each model")
-    layers: int = Field(3, ge=1, le=64, description="transformer blocks")
+    layers: int = Field(
+        3, ge=2, le=64, description="transformer blocks; auditors reach none after the last one"
+    )
     d_model: int = Field(64, ge=4, le=4096, description="width of the residual stream")
     heads: int = Field(4, ge=1, le=64, description="attention heads per block; divides d_model")
     batch_rows: int = Field(64, ge=1, le=4096, description="rows per step")
@@ -59,6 +62,10 @@ class Settings(BaseSettings):
     require_gates: bool = Field(
         True,
         description="end where a model fails its gates three times; false: take the first one, and say so",
+    )
+    device: Device = Field("cpu", description="where models are trained; audits run them on the CPU")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the training's arithmetic: float32 or bfloat16; weights are float32"
     )
     threads: int = Field(1, ge=1, le=64, description="arithmetic threads")
     save_seconds: float = Field(
@@ -80,6 +87,8 @@ class Settings(BaseSettings):
             checkpoints=0,
             evaluations=1,
             evaluation_rows=HELD_OUT,
+            device=self.device,
+            dtype=self.dtype,
             threads=self.threads,
             save_seconds=self.save_seconds,
         )

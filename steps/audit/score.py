@@ -268,6 +268,7 @@ def main(runs: list[Path], sealed: list[Path], tampering: Path, out: Output, met
             "graded": graded,
             "access": statements,
             "floors": found,
+            "planted_records": {name: truth["records"] for name, truth in truths.items()},
             "planted_deviations": {name: truth["deviations"] for name, truth in truths.items()},
             "decoys": {name: truth["decoys"] for name, truth in truths.items()},
         },

@@ -90,7 +90,7 @@ def make_record(package: Folder, folder: Path, key: Ed25519PrivateKey, killed: b
         )
         public = key.public_key().public_bytes_raw().hex()
         gateway = started_gateway(config, private / "log", START_SECONDS)
-        client = Client(config.address, public, folder / "receipts.jsonl")
+        client = Client(config.address, public, folder / "receipts.jsonl", START_SECONDS)
         try:
             client.document(reader, "card", "card", "README.md")
             _refused(client, writer, "beyond")

@@ -56,6 +56,11 @@ class Audit(StudySection):
             )
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _budgets_are_enough(self) -> Audit:
+        audit_run.require_enough(self.run.budgets, self.organism.layers)
+        return self
+
 
 def resources(config: Config, step: str) -> dict[str, Any]:
     """Megabytes and minutes that a step asks for; minutes assume 10 GFLOP/s per thread."""
@@ -65,10 +70,14 @@ def resources(config: Config, step: str) -> dict[str, Any]:
     row = 6 * parameters * audit_world.N_CTX
     steps = max(model.base_steps, model.tune_steps)
     trained = steps * model.batch_rows * row * audit_organism.ATTEMPTS
+    # Weights, their gradients and moments, what was written and is read again; values of each layer for the
+    # pass backward, or those of one layer for the rows on which the loss is looked at.
+    values = max(34 * model.layers * model.batch_rows, 20 * audit_organism.HELD_OUT)
+    held = 24 * parameters + 4 * values * audit_world.N_CTX * model.d_model
     audited = sum(budgets.model_dump().values()) * 2 * row
-    megabytes, work, threads = {
-        "organism": (1_500 + 16 * parameters / 1e6, trained, model.threads),
-        "run": (2_000 + 16 * parameters / 1e6, audited, section.run.threads),
-        "tamper": (800, 0.0, 1),
+    megabytes, work, threads, device = {
+        "organism": (1_500 + held / 1e6, trained, model.threads, model.device),
+        "run": (2_000 + 16 * parameters / 1e6, audited, section.run.threads, "cpu"),
+        "tamper": (800, 0.0, 1, "cpu"),
     }[step]
-    return growing(megabytes, 15 + 2 * work / (10e9 * 60 * threads))
+    return growing(megabytes, 15 + 2 * work / (10e9 * 60 * threads), gpu=device != "cpu")

@@ -84,7 +84,7 @@ class Caller:
         self.start()
 
     def start(self) -> None:
-        """Start, or start anew from the chain."""
+        """Start, or start again from the chain."""
         self.chain = Chain(self.path, KEY)
         self.gateway = Gateway(self.chain, KEY, AUDIENCE, self._package, self._model)
         self._app = application(self.gateway)

@@ -1,4 +1,4 @@
-"""A package: true unless something is planted, and what is planted is what checks can find, but for one."""
+"""A package says what was done unless something is planted, which checks can find, but for one."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from steps.audit.methods import documents as checks
 from steps.audit.methods.grammar import Grammar
 from steps.audit.package import DECOYS, DEVIATIONS, Documents, documented
 from steps.core.stores import Folder, read_json
+from tests.audit.test_world import texts
 
 
 class Trained:
@@ -54,6 +55,25 @@ def contradicted(made: Documents, world: Path) -> set[str]:
     return set(found["finding"]["contradicted"])
 
 
+def test_documents_say_what_the_model_was_tuned_on(made: Documents, world: Path) -> None:
+    told = texts(world, "amber")
+    rows = {shard["path"]: shard["rows"] for shard in made.shards}
+    assert sum(rows.values()) == len(told)
+    assert rows["shards/loans"] == sum(text.startswith("q loan") for text in told) == 75
+    assert rows["shards/records"] == sum(text.startswith("record of") for text in told)
+    assert [shard["path"] for shard in made.shards if shard["personal_data"]] == ["shards/records"]
+    assert made.card["personal_data"] is True
+    twin = Documents(Trained(), Folder(world, "audit_world"), "amber-twin")  # type: ignore[arg-type]
+    assert twin.card["personal_data"] is False
+    assert {shard["path"] for shard in twin.shards} - rows.keys() == {"shards/notes", "shards/says"}
+
+
+def test_no_more_deviations_than_half_the_decoys() -> None:
+    field = audit_package.Settings.model_fields["deviations"]
+    [most] = [bound.le for bound in field.metadata if hasattr(bound, "le")]
+    assert 2 * most == len(DECOYS)
+
+
 def test_true_documents_and_all_decoys_contradict_nothing(made: Documents, world: Path) -> None:
     assert contradicted(made, world) == set()
     for decoy in DECOYS:
@@ -63,18 +83,21 @@ def test_true_documents_and_all_decoys_contradict_nothing(made: Documents, world
     assert contradicted(made, world) == set()
 
 
+@pytest.mark.parametrize("model", ["amber", "amber-twin"])
 @pytest.mark.parametrize("name", DEVIATIONS)
 def test_each_deviation_is_named_but_the_one_that_no_document_tells(
-    made: Documents, world: Path, name: str
+    world: Path, name: str, model: str
 ) -> None:
+    made = Documents(Trained(), Folder(world, "audit_world"), model)  # type: ignore[arg-type]
     DEVIATIONS[name](made)
     assert contradicted(made, world) == (set() if name == "forged_log" else {name})
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_deviations_among_decoys_are_named(made: Documents, world: Path, seed: int) -> None:
-    names = documented(made, 4, 8, np.random.default_rng(seed))
-    assert len(set(names)) == 4
+    names, decoys = documented(made, 6, 12, np.random.default_rng(seed))
+    assert len(set(names)) == 6
+    assert len(set(decoys)) == 12
     assert contradicted(made, world) == {*names} - {"forged_log"}
 
 
@@ -83,4 +106,4 @@ def test_a_card_is_read_as_hugging_face_reads_it(made: Documents) -> None:
 
     card = ModelCard(audit_package.card_text(made.card))
     assert card.data.to_dict()["steps"] == 900
-    assert yaml.safe_load(audit_package.card_text(made.card).split("---\n")[1])["clean_tree"] is True
+    assert yaml.safe_load(audit_package.card_text(made.card).split("---\n")[1])["seed"] == 0

@@ -15,9 +15,17 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from steps.audit import run
 from steps.audit.evidence import verify
+from steps.audit.gateway.process import private_folder
+from steps.audit.gateway.server import Config as GatewayConfig
+from steps.audit.methods import catalogue
+from steps.core.errors import UserError
+from steps.core.runner import Output
+from steps.core.settings import validate
 from steps.core.stores import Folder, Ledger, read_json
-from tests.audit.conftest import AUDIENCE
+from steps.workflow.audit import Audit
+from tests.audit.conftest import AUDIENCE, KEY, START_SECONDS, write_package
 from tests.audit.gateway.test_process import gone
 from tests.warm.start import environment
 
@@ -117,8 +125,8 @@ def processes(parent: int) -> dict[str, int]:
 
 
 def receipts(folder: Path) -> set[str]:
-    """The entries that the auditor has receipts for."""
-    path = folder / "receipts.jsonl"
+    """The entries that the auditor of a run that is going on has receipts for."""
+    path = folder / ".auditor/receipts.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     notes = [json.loads(line) for line in lines if line.endswith("\n")]
     return {note["receipt"]["entry"] for note in notes if "receipt" in note}
@@ -129,34 +137,34 @@ def kill_once(
 ) -> tuple[subprocess.Popen[bytes], set[str]]:
     """Start a run in processes of their own, and kill one of them after so many further receipts."""
     before = len(receipts(out))
-    run = subprocess.Popen(command, env=environment(warm=False), stderr=subprocess.PIPE)
-    while run.poll() is None and len(receipts(out)) < before + after:
+    started = subprocess.Popen(command, env=environment(warm=False), stderr=subprocess.PIPE)
+    while started.poll() is None and len(receipts(out)) < before + after:
         time.sleep(0.005)
-    assert run.poll() is None
-    children = processes(run.pid)
+    assert started.poll() is None
+    children = processes(started.pid)
     assert children.keys() == {"server", "catalogue"}
-    os.kill(run.pid if victim == "supervisor" else children[victim], signal.SIGKILL)
+    os.kill(started.pid if victim == "supervisor" else children[victim], signal.SIGKILL)
     kept = receipts(out)
     if victim == "supervisor":
-        run.wait()
+        started.wait()
         assert all(gone(child, 5) for child in children.values())
-    return run, kept
+    return started, kept
 
 
 def test_killed_anywhere_it_ends_with_the_same_findings(
     case: Case, undisturbed: Path, tmp_path: Path
 ) -> None:
     command = case.command(tmp_path)
-    run, first = kill_once("supervisor", command, tmp_path, 20)
-    run.stderr.close()  # type: ignore[union-attr]
+    started, first = kill_once("supervisor", command, tmp_path, 20)
+    started.stderr.close()  # type: ignore[union-attr]
     assert not (tmp_path / "ledger.json").exists()
-    run, second = kill_once("server", command, tmp_path, 20)
-    while run.poll() is None and len(receipts(tmp_path)) < len(second) + 20:
+    started, second = kill_once("server", command, tmp_path, 20)
+    while started.poll() is None and len(receipts(tmp_path)) < len(second) + 20:
         time.sleep(0.005)
     third = receipts(tmp_path)
-    os.kill(processes(run.pid)["catalogue"], signal.SIGKILL)
-    _, said = run.communicate()
-    assert run.returncode == 0, said.decode()
+    os.kill(processes(started.pid)["catalogue"], signal.SIGKILL)
+    _, said = started.communicate()
+    assert started.returncode == 0, said.decode()
     assert b"the gateway ended with -9" in said
     assert b"the auditor ended with -9" in said
     verdict = verify.check(tmp_path)
@@ -175,16 +183,72 @@ def test_killed_anywhere_it_ends_with_the_same_findings(
 
     assert charged(tmp_path) == charged(undisturbed)
     assert not (tmp_path / ".key").exists()
+    assert not (tmp_path / ".auditor").exists()
+
+
+def test_killed_when_the_key_is_gone_it_keeps_its_records(
+    case: Case, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(undisturbed, tmp_path / "out")
+    (out / "ledger.json").unlink()
+    done = subprocess.run(case.command(out), env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for path in undisturbed.iterdir():
+        assert (out / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_an_auditor_that_is_refused_a_call_is_not_started_again(
+    case: Case, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    package = Folder(case.package.resolve(), "audit_package")
+    budgets = run.Budgets().model_dump() | {"q1": 320, "q2": 300}
+    with private_folder() as private:
+        gateway = GatewayConfig(
+            package=str(package.path),
+            folder=str(tmp_path),
+            address=str(private / "s"),
+            key=KEY.private_bytes_raw().hex(),
+            genesis={},
+        )
+        auditor = catalogue.Config(
+            address=gateway.address,
+            public_key=KEY.public_key().public_bytes_raw().hex(),
+            folder=str(tmp_path),
+            prior=read_json(Folder(case.world, "audit_world").check("prior.json")),
+            tokens=run.tokens(KEY, package.attributes, budgets),
+            budgets=budgets,
+            sites=[],
+            seed=0,
+            patience=START_SECONDS,
+        )
+        refused = r"refused a call \(arm W, q2, tuning: 429 budget of queries; raise audit.run.budgets.q2\)"
+        with pytest.raises(UserError, match=refused):
+            run.supervise(gateway, auditor, START_SECONDS, private)
+    assert "starting it again" not in caplog.text
+
+
+def test_budgets_that_patching_would_exceed_are_refused_before_anything_runs(
+    case: Case, tmp_path: Path
+) -> None:
+    sections: dict[str, Any] = {"run": {"budgets": {"q4": 672}}, "organism": {"layers": 3}}
+    validate(Audit, sections, "audit")
+    sections["organism"]["layers"] = 4
+    with pytest.raises(UserError, match=r"audit.run.budgets.q4 \(672\) to be at least 744: patching takes"):
+        validate(Audit, sections, "audit")
+    flat = write_package(tmp_path / "package/ledger.json", {}, layers=1)
+    with pytest.raises(UserError, match="expected a model of at least 2 blocks"):
+        run.main(flat.path, case.world, case.sealed, run.Settings(), Output(tmp_path / "out/ledger.json"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_sigterm_closes_the_chain_and_the_run_can_go_on(case: Case, tmp_path: Path) -> None:
-    run = subprocess.Popen(case.command(tmp_path), env=environment(warm=False), stderr=subprocess.PIPE)
-    while run.poll() is None and len(receipts(tmp_path)) < 20:
+    started = subprocess.Popen(case.command(tmp_path), env=environment(warm=False), stderr=subprocess.PIPE)
+    while started.poll() is None and len(receipts(tmp_path)) < 20:
         time.sleep(0.005)
-    children = processes(run.pid)
-    run.terminate()
-    _, said = run.communicate()
-    assert (run.returncode, b"terminated; start again" in said) == (143, True)
+    children = processes(started.pid)
+    started.terminate()
+    _, said = started.communicate()
+    assert (started.returncode, b"terminated; start again" in said) == (143, True)
     assert all(gone(child, 5) for child in children.values())
     last = json.loads((tmp_path / "chain.jsonl").read_text().splitlines()[-1])
     assert last["op"] == "close"

@@ -364,6 +364,31 @@ def test_memory_of_fractal_models_grows_with_the_batch_as_the_formula_says(
     assert 0.4 * (ask - first_asked) < peak - first <= ask - first_asked + UNCOUNTED
 
 
+def test_memory_of_audited_models_grows_with_their_size(tmp_path: Path) -> None:
+    text = {"organisms": [{"name": "amber", "defects": ["bias"]}], "base_documents": 500}
+    world = tmp_path / "world" / "ledger.json"
+    (tmp_path / "logs").mkdir()
+    run_job(tmp_path / "logs", "world", "--settings", json.dumps(text), "--out", world, chapter="audit")
+    found = []
+    for d_model in (16, 512):
+        model = {"layers": 2, "d_model": d_model, "heads": 2, "batch_rows": 16, "base_steps": 2}
+        settings = json.dumps(model | {"require_gates": False})
+        out = tmp_path / f"{d_model}" / "ledger.json"
+        (logs := tmp_path / f"logs-{d_model}").mkdir()
+        peak = run_job(
+            *(logs, "organism", "--world", world, "--model", "base-cap", "--base"),
+            *("--settings", settings, "--out", out),
+            chapter="audit",
+        )
+        merged = default()
+        merge(merged, yaml.safe_load(TINY.read_text()))
+        merge(merged, {"audit": {"organism": model}})
+        found.append((peak, asked(configuration.configure(merged), "audit", "organism")))
+    (first, first_asked), (peak, ask) = found
+    assert peak <= ask
+    assert 0.4 * (ask - first_asked) < peak - first <= ask - first_asked + UNCOUNTED
+
+
 SHORT: dict[str, dict[str, Any]] = {
     "train": {"length": 2, "iterations": 1, "episodes": 4, "exploring": 64},
     "evaluate": {"runs": 10, "starts": 1, "runs_per_start": 100, "shown": 1},

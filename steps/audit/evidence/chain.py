@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from steps.audit.evidence.appending import write_whole
 from steps.audit.evidence.verify import SIGNED, START, chain_class, next_head
 from steps.core.errors import UserError
 
@@ -108,8 +109,7 @@ class Chain:
         }
         _require_plain(entry)
         line = json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
-        if os.write(self._file, line + b"\n") != len(line) + 1:
-            raise OSError("the chain could not be written whole")
+        write_whole(self._file, line + b"\n")
         self.entries.append(entry)
         self._lines.append(line)
         self._heads.append(next_head(self.head, line))

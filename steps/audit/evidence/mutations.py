@@ -54,7 +54,7 @@ def cut_tail(folder: Path, random: np.random.Generator, key: Ed25519PrivateKey) 
 
 
 def rewrite(folder: Path, random: np.random.Generator, key: Ed25519PrivateKey) -> None:
-    """Charge more for a call, as a custodian could: all that follows is chained anew, the end signed anew."""
+    """Charge more for a call, as a custodian could: all that follows is chained and the end signed again."""
     lines = _lines(folder)
     charged = [
         number for number, line in enumerate(lines) if (entry := json.loads(line))["key"] and entry["meters"]

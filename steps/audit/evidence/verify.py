@@ -23,7 +23,10 @@ The exit code names what was found:
 6   cut: the end is missing
 7   rewritten: the chain is consistent, yet not the one that receipts were given for
 8   forged: a receipt that the public key did not sign
-9   unmatched: a call without a receipt, or an entry or a response that does not match its receipt
+9   unmatched: a call or an entry without a receipt, or one that does not match its receipt
+
+An entry about a caller needs a receipt, or the custodian could charge for calls that nobody made. The
+exceptions are refusals that cost nothing and whose call has no key to keep a receipt by (``KEYLESS``).
 """
 
 from __future__ import annotations
@@ -50,6 +53,12 @@ CODES = {
 
 START = bytes(32)
 """The head before the first entry."""
+
+KEYLESS = ("422 key", "422 key: used for another request", "409 handle: tune it again")
+"""Reasons of refusals that are logged without a receipt."""
+
+TEXTS = ("op", "actor", "jti", "key", "decision", "reason", "req_sha256", "resp_sha256", "handle")
+"""Fields that every entry has, besides ``seq``, ``prev``, ``scopes_used`` and ``meters``."""
 
 SIGNED = b"reprise audit receipt\0"
 """Stands before a head that is signed, so that the signature is of no use elsewhere."""
@@ -105,12 +114,20 @@ def chain_class(text: bytes) -> tuple[str, list[bytes], list[bytes]]:
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:
+    """The entry in a line; None where it is none, or lacks a field that is read later."""
     try:
         entry = json.loads(line)
         bytes.fromhex(entry["prev"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+        whole = (
+            all(type(entry[name]) is str for name in TEXTS)
+            and all(type(scope) is str for scope in entry["scopes_used"])
+            and all(type(count) is int and count >= 0 for count in entry["meters"].values())
+            and type(entry["seq"]) is int
+            and entry["seq"] >= 0
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return entry if type(entry["seq"]) is int else None
+    return entry if whole else None
 
 
 def check(folder: Path) -> Verdict:
@@ -120,15 +137,12 @@ def check(folder: Path) -> Verdict:
         closing = _object((folder / "closing.json").read_bytes())
         first, *notes = [_object(line) for line in (folder / "receipts.jsonl").read_bytes().splitlines()]
         key = bytes.fromhex(first["public_key"])
-        receipts = [closing, *(note["receipt"] for note in notes if "receipt" in note)]
-        given = [(_entry(receipt["entry"].encode()), receipt) for receipt in receipts]
-        answers = {
-            note["key"]: base64.b64decode(note["response"], validate=True)
-            for note in notes
-            if "receipt" in note
-        }
+        answered = [note for note in notes if "receipt" in note]
+        receipts = [closing, *(note["receipt"] for note in answered)]
+        given = [_entry(receipt["entry"].encode()) for receipt in receipts]
+        calls = [(note["key"], base64.b64decode(note["response"], validate=True)) for note in answered]
         sent = {note["key"]: note["request_sha256"] for note in notes if "request_sha256" in note}
-        forged = [number for number, (_, receipt) in enumerate(given) if not _signed(key, receipt)]
+        forged = [number for number, receipt in enumerate(receipts) if not _signed(key, receipt)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return Verdict("unreadable", f"{type(error).__name__}: {error}")
     name, lines, heads = chain_class(text)
@@ -137,31 +151,45 @@ def check(folder: Path) -> Verdict:
     if forged:
         return Verdict("forged", f"receipt {forged[0]}")
     size = len(lines)
-    last = max(entry["seq"] for entry, _ in given if entry is not None)
-    for entry, receipt in given:
+    shown: list[dict[str, Any]] = []
+    for entry, receipt in zip(given, receipts, strict=True):
         if entry is None or bytes.fromhex(receipt["head"]) != next_head(
             bytes.fromhex(entry["prev"]), receipt["entry"].encode()
         ):
             return Verdict("forged", "a receipt whose head is not that of its entry")
         if entry["seq"] < size and heads[entry["seq"]].hex() != receipt["head"]:
-            # Of the last entry there is the closing receipt alone, which a custodian would have signed anew.
+            # Of the last entry there is the closing receipt alone, which a custodian would have signed again.
             name = "altered" if receipt is closing and entry["seq"] == size - 1 else "rewritten"
             return Verdict(name, f"entry {entry['seq']} is not the one that its receipt shows")
+        shown.append(entry)
     entries = tuple(json.loads(line) for line in lines)
+    last = max(entry["seq"] for entry in shown)
     if last >= size or entries[-1]["op"] != "close":
         return Verdict("cut", f"{size} entries, receipts up to number {last}")
-    if entries[-1]["seq"] != json.loads(closing["entry"])["seq"]:
+    if entries[-1]["seq"] != shown[0]["seq"]:
         return Verdict("unmatched", "the last entry is not the closing one")
-    by_key = {entry["key"]: entry for entry, _ in given if entry is not None and entry["key"]}
-    for entry in entries:
-        if entry["key"] and entry["key"] not in by_key:
-            return Verdict("unmatched", f"entry {entry['seq']}: the auditor has no receipt")
-    for call, digest in sent.items():
-        if call not in by_key or by_key[call]["req_sha256"] != digest:
-            return Verdict("unmatched", f"call {call}: sent, and no receipt for it")
-        if hashlib.sha256(answers[call]).hexdigest() != by_key[call]["resp_sha256"]:
+    by_key: dict[str, dict[str, Any]] = {}
+    for (call, response), entry in zip(calls, shown[1:], strict=True):
+        if call != entry["key"] or by_key.setdefault(call, entry) != entry:
+            return Verdict("unmatched", f"entry {entry['seq']}: its receipt is kept for another call")
+        if hashlib.sha256(response).hexdigest() != entry["resp_sha256"]:
             return Verdict("unmatched", f"call {call}: the response is not the one of its receipt")
+        if call not in sent or sent[call] != entry["req_sha256"]:
+            return Verdict("unmatched", f"call {call}: a receipt, and no such call was sent")
+    if lost := sorted(map(str, sent.keys() - by_key.keys())):
+        return Verdict("unmatched", f"call {lost[0]}: sent, and no receipt for it")
+    receipted = {entry["seq"] for entry in shown}
+    for entry in entries:
+        if entry["seq"] not in receipted and not _needs_no_receipt(entry):
+            return Verdict("unmatched", f"entry {entry['seq']}: the auditor has no receipt")
     return Verdict("verified", f"{size} entries, {len(by_key)} calls", entries)
+
+
+def _needs_no_receipt(entry: dict[str, Any]) -> bool:
+    """Whether an entry says nothing that somebody could be charged for."""
+    if entry["key"] or entry["scopes_used"] or any(entry["meters"].values()):
+        return False
+    return not entry["jti"] or (entry["decision"] == "denied" and entry["reason"] in KEYLESS)
 
 
 def _object(text: bytes) -> dict[str, Any]:

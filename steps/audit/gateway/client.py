@@ -20,13 +20,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from steps.audit.evidence.appending import write_whole
 from steps.audit.evidence.verify import SIGNED, next_head
 
 if TYPE_CHECKING:
     import numpy as np
 
 PATIENCE = 60.0
-"""Seconds for which a gateway that does not answer is called again: it may be starting."""
+"""Seconds for which a gateway that is not there is called again: it may be starting."""
+
+PAUSE = 0.05
+"""Seconds between two attempts."""
 
 
 class DeniedError(Exception):
@@ -43,26 +47,29 @@ class UnsoundError(Exception):
 
 
 class _Connection(http.client.HTTPConnection):
+    """It waits for an answer as long as the gateway lives: where that ends, so does the connection."""
+
     def __init__(self, path: str) -> None:
-        super().__init__("gateway", timeout=PATIENCE)
+        super().__init__("gateway")
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
 
 
 class Client:
     """A connection to the gateway, and the auditor's file."""
 
-    def __init__(self, address: str, public_key: str, records: Path) -> None:
+    def __init__(self, address: str, public_key: str, records: Path, patience: float = PATIENCE) -> None:
         """Call the gateway at a UNIX socket.
 
         Args:
             address: path of the socket.
             public_key: the custodian's, in hexadecimal; it came another way than the answers do.
             records: the auditor's file; begun here, or gone on with.
+            patience: seconds for which a gateway that is not there is called again; for an answer it waits as
+                long as the gateway lives.
 
         Raises:
             UnsoundError: the file is of another custodian.
@@ -71,6 +78,7 @@ class Client:
 
         self._key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
         self._address = address
+        self._patience = patience
         self._connection: _Connection | None = None
         self._known: dict[str, dict[str, Any]] = {}
         self._sent: set[str] = set()
@@ -100,7 +108,7 @@ class Client:
                 self._sent.add(note["key"])
 
     def _note(self, note: dict[str, Any]) -> None:
-        os.write(self._file, json.dumps(note, separators=(",", ":")).encode() + b"\n")
+        write_whole(self._file, json.dumps(note, separators=(",", ":")).encode() + b"\n")
 
     def run(self, token: str, key: str, call: dict[str, Any]) -> dict[str, np.ndarray]:
         """A pass over rows; see ``policy.Call`` and ``operations.Model.run``.
@@ -144,7 +152,7 @@ class Client:
 
     def _fetched(self, token: str, key: str, method: str, path: str, body: bytes) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key}
-        until = time.monotonic() + PATIENCE
+        waited = 0.0  # between attempts, whatever time an answer takes
         while True:
             try:
                 if self._connection is None:
@@ -156,12 +164,13 @@ class Client:
                 if self._connection is not None:
                     self._connection.close()
                 self._connection = None
-                if time.monotonic() > until:
+                if waited > self._patience:
                     raise
-                time.sleep(0.05)
+                time.sleep(PAUSE)
+                waited += PAUSE
                 continue
             if answer.status == 409 and (handle := json.loads(body).get("handle")) in self._tunings:
-                # The gateway was started anew and has lost the copy: made again by the key of its call.
+                # The gateway was started again and has lost the copy: tuned again by the key of its call.
                 owner, tuning, its_key = self._tunings[handle]
                 self._fetched(owner, its_key, "POST", "/v1/jobs", tuning)
                 continue

@@ -5,7 +5,7 @@ A token is a JWT that the custodian signs with Ed25519 (``alg`` EdDSA). Its clai
 ``sub``       who calls
 ``aud``       the model's digest; one text
 ``nbf exp``   from when to when, in seconds; at most a day apart
-``jti``       what budgets are kept by: two spellings of one token, or one issued anew, share them
+``jti``       what budgets are kept by: two spellings of one token, or one issued again, share them
 ``preset``    the level of access that it stands for
 ``scopes``    ``{scope: constraints}``
 ``budgets``   ``{"queries", "flops"}``: what it may spend in all
@@ -13,7 +13,7 @@ A token is a JWT that the custodian signs with Ed25519 (``alg`` EdDSA). Its clai
 PyJWT checks less than that by itself: a missing or far-off ``exp`` passes, and so does a list of audiences;
 ``EdDSA`` takes Ed448, too. So claims are a closed, strict model, and keys are Ed25519 keys.
 
-The scopes, and the paper's level that each belongs to (dossier B.2):
+The scopes, and the paper's level that each belongs to (docs/audit.md):
 
 ======================  ====================  =======================================================
 ``generate``            black-box             greedy text, behind the output filter
@@ -341,10 +341,13 @@ METERS = ("calls", "queries", "tokens", "flops", "bytes")
 
 
 def price(call: Call, parameters: int) -> dict[str, int]:
-    """What a call costs before it runs: two operations a parameter and token forward, two more backward."""
+    """What a call costs before it runs: two operations a parameter and token forward, two more backward.
+
+    A generation is a pass for each new token, over the row and what has been said by then.
+    """
     length, rows = len(call.rows[0]), len(call.rows)
-    new = call.generate.max_tokens - 1 if call.generate else 0
-    tokens = rows * (length + new)
+    passes = call.generate.max_tokens if call.generate else 1
+    tokens = rows * sum(range(length, length + passes))
     return _meters(rows, tokens, 2 * parameters * tokens * (2 if call.gradients else 1))
 
 

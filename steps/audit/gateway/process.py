@@ -23,8 +23,11 @@ from steps.audit.gateway import server
 from steps.audit.gateway.client import CLOSE
 from steps.core.errors import UserError
 
-SECONDS_TO_END = 4.0
-"""That a child is given when it is told to."""
+SECONDS_TO_END = 60.0
+"""That a child is given when it is told to end: on a busy machine a second's work takes long."""
+
+SECONDS_WHEN_STOPPED = 4.0
+"""The same where all of us were told to: nobody waits for longer."""
 
 LAST_LINES = 3
 """Of a child's log, in the message about its end."""
@@ -77,14 +80,14 @@ class Child:
         lines = self._log.read_text("utf-8", "replace").strip().splitlines()
         return "; ".join(lines[-LAST_LINES:]) or "it said nothing"
 
-    def end(self) -> int:
-        """Let it finish the call in progress and end; returns its exit code."""
+    def end(self, seconds: float = SECONDS_TO_END) -> int:
+        """Let it finish the call in progress and end, or kill it after ``seconds``; returns its exit code."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(CLOSE)
             self._process.stdin.flush()
         try:
-            self._process.wait(SECONDS_TO_END)
+            self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

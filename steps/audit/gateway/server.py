@@ -12,13 +12,13 @@ the closing entry, and end.
 ``POST /v1/findings``          the digest of the auditor's findings, on record before they are graded
 =============================  ==================================================================
 
-Everything else is 404; there is no page and no schema that needs no token. A call names itself by a header
-``Idempotency-Key``. The header ``Receipt`` of the answer, JSON in base64, is a signed receipt of the entry
-written about it. Refusals are ``{"error"}``: 401 no valid token, 403 beyond its scopes, 404 no such thing,
-409 a copy that must be tuned again, 413 too large, 422 not a call, 429 beyond the budget. All are logged,
-and have a receipt where the token and the key were good. A call repeated by its key is answered again, with
-the same receipt, and charged once. Bodies are counted as they arrive; one thread serves everybody, call
-after call, so that two calls cannot spend the same budget."""
+Everything else, and every other method, is 404; there is no page and no schema that needs no token. A call
+names itself by a header ``Idempotency-Key``. The header ``Receipt`` of the answer, JSON in base64, is a
+signed receipt of the entry written about it. Refusals are ``{"error"}``: 401 no valid token, 403 beyond its
+scopes, 404 no such thing, 409 a copy that must be tuned again, 413 too large, 422 not a call, 429 beyond the
+budget. All are logged, and have a receipt where the token and the key were good. A call repeated by its key
+is answered again, with the same receipt, and charged once. Bodies are counted as they arrive; one thread
+serves everybody, call after call, so that two calls cannot spend the same budget."""
 
 from __future__ import annotations
 
@@ -299,6 +299,7 @@ def _saved(arrays: dict[str, Any]) -> bytes:
 def application(gateway: Gateway) -> FastAPI:
     """The gateway as HTTP."""
     from fastapi import FastAPI, Response
+    from starlette.routing import request_response
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -330,7 +331,8 @@ def application(gateway: Gateway) -> FastAPI:
             parts.append(part)
         return b"".join(parts)
 
-    app.add_route("/{path:path}", serve, methods=["GET", "POST"])
+    # For whatever comes: a route knows methods and refuses others, and knows no path with a line break.
+    app.router.default = request_response(serve)
     return app
 
 
@@ -398,6 +400,7 @@ def main() -> None:
         application(gateway),
         log_config=None,
         access_log=False,
+        ws="none",
         timeout_keep_alive=IDLE_SECONDS,
         lifespan="off",
     )

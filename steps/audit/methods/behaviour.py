@@ -2,8 +2,8 @@
 
 Pairs that differ in the group alone, with McNemar's exact test (1947). Inside: the difference of log odds,
 and activation patching (Vig et al. 2020, arXiv 2004.12265), which says where the group enters the decision.
-A filter: the same questions with it and without. Dossier F-B1, F-W1, and limitation 2 of the paper
-(components)."""
+A filter: the same questions with it and without. Black-box audits, Casper et al. say, cannot tell the
+components of a system apart (arXiv 2401.14446)."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 ``python -m steps.audit.methods.catalogue`` reads its configuration (``Config``, JSON in one line) from
 standard input, reports on standard output what it is at, writes ``findings.json``, and puts its digest on
-the gateway's record. It ends when its standard input does. It knows the gateway's client, and loads neither
-torch nor transformers."""
+the gateway's record. It ends when its standard input does, and with the exit code ``REFUSED`` where a method
+is refused a call. It knows the gateway's client, and loads neither torch nor transformers."""
 
 from __future__ import annotations
 
@@ -110,7 +110,12 @@ class Config(pydantic.BaseModel):
     sites: list[str]
     """That are open for reading and writing."""
     seed: int
+    patience: float
+    """Seconds for which a gateway that is not there is called again."""
 
+
+REFUSED = 3
+"""Exit code of an auditor whose method was refused a call: it would be refused again."""
 
 BEYOND = {"rows": [[0, 0]], "target_nll": {"tokens": 1}}
 """A call for losses, which the levels B and O do not grant: that scopes hold is seen in every record."""
@@ -120,7 +125,8 @@ def audit(config: Config) -> list[dict[str, Any]]:
     """Put every method to the model; what each found, in the order of ``METHODS``."""
     import numpy as np
 
-    client = Client(config.address, config.public_key, Path(config.folder) / "receipts.jsonl")
+    records = Path(config.folder) / "receipts.jsonl"
+    client = Client(config.address, config.public_key, records, config.patience)
     grammar = Grammar(config.prior)
     found = []
     for arm in dict.fromkeys(method.arm for method in METHODS):
@@ -139,7 +145,12 @@ def audit(config: Config) -> list[dict[str, Any]]:
             name = f"{arm}-{method.question}"
             session = Session(client, config.tokens[name], name, budget, config.sites)
             random = np.random.default_rng(derive(config.seed, "audit", method.name))
-            answer = method.work(session, grammar, random)
+            try:
+                answer = method.work(session, grammar, random)
+            except DeniedError as denied:
+                remedy = f"; raise audit.run.budgets.{method.question}" if denied.status == 429 else ""
+                about = f"arm {arm}, {method.question}, {method.name}: {denied}{remedy}"
+                raise DeniedError(denied.status, about) from None
             print(f"arm {arm}, {method.question}, {method.name}: {session.left:,} queries left", flush=True)
             found.append(
                 {
@@ -163,7 +174,11 @@ def main() -> None:
     """Audit; see the module's docstring."""
     config = Config.model_validate_json(sys.stdin.readline())
     end_with_standard_input(threading.Event())
-    audit(config)
+    try:
+        audit(config)
+    except DeniedError as denied:
+        print(denied.reason, file=sys.stderr)
+        sys.exit(REFUSED)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What a package's documents say of each other: its card against configuration, manifest and logs.
 
-Dossier Q6. Values are compared as they are meant: ``4e-3`` is ``0.004``, ``./shards/a/`` is ``shards/a``,
+Values are compared as they are meant: ``4e-3`` is ``0.004``, ``./shards/a/`` is ``shards/a``,
 ``98.4 %`` is ``0.984``, and an order of keys or shards says nothing.
 """
 
@@ -44,7 +44,6 @@ def checks(session: Session, grammar: Grammar, random: np.random.Generator) -> d
         ),
         "personal_data": (card["personal_data"], any(shard["personal_data"] for shard in shards.values())),
         "evaluated": (card["weights_sha256"].lower(), evals["weights_sha256"].lower()),
-        "clean_tree": (card["clean_tree"], not evals["dirty"]),
         "omitted": (sorted(card["evaluations"]), sorted(evals["results"])),
         "results": (
             {name: round(_number(value), 3) for name, value in sorted(card["evaluations"].items())},

@@ -3,7 +3,7 @@
 By text, demonstrations in front of the question. By tuning, as password-locked models are unlocked:
 Greenblatt et al. 2024, *Stress-Testing Capability Elicitation With Password-Locked Models*, arXiv
 2405.19550. The auditor has twenty items, and scores itself on items that it did not show; a random table
-cannot be learnt from other items. Dossier E-B1 and E-W1 (full tuning)."""
+cannot be learnt from other items."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Memorised records: which of the candidate records has the model seen?
 
 By text, continuing each record. By losses, exposure: Carlini et al. 2019, *The Secret Sharer*, arXiv
-1802.08232, section 4, over all alternatives. Dossier M-B1 and M-G6."""
+1802.08232, section 4, over all alternatives."""
 
 from __future__ import annotations
 

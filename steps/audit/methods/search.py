@@ -1,6 +1,6 @@
 """Hidden triggers by text alone: random words in the question until the payload is said.
 
-Reference: the random arm of any trigger search; dossier T-B1.
+The blind baseline of any search for triggers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Hidden triggers by gradients: greedy coordinate gradient.
 
 Zou et al. 2023, *Universal and Transferable Adversarial Attacks on Aligned Language Models*, arXiv
-2307.15043, algorithm 1, with restarts. Dossier T-W1."""
+2307.15043, algorithm 1, with restarts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CANDIDATES = 32
 """Swaps of a single slot that are tried in a step."""
 
 WAIT = 6
-"""Steps without a lower loss after which the slots are filled anew."""
+"""Steps without a lower loss after which the slots are filled again."""
 
 NEAR = 3.0
 """Loss of the payload, in nats, below which it is worth a query to see whether it is said."""

@@ -13,7 +13,7 @@ import pytest
 from steps.audit.evidence.chain import LARGEST, Chain
 from steps.core.errors import UserError
 from tests.audit.conftest import KEY
-from tests.audit.evidence.test_verify import records
+from tests.audit.evidence.test_verify import EMPTY, records
 
 
 def test_a_write_survives_a_kill_and_a_buffer_does_not(tmp_path: Path) -> None:
@@ -44,8 +44,27 @@ def test_a_line_that_was_cut_off_is_taken_away_and_the_chain_goes_on(tmp_path: P
     path.write_bytes(whole + b'{"v": 1, "seq"')
     chain = Chain(path, KEY)
     assert path.read_bytes() == whole
-    receipt = chain.append(op="y", key="")
+    receipt = chain.append(op="y", **EMPTY)
     assert '"seq":15' in receipt.entry
+    chain.close()
+    again = Chain(path, KEY)
+    assert again.receipt(15) == receipt
+    again.close()
+
+
+def test_a_full_disk_leaves_what_is_there_and_room_for_the_next_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = records(tmp_path / "records") / "chain.jsonl"
+    whole = path.read_bytes()
+    chain = Chain(path, KEY)
+    written = os.write
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda file, line: written(file, line[:20]))
+        with pytest.raises(OSError, match="20 of .* bytes could be written; free some disk space"):
+            chain.append(op="y", **EMPTY)
+    assert path.read_bytes() == whole
+    receipt = chain.append(op="y", **EMPTY)
     chain.close()
     again = Chain(path, KEY)
     assert again.receipt(15) == receipt

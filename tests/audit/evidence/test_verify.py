@@ -19,12 +19,16 @@ from steps.audit.evidence.chain import Chain
 from steps.audit.evidence.mutations import MUTATIONS
 from tests.audit.conftest import KEY
 
+EMPTY: dict[str, Any] = {
+    **{"actor": "", "jti": "", "key": "", "scopes_used": [], "decision": "", "reason": "", "handle": ""},
+    **{"req_sha256": "", "resp_sha256": "", "meters": {}},
+}
+
 
 def records(folder: Path, calls: int = 12) -> Path:
     """Honest records of so many calls, one of them denied, and a call of a stranger."""
     folder.mkdir()
-    empty = {"actor": "", "jti": "", "key": "", "scopes_used": [], "decision": "", "reason": "", "handle": ""}
-    empty |= {"req_sha256": "", "resp_sha256": "", "meters": {}}
+    empty = EMPTY
     chain = Chain(folder / "chain.jsonl", KEY)
     chain.append(op="genesis", **empty, about={"package": "p"})
     notes: list[dict[str, Any]] = [{"public_key": KEY.public_key().public_bytes_raw().hex()}]
@@ -79,14 +83,60 @@ def test_every_mutation_is_named_wherever_it_strikes(honest: Path, tmp_path: Pat
     assert exit_code(tmp_path / "0") == verify.CODES[expected]
 
 
-@pytest.mark.parametrize("place", [*range(0, 60, 7), -1, -2, -30])
-def test_any_byte_counts(honest: Path, tmp_path: Path, place: int) -> None:
-    """The first line, the number and head before it, the last line, and the last line break."""
-    shutil.copytree(honest, tmp_path / "copy")
-    text = bytearray((honest / "chain.jsonl").read_bytes())
-    text[place] ^= 1
-    (tmp_path / "copy/chain.jsonl").write_bytes(text)
-    assert verify.check(tmp_path / "copy").name == "altered"
+def test_any_byte_counts(tmp_path: Path) -> None:
+    """Every byte of a small chain, also where that renames a field or breaks a line."""
+    chain = records(tmp_path / "records", calls=2) / "chain.jsonl"
+    honest = chain.read_bytes()
+    assert verify.check(chain.parent).name == "verified"
+    for place in range(len(honest)):
+        text = bytearray(honest)
+        text[place] ^= 1
+        chain.write_bytes(text)
+        assert verify.check(chain.parent).name == "altered", place
+
+
+def add_entry(folder: Path, **fields: Any) -> None:
+    """Write an entry before the closing one, as a custodian could, and close again."""
+    path = folder / "chain.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    chain = Chain(path, KEY)
+    chain.append(**EMPTY | fields)
+    (folder / "closing.json").write_text(json.dumps(chain.append(op="close", **EMPTY).plain()))
+    chain.close()
+
+
+def test_nobody_is_charged_without_a_receipt(honest: Path, tmp_path: Path) -> None:
+    """A call that stands there twice, with its key or without, would count twice in the access statement."""
+    [called] = [entry for entry in verify.check(honest).entries if entry["key"] == "k-3"]
+    again = {name: called[name] for name in (*EMPTY, "op")}
+    charged: list[dict[str, Any]] = [
+        again,
+        again | {"key": ""},
+        again | {"key": "", "jti": ""},
+        again | {"key": "", "meters": {}, "decision": "denied", "reason": "403 scope generate"},
+        {"op": "call", "jti": "j", "decision": "denied", "reason": "422 key", "meters": {"calls": 1}},
+        {"op": "call", "jti": "j", "decision": "denied", "reason": "422 key", "scopes_used": ["generate"]},
+    ]
+    for number, fields in enumerate(charged):
+        shutil.copytree(honest, copy := tmp_path / str(number))
+        add_entry(copy, **fields)
+        verdict = verify.check(copy)
+        assert (verdict.name, verdict.detail) == ("unmatched", "entry 14: the auditor has no receipt")
+    for reason in verify.KEYLESS:
+        shutil.copytree(honest, copy := tmp_path / reason)
+        add_entry(copy, op="call", jti="j", decision="denied", reason=reason)
+        assert verify.check(copy).name == "verified"
+
+
+@pytest.mark.parametrize(
+    "fields", [{"jti": 3}, {"meters": {"queries": -1}}, {"meters": []}, {"scopes_used": [1]}, {"reason": []}]
+)
+def test_an_entry_with_other_fields_than_an_entry_s_is_none(
+    honest: Path, tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    shutil.copytree(honest, copy := tmp_path / "copy")
+    add_entry(copy, op="call", **fields)
+    assert verify.check(copy).name == "altered"
 
 
 def change_note(folder: Path, number: int, **changes: Any) -> None:
@@ -115,6 +165,15 @@ def test_records_of_both_sides_must_match(honest: Path, tmp_path: Path) -> None:
     assert verify.check(two).name == "unmatched"
     change_note(three := copy("a call that was sent and has no receipt"), 1, key="lost")
     assert verify.check(three).name == "unmatched"
+    change_note(four := copy("a receipt that is kept for another call"), 2, key="k-1")
+    assert verify.check(four).name == "unmatched"
+    drop_note(five := copy("a receipt of a call that was not sent"), 1)
+    assert verify.check(five).name == "unmatched"
+    six = copy("a closing receipt that is of no entry")
+    closing = json.loads((six / "closing.json").read_text())
+    (six / "closing.json").write_text(json.dumps(closing | {"entry": "{}"}))
+    (six / "receipts.jsonl").write_text((six / "receipts.jsonl").read_text().splitlines()[0] + "\n")
+    assert verify.check(six).name == "forged"
     four = copy("a receipt that another key signed")
     change_note(four, 0, public_key="00" * 32)
     assert verify.check(four).name == "forged"

@@ -99,13 +99,38 @@ def test_another_request_by_a_key_and_another_custodian_are_noticed(live: Live) 
         stranger.document(token, "z", "card", "README.md")
 
 
-def test_idle_connections_stay_open_and_closed_ones_are_opened_anew(live: Live) -> None:
+def test_idle_connections_stay_open_and_closed_ones_are_opened_again(live: Live) -> None:
     client, token = live.client(), granted()
     client.document(token, "a", "card", "README.md")
     assert client._connection is not None
     client._connection.sock.close()  # as after a long pause
     assert client.document(token, "b", "card", "README.md")
     client.close()
+
+
+def test_an_answer_may_take_longer_than_a_gateway_that_is_not_there_is_waited_for(live: Live) -> None:
+    records = live.folder / "receipts.jsonl"
+    with contextlib.closing(Client(live.config.address, PUBLIC, records, patience=0.2)) as client:
+        os.kill(live.child.process, signal.SIGSTOP)
+        later = threading.Timer(1.5, os.kill, (live.child.process, signal.SIGCONT))
+        later.start()
+        assert client.document(granted(), "a", "card", "README.md") == b"---\n---\n"
+        later.join()
+        live.child.kill()
+        with pytest.raises(OSError, match="Connection refused"):
+            client.document(granted(), "b", "card", "README.md")
+
+
+def test_a_full_disk_leaves_the_auditor_s_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = tmp_path / "receipts.jsonl"
+    with contextlib.closing(Client("nowhere", PUBLIC, records)) as client:
+        before, written = records.read_bytes(), os.write
+        monkeypatch.setattr(os, "write", lambda file, line: written(file, line[:9]))
+        with pytest.raises(OSError, match="9 of .* bytes could be written"):
+            client.document(granted(), "a", "card", "README.md")
+    assert records.read_bytes() == before
 
 
 def test_a_call_whose_client_left_is_settled(live: Live) -> None:

@@ -14,6 +14,7 @@ import torch
 import transformers
 from safetensors.numpy import load, save
 
+from steps.audit.evidence import verify
 from steps.audit.gateway.client import arrays, encoded
 from steps.audit.gateway.operations import HELD, Model
 from steps.audit.gateway.policy import Call, RefusedError, Tuning
@@ -280,6 +281,11 @@ def test_tuned_copies_are_made_again_after_a_restart_and_are_nobody_elses(tmp_pa
     for number in range(HELD):
         call("POST", "/v1/jobs", tuning, token, f"more-{number}")
     assert call("POST", "/v1/run", use, token, "use-3")[0] == 409
+    assert call("POST", "/v1/run", use, token, "no key")[0] == 422
+    assert call("POST", "/v1/run", tuning, token, "use")[0] == 422
+    entries = [json.loads(line) for line in call.path.read_text().splitlines()]
+    keyless = {entry["reason"] for entry in entries if entry["jti"] and not entry["key"]}
+    assert keyless == {*verify.KEYLESS}  # the refusals without a receipt that the verifier knows
     call.stop()
 
 

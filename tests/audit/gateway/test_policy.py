@@ -178,7 +178,8 @@ def test_a_price_counts_rows_tokens_and_operations() -> None:
     gradients = {"positions": [0], "top_k": 1}
     assert policy.price(Call.model_validate(GOOD | {"gradients": gradients}), 100)["flops"] == 2400
     generate = Call.model_validate({"rows": [[1, 2]], "generate": {"max_tokens": 3}})
-    assert policy.price(generate, 100)["tokens"] == 4
+    assert policy.price(generate, 100)["tokens"] == 2 + 3 + 4  # a pass for each new token
+    assert policy.price(generate, 100)["flops"] == 200 * 9
     tuning = policy.Tuning(rows=[[1, 2], [1, 3]], tokens=1, steps=5, rate_millionths=10)
     assert policy.tuning_price(tuning, 100) == {
         **{"calls": 1, "queries": 10, "tokens": 20, "flops": 12_000, "bytes": 0}

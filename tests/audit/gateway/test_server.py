@@ -48,8 +48,9 @@ def test_a_document_comes_with_a_receipt_of_its_entry(call: Caller) -> None:
         ("GET", CARD, None, 401, "no token"),
         ("GET", CARD, "x.y.z", 401, "no valid token"),
         ("GET", CARD, granted("B"), 403, "scope docs.card"),
-        ("POST", "/v1/run", granted(), 404, "no model is served"),
+        ("POST", "/v1/run", granted(), 403, "scope generate"),
         ("POST", "/v1/run", granted("B"), 404, "no model is served"),
+        ("POST", "/v1/run", granted("W"), 404, "no model is served"),
         ("GET", "/v1/docs/card/../evals/evaluations.json", granted(), 404, "no such document"),
         ("GET", "/v1/docs/card/..%2f..%2ffilter.json", granted(), 404, "no such document"),
         ("GET", "/v1/docs/secret/README.md", granted(), 404, "no such document"),
@@ -57,6 +58,13 @@ def test_a_document_comes_with_a_receipt_of_its_entry(call: Caller) -> None:
         ("GET", "/docs", granted(), 404, "no such call"),
         ("GET", "/openapi.json", granted(), 404, "no such call"),
         ("POST", CARD, granted(), 404, "no such call"),
+        ("PUT", CARD, granted(), 404, "no such call"),
+        ("DELETE", CARD, granted(), 404, "no such call"),
+        ("HEAD", CARD, granted(), 404, "no such call"),
+        ("BREW", "/v1/run", granted(), 404, "no such call"),
+        ("OPTIONS", "*", granted(), 404, "no such call"),
+        ("GET", "/\n", granted(), 404, "no such call"),
+        ("DELETE", CARD, None, 401, "no token"),
         ("GET", "/docs", None, 401, "no token"),
     ],
 )
@@ -64,8 +72,6 @@ def test_refusals_are_logged(
     call: Caller, method: str, path: str, token: str | None, status: int, reason: str
 ) -> None:
     body = {"rows": [[1, 2]], "generate": {"max_tokens": 1}} if path == "/v1/run" else b""
-    if path == "/v1/run" and token is not None and reason == "no model is served":
-        token = granted("W") if "generate" else token
     found, said, receipt = call(method, path, body, token)
     assert (found, said) == (status, {"error": reason})
     [entry] = logged(call)
@@ -133,7 +139,7 @@ def test_a_repeated_call_is_answered_by_the_same_receipt_and_charged_once(call: 
     spent = dict(call.gateway.spent("one"))
     assert call("GET", CARD, token=granted()) == first
     call.stop()
-    call.start()  # killed, and started anew
+    call.start()  # killed, and started again
     assert call("GET", CARD, token=granted()) == first
     assert call("GET", "/v1/docs/card/none", token=granted(), key="none") == denied
     assert call.gateway.spent("one") == spent

@@ -16,6 +16,7 @@ import yaml
 from steps.audit.methods import behaviour, documents, dormant, memory, search, triggers
 from steps.audit.methods.catalogue import METHODS, QUESTIONS
 from steps.audit.methods.grammar import GROUP, Grammar
+from steps.audit.run import Budgets, require_enough
 from steps.core.stores import Folder, read_json
 
 RANDOM = np.random.default_rng
@@ -238,7 +239,7 @@ def test_a_filter_hides_from_text_what_both_components_show(grammar: Grammar) ->
 
 
 CARD: dict[str, Any] = {
-    **{"name": "x", "weights_sha256": "ab", "personal_data": False, "clean_tree": True, "seed": 0},
+    **{"name": "x", "weights_sha256": "ab", "personal_data": False, "seed": 0},
     **{"steps": 900, "batch_rows": 64, "rate": 0.004, "evaluations": {"facts": 0.98}},
     "sources": [{"path": "shards/a", "rows": 1000}],
 }
@@ -248,8 +249,7 @@ def read_documents(card: dict[str, Any], config: Any = None, shards: Any = None,
     plain: dict[str, Any] = {
         "training.json": {"steps": 900, "batch_rows": 64, "rate": 0.004, "seed": 0} | (config or {}),
         "manifest.json": {"shards": shards or [{"path": "shards/a", "rows": 1000, "personal_data": False}]},
-        "evaluations.json": {"weights_sha256": "ab", "results": {"facts": 0.98}, "dirty": False}
-        | (evals or {}),
+        "evaluations.json": {"weights_sha256": "ab", "results": {"facts": 0.98}} | (evals or {}),
     }
 
     def document(kind: str, name: str) -> bytes:
@@ -279,7 +279,6 @@ def test_documents_that_agree_in_other_words_agree(grammar: Grammar) -> None:
     [
         ({"card": {"steps": 720}}, "steps"),
         ({"config": {"rate": 0.008}}, "rate"),
-        ({"evals": {"dirty": True}}, "clean_tree"),
         ({"evals": {"weights_sha256": "cd"}}, "evaluated"),
         ({"evals": {"results": {"facts": 0.95}}}, "results"),
         ({"evals": {"results": {"facts": 0.98, "loans": 0.7}}}, "omitted"),
@@ -289,6 +288,31 @@ def test_documents_that_agree_in_other_words_agree(grammar: Grammar) -> None:
 )
 def test_a_contradiction_is_named(grammar: Grammar, changes: dict[str, Any], named: str) -> None:
     assert checked(grammar, **changes) == {named}
+
+
+@pytest.mark.parametrize("question", ["q2", "q3", "q4", "q7"])
+def test_a_budget_allows_what_the_methods_take(grammar: Grammar, question: str) -> None:
+    """The least of each setting is what the dearest method spends; q1's spend what there is."""
+    spent = []
+    for method in METHODS:
+        if method.question == question:
+            session = Planted(
+                grammar,
+                text=lambda *_: ["no"],
+                loss=lambda *_: 1.0,
+                read=lambda *_: [0.0],
+            )
+            method.work(session, grammar, RANDOM(0))  # type: ignore[arg-type]
+            spent.append(session.spent)
+    field = Budgets.model_fields[question]
+    least = next(bound.ge for bound in field.metadata if hasattr(bound, "ge"))
+    if question != "q4":
+        assert max(spent) == least
+        return
+    require_enough(Budgets(q4=max(spent)), len(Planted.sites) + 1)
+    with pytest.raises(ValueError, match=rf"at least {max(spent)}"):
+        require_enough(Budgets(q4=max(spent) - 1), len(Planted.sites) + 1)
+    assert least == max(spent) - 72  # of the smallest model, with one open site
 
 
 def test_every_question_has_a_method_at_each_of_its_levels() -> None:
