@@ -3,12 +3,10 @@
 The tokens of the candidate must be those of the given text once hints are taken out, each of which is one
 complete hint by the candidate's own syntax and holds only what may stand in it. What may be inserted:
 
-- ``assert`` (with its proof), ``calc``, ``reveal``, calls of lemmas; ``forall .. ensures .. {..}``; ``ghost
-var`` of a
-  name that occurs nowhere else; ``if``, ``match`` and blocks that hold nothing but these; in function
-  bodies the first four;
-- ``invariant`` and ``decreases`` of a loop, ``decreases`` of a method, function or lemma (not ``decreases
-*``);
+- ``assert`` (with its proof), ``calc``, ``reveal``, calls of lemmas; ``forall .. ensures .. {..}``;
+  ``ghost var`` of a name that occurs nowhere else; ``if``, ``match`` and blocks that hold nothing but these;
+  in function bodies the first four; in those of lemmas variables of such names and loops, too;
+- ``invariant`` and ``decreases`` of a loop, ``decreases`` of a method, function or lemma (no ``*`` in it);
 - a new lemma with a body, of a name that occurs nowhere else, and the body of a lemma that was given none.
 
 Comments, line breaks, semicolons that may as well be missing and parentheses around a whole condition do
