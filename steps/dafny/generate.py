@@ -39,7 +39,7 @@ class Settings(core.Settings):
 
 
 def attempts(answers: list[Path], programs: set[str]) -> list[Attempt]:
-    """The answers in files to some programs.
+    """The answers in files to some programs; those to others are named in the log.
 
     Raises:
         UserError: a file is none of these, or an answer is there twice.
@@ -54,6 +54,15 @@ def attempts(answers: list[Path], programs: set[str]) -> list[Attempt]:
             found += of_benchmark(path, tables[name])
         elif not path.name.endswith(RESULTS):
             found += of_lines(path)
+    others = sorted({one.program for one in found if one.program not in programs})
+    if others:
+        logger.log(
+            logging.INFO if any(one.program in programs for one in found) else logging.WARNING,
+            "%d answers are to %d programs that are not in the study, and left out: %s",
+            sum(one.program not in programs for one in found),
+            len(others),
+            ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else ""),
+        )
     found = sorted(one for one in found if one.program in programs)
     keys = [one[:2] for one in found]
     twice = next((key for key in keys if keys.count(key) > 1), None)

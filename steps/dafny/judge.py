@@ -30,7 +30,7 @@ from steps.core.errors import UserError
 from steps.core.runner import Output, progress, run
 from steps.core.stores import read_table, write_table
 from steps.dafny.judges import official, strict
-from steps.dafny.verifier.results import text_digest
+from steps.dafny.verifier.results import LASTING, text_digest
 
 logger = logging.getLogger("reprise")
 
@@ -60,6 +60,7 @@ def main(programs: Path, proofs: list[Path], attempts: Path, verdicts: list[Path
 
     table = read_table(programs, ["program", "given", "ground_truth"]).to_pylist()
     given = {row["program"]: row["given"] for row in table}
+    truth = {row["program"]: row["ground_truth"] for row in table}
     said = {row["sha256"]: row for path in verdicts for row in read_table(path).to_pylist()}
     whole = list(answers(table, proofs, attempts))
     rows = []
@@ -74,7 +75,12 @@ def main(programs: Path, proofs: list[Path], attempts: Path, verdicts: list[Path
         verdict = said[digest]
         by_benchmark = official.refusals(given[program], text)
         by_us = strict.refusals(given[program], text)
-        by_us += strict.new_warnings(said[before]["warnings"], verdict["warnings"])
+        if (
+            said[before]["verdict"] not in LASTING
+        ):  # it ended before it warned of what the program itself assumes
+            before = text_digest(truth[program])
+        known = said[before]["warnings"] if before in said else []
+        by_us += strict.new_warnings(known, verdict["warnings"])
         verified = verdict["verdict"] == "verified"
         rows.append(
             {

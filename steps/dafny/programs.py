@@ -21,6 +21,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+from collections import Counter
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -69,18 +71,39 @@ class Source(NamedTuple):
     published: str | None = None
 
 
-def files_in(folder: Path) -> list[Path]:
-    """The programs in a folder of the user's, below it, too, sorted.
+class Listing(NamedTuple):
+    """The files in a folder of the user's and below it, sorted; hidden files and folders are passed over."""
+
+    programs: list[Path]
+    left_out: list[Path]
+    """Those with another suffix."""
+
+
+def look_through(folder: Path) -> Listing:
+    """The files in a folder of the user's.
 
     Raises:
         UserError: there is no such folder, or no program in it.
     """
     if "\0" in str(folder) or not folder.is_dir():
         raise UserError(f"dafny.programs.folder: found {str(folder)!r}, expected a folder; name another")
-    files = sorted(path for path in folder.rglob("*.dfy") if path.is_file())
-    if not files:
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    programs = [path for path in files if path.suffix == ".dfy"]
+    if not programs:
         raise UserError(f"dafny.programs.folder: found no .dfy file in {folder}, expected some; name another")
-    return files
+    return Listing(programs, [path for path in files if path.suffix != ".dfy"])
+
+
+def report_left_out(folder: Path, paths: list[Path]) -> None:
+    """Count files that are no programs in the log, by suffix."""
+    if paths:
+        suffixes = Counter(path.suffix or "without a suffix" for path in paths)
+        counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items()))
+        logger.warning("%s: %d left out, only .dfy files are programs (%s)", folder, len(paths), counts)
 
 
 def of_files(files: list[Path], top: Path) -> list[Source]:
@@ -160,7 +183,10 @@ def main(files: list[Path], settings: Settings, out: Output) -> None:
         sources, digest = of_benchmark(path), hashlib.sha256(path.read_bytes()).hexdigest()
     elif settings.folder is not None:
         # itself: names that a rule cannot declare are among its files
-        sources, digest = of_files(files_in(Path(settings.folder)), Path(settings.folder)), ""
+        folder = Path(os.path.expanduser(settings.folder))
+        found = look_through(folder)
+        report_left_out(folder, found.left_out)
+        sources, digest = of_files(found.programs, folder), ""
     else:
         sources, digest = of_files(files, files[0].parent if files else Path()), ""
     if not sources:

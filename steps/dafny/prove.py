@@ -4,7 +4,7 @@ Reads the table of programs and asks a warm Dafny. Writes, for one batch of the 
 
     program   str        its name
     text      str        the given text with the hints that were found
-    stage     str        the last stage that was tried: bare, bounds, posts
+    stage     str        the last stage that was tried: bare, bounds, posts, recursion
     proved    bool       whether the warm server found no failure in ``text``; no verdict
     families  list[str]  of each hint
     hints     list[str]  each hint

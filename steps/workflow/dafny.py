@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -48,6 +49,19 @@ class Dafny(StudySection):
     )
     page: dafny_page.Settings = pydantic.Field(dafny_page.Settings(), description="the page of all programs")
 
+    @pydantic.model_validator(mode="after")
+    def _fits_its_programs(self) -> Dafny:
+        if self.embedded and self.generate.replay is not None:
+            raise ValueError(
+                "generate.replay only with programs.folder or programs.test_json: it has no answer to the"
+                " embedded programs"
+            )
+        if not self.embedded and self.verifier.verdicts == "recorded":
+            raise ValueError(
+                "verifier.verdicts: recorded only with the embedded programs: of others nothing is recorded"
+            )
+        return self
+
     @property
     def embedded(self) -> bool:
         """Whether the programs are those that come along."""
@@ -70,14 +84,14 @@ def _programs(section: Dafny) -> tuple[list[str], list[str]]:
         return declarable([_existing(section.programs.test_json, "dafny.programs.test_json")]), []
     if section.programs.folder is None:
         return [], []
-    return declared(dafny_programs.files_in(Path(section.programs.folder)))
+    return declared(dafny_programs.look_through(_place(section.programs.folder)).programs)
 
 
 def _answers(section: Dafny) -> list[str]:
     """The published answers that are replayed."""
     if section.generate.replay is None:
         return []
-    folder = Path(section.generate.replay)
+    folder = _place(section.generate.replay)
     files = [
         path
         for name, ending in (("model_outputs", replay.OUTPUTS), ("results_summary", replay.RESULTS))
@@ -92,9 +106,15 @@ def _answers(section: Dafny) -> list[str]:
 
 
 def _existing(text: str, key: str) -> Path:
-    if "\0" in text or not Path(text).is_file():
+    path = _place(text)
+    if "\0" in text or not path.is_file():
         raise UserError(f"{key}: found {text!r}, expected a file; name another")
-    return Path(text)
+    return path
+
+
+def _place(text: str) -> Path:
+    """A path of the user's; ``~`` is the home folder, as in a shell."""
+    return Path(os.path.expanduser(text))
 
 
 def _embedded() -> Path:
@@ -112,7 +132,7 @@ def program_files(config: Config) -> list[str]:
 
 def answer_files(config: Config) -> list[str]:
     """The answers that come along; empty where the programs are others."""
-    if not config.dafny.embedded or config.dafny.generate.replay is not None:
+    if not config.dafny.embedded:
         return []
     return [str(_embedded() / "answers.jsonl")]
 

@@ -2,8 +2,8 @@
 """A stand-in for Dafny that speaks both of its protocols and misbehaves on request.
 
 It "verifies" by words: a text with FAIL in line n has an error there, one with UNRESOLVED does not resolve.
-What follows MISBEHAVE in a text says what goes wrong: hang, crash, flood, eat, half, child, mute. Each call
-is noted in a file, if REPRISE_STAND_IN names one.
+What follows MISBEHAVE in a text says what goes wrong: hang, crash, flood, eat, half, child, mute, deaf. Each
+call is noted in a file, if REPRISE_STAND_IN names one.
 """
 
 import json
@@ -106,6 +106,8 @@ def serve() -> int:
             length = int(line.split(b":")[1]) if line.lower().startswith(b"content-length") else length
         if not length:
             return 0
+        if b"MISBEHAVE deaf" in source.peek():
+            time.sleep(600)
         message = json.loads(source.read(length))
         if message["method"] == "initialize":
             say({"id": message["id"], "result": {}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from pathlib import Path
 
@@ -53,6 +54,26 @@ def test_published_answers_are_joined_by_name_not_number(tmp_path: Path) -> None
     found = attempts(files, {"a.dfy", "b.dfy"})
     assert [tuple(one) for one in found] == [("m", "a.dfy", "failed", "A"), ("m", "b.dfy", "2", "B")]
     assert attempts(files, {"b.dfy"}) == found[1:]
+
+
+def test_answers_to_other_programs_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = {f"{n:03}": (f"{name}_no_hints.dfy", "A", "1") for n, name in enumerate("abcde")}
+    files = published(tmp_path, rows)
+    with caplog.at_level(logging.INFO, "reprise"):
+        assert len(attempts(files, {"a.dfy"})) == 1
+        assert attempts(files, {"z.dfy"}) == []
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        (
+            "INFO",
+            "4 answers are to 4 programs that are not in the study, and left out: b.dfy, c.dfy, d.dfy and 1"
+            " more",
+        ),
+        (
+            "WARNING",
+            "5 answers are to 5 programs that are not in the study, and left out: a.dfy, b.dfy, c.dfy and 2"
+            " more",
+        ),
+    ]
 
 
 def test_the_published_models(benchmark: Path) -> None:

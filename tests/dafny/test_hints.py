@@ -35,6 +35,8 @@ function F(n: nat): nat
   assert n >= 0; if n == 0 then 0 else F(n - 1)
 }
 
+function G(n: nat): nat { assert n >= 0 by { assert true; } n }
+
 method Forever() decreases * { while true decreases * { } }
 """
 WITHOUT = """method M(n: nat) returns (i: nat)
@@ -52,6 +54,8 @@ function F(n: nat): nat
 {
    if n == 0 then 0 else F(n - 1)
 }
+
+function G(n: nat): nat {  n }
 
 method Forever() decreases * { while true decreases * { } }
 """  # noqa: W291

@@ -42,6 +42,14 @@ def test_one_that_is_lost_is_replaced(
     assert all(group_is_gone(pid) for pid, _ in calls(tmp_path))
 
 
+def test_one_that_stops_reading_is_replaced(stand_in: Tools, tmp_path: Path) -> None:
+    """A text is longer than what a pipe holds."""
+    with Server(stand_in, Verifier(seconds=1)) as server:
+        assert server.ask("// MISBEHAVE deaf\n" + "// more\n" * 25_000).state == "lost"
+        assert server.ask("method A").state == "proved"
+    assert all(group_is_gone(pid) for pid, _ in calls(tmp_path))
+
+
 def test_a_server_is_replaced_after_many_documents(
     stand_in: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +122,8 @@ def test_without_dafny_and_record_one_line_says_what_to_type(
     monkeypatch.setattr(pool, "find", lambda verifier: None)
     with pytest.raises(UserError, match="no Dafny found; .*make dafny"):
         Dafny(Verifier(), tmp_path / "kept")
+    with pytest.raises(UserError, match="verifier.verdicts: found recorded, expected auto or live"):
+        Dafny(Verifier(verdicts="recorded"), tmp_path / "kept")
     (tmp_path / "recorded").write_text("")
     with pytest.raises(UserError, match="no Dafny found"):
         Dafny(Verifier(verdicts="live"), tmp_path / "kept", tmp_path / "recorded")

@@ -45,6 +45,22 @@ def test_a_folder_with_awkward_names(tmp_path: Path) -> None:
     assert {row["given"] for row in rows} == {TEXT.replace("    invariant i <= n\n", "")}
 
 
+def test_what_is_left_out_of_a_folder_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    top = tmp_path / "mine"
+    for name in ("a.dfy", "in/b.DFY", "c.txt", "d.txt", "Makefile", ".git/e.dfy", ".f.dfy"):
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_text(TEXT)
+    with caplog.at_level(logging.WARNING, "reprise"):
+        assert [row["program"] for row in made(tmp_path, [], folder="~/mine")] == ["a.dfy"]
+    [said] = caplog.messages
+    assert said.endswith(
+        "mine: 4 left out, only .dfy files are programs (1 .DFY, 2 .txt, 1 without a suffix)"
+    )
+
+
 def test_a_text_that_cannot_be_followed_loses_lines(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "a.dfy").write_text("method M... {\n  assert true;\n}\n")
     with caplog.at_level(logging.WARNING, "reprise"):

@@ -27,26 +27,27 @@ def test_by_default_what_comes_along_is_read(tmp_path: Path, monkeypatch: pytest
     assert dafny.recorded(config) == ["steps/dafny/embedded/recorded.jsonl"]
 
 
-def test_a_folder_is_declared_file_by_file(tmp_path: Path) -> None:
-    for name in ("b.dfy", "in/a.dfy", "no.txt", "odd{x}.dfy"):
+def test_a_folder_is_declared_file_by_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("b.dfy", "in/a.dfy", "no.txt", "odd{x}.dfy", ".git/old.dfy", ".hidden.dfy"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("method M() { }\n")
     found = user_files(programs={"folder": str(tmp_path)})
     assert found["programs"] == [str(tmp_path / "b.dfy"), str(tmp_path / "in/a.dfy")]
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    assert user_files(programs={"folder": f"~/{tmp_path.name}"}) == found
     [odd] = found["odd"]
     assert odd.startswith(str(tmp_path / "odd{x}.dfy"))
     config = configuration.configure({"dafny": {"programs": {"folder": str(tmp_path)}}})
     assert dafny.program_files(config) == dafny.answer_files(config) == dafny.recorded(config) == []
 
 
-def test_the_benchmark_s_files_are_declared(tmp_path: Path) -> None:
+def test_the_benchmark_s_files_are_declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "test.json").write_text("[]")
     for name in ("model_outputs/m_outputs.json", "results_summary/m_results.csv"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("")
-    found = user_files(
-        programs={"test_json": str(tmp_path / "test.json")}, generate={"replay": str(tmp_path)}
-    )
+    found = user_files(programs={"test_json": "~/test.json"}, generate={"replay": "~"})
     assert found["programs"] == [str(tmp_path / "test.json")]
     assert [Path(path).name for path in found["answers"]] == ["m_outputs.json", "m_results.csv"]
 
@@ -58,7 +59,15 @@ def test_the_benchmark_s_files_are_declared(tmp_path: Path) -> None:
         ({"programs": {"folder": "/nowhere\0"}}, "dafny.programs.folder: found"),
         ({"programs": {"folder": str(Path(__file__).parent)}}, "dafny.programs.folder: found no .dfy file"),
         ({"programs": {"test_json": "/nowhere.json"}}, "dafny.programs.test_json: found '/nowhere.json'"),
-        ({"generate": {"replay": "/nowhere"}}, "dafny.generate.replay: found no model_outputs"),
+        (
+            {"programs": {"folder": str(EMBEDDED / "programs")}, "generate": {"replay": "/nowhere"}},
+            "dafny.generate.replay: found no model_outputs",
+        ),
+        ({"generate": {"replay": "/nowhere"}}, "generate.replay only with programs.folder or programs.test"),
+        (
+            {"programs": {"test_json": "/any"}, "verifier": {"verdicts": "recorded"}},
+            "verifier.verdicts: recorded only with the embedded programs",
+        ),
         ({"programs": {"samples": 3}}, "dafny.programs.samples: unknown key .* did you mean 'sample'"),
         ({"verifier": {"dafny": "2.3.0"}}, "dafny.verifier.dafny: found '2.3.0'"),
     ],

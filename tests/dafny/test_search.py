@@ -79,6 +79,29 @@ def test_what_does_not_resolve_is_dropped() -> None:
     assert answer.state == "proved"
 
 
+class Elsewhere(Planted):
+    """What does not resolve is said of the first line, as for types that do not fit."""
+
+    def __call__(self, text: str) -> Answer:
+        answer = super().__call__(text)
+        moved = (self._at(0, one.message) for one in answer.diagnostics)
+        return Answer(answer.state, tuple(moved)) if answer.state == "unresolved" else answer
+
+
+def test_the_dear_ones_go_where_another_line_is_blamed() -> None:
+    left, answer = prune(GIVEN, hints("A", "B", "C", "x.y"), Elsewhere({"A"}, {"A"}, "x.y"), 9)
+    assert left == [0]
+    assert answer is not None
+    assert answer.state == "proved"
+
+
+def test_a_stage_that_does_not_resolve_takes_nothing_back() -> None:
+    proof = prove(GIVEN, Elsewhere({"i <= n"}, {"i == i"}, "i == i"), 3)
+    assert (proof.stage, proof.proved) == ("recursion", False)
+    assert proof.hints == [["bounds", "i <= n"]]
+    assert proof.unproved == ["a postcondition could not be proved: ensures i == n"]
+
+
 def test_what_is_left_may_not_be_enough() -> None:
     left, answer = prune(GIVEN, hints("A", "B"), Planted({"A"}, {"A", "C"}), 9)
     assert left == [0]

@@ -175,6 +175,32 @@ def test_judgements(study: Study) -> None:
     assert rows["other", "odd\u202e.dfy"]["verdict"] == "resolve"
 
 
+def test_the_program_s_own_warnings_are_known_where_it_ran_out_of_time(study: Study, tmp_path: Path) -> None:
+    """A run that the clock ended warns of nothing; the program with its hints says what is its own."""
+    warning, name = "assume statement has no {:axiom} annotation", "bare.dfy"
+    digests = [text_digest(text) for text in (*PROGRAMS[name], ATTEMPTS[0][3])]
+    tables = {path: read_table(path).to_pandas() for path in study.all("verdicts.parquet")}
+    for number, path in enumerate(tables):
+        rows = tables[path].to_dict("records")
+        for row in rows:
+            if row["sha256"] == digests[0]:
+                row |= {"verdict": "timeout", "warnings": []}
+            elif row["sha256"] in digests:
+                row["warnings"] = [warning]
+        write_table(pd.DataFrame(rows), Output(tmp_path / f"{number}.parquet"))
+    judge.main(
+        study["programs.parquet"],
+        study.all("proofs.parquet"),
+        study["attempts.jsonl"],
+        [tmp_path / f"{number}.parquet" for number in range(len(tables))],
+        Output(tmp_path / "judgements.parquet"),
+    )
+    rows = read_table(tmp_path / "judgements.parquet").to_pylist()
+    strict = {(row["generator"], row["program"]): row["strict"] for row in rows}
+    assert strict["ground_truth", name] == strict["model", name] == []
+    assert strict["model", "hard <script>.dfy"] != []
+
+
 def test_metrics_and_scores(study: Study) -> None:
     metrics = json.loads(study["metrics.json"].read_text())
     assert metrics == {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from steps.dafny.judges.strict import new_warnings, refusals
+from steps.dafny.syntax.hints import strip
+from steps.dafny.syntax.program import UnreadableError
 from steps.dafny.verifier.locate import Tools, Verifier
 from steps.dafny.verifier.process import dafny_verify
 
@@ -133,6 +135,18 @@ CHEATS = {
         edited((LOOP, LOOP + "  { }\n")),
         edited((LOOP, LOOP + "    invariant i <= n\n  { i := n; }\n")),
     ],
+    "a body that looks like part of an invariant": [
+        behind(LOOP, "    invariant match 0 case _ => i <= n { i := n; }\n"),
+        behind(LOOP, "    invariant assert true by {} i <= n; { i := n; }\n"),
+        behind(LOOP, "    invariant a is array<int> { i := n; }\n"),
+        behind(LOOP, "    invariant multiset{r} is multiset { i := n; }\n"),
+        behind(LOOP, "    invariant match 0 { case _ => a is array<int> } { i := n; }\n"),
+    ],
+    "code that looks like part of an assertion": [
+        before(END, "  assert assert true by {} true; r := 0;\n"),
+        before(END, "  assert a is array<int> by {} r := 0;\n"),
+        before(END, "  if a is array<int> { r := 0; } { assert true; }\n"),
+    ],
     "an if in front of a block": [
         edited((LOOP, LOOP + "  if false\n")),
         edited(("    if (a[i] > 0) {", "    if false {} else if (a[i] > 0) {")),
@@ -143,7 +157,10 @@ CHEATS = {
         edited(("predicate Positive", "@AssumeCrossModuleTermination\npredicate Positive")),
         behind(LOOP, "    decreases *\n"),
         edited(("  ensures 0 <= r <= n\n", "  ensures 0 <= r <= n\n  decreases *\n")),
-        edited((LOOP, LOOP + "    decreases (*)\n"), (FUNCTION, "{ Double(x) }")),
+        behind(LOOP, "    decreases n - i, *\n"),
+        edited(("  ensures 0 <= r <= n\n", "  ensures 0 <= r <= n\n  decreases n, *\n")),
+        before(LEMMA, "lemma More(x: int)\n  decreases x, *\n{ }\n\n"),
+        before(LEMMA, "lemma More(x: int) { while true decreases x, * { } }\n\n"),
     ],
     "include": ['include "other.dfy"\n' + GIVEN, before("datatype", 'include "other.dfy"\n')],
     "shadowing": [
@@ -168,6 +185,7 @@ CHEATS = {
         behind("  requires n <= a.Length\n", "  requires false\n"),
         behind("  requires n <= a.Length\n", "  modifies a\n"),
         behind("  requires n <= a.Length\n", "  ensures r >= 0\n"),
+        behind("  ensures 0 <= r <= n\n", "  decreases a is array<int> requires false\n"),
         edited(("  ensures 0 <= r <= n\n", "")),
         edited(("  ensures 0 <= r <= n\n", "  ensures 0 <= r\n")),
         edited((" { x > 0 }", " reads {} { x > 0 }")),
@@ -188,6 +206,7 @@ CHEATS = {
         before(END, "  var more := 1;\n"),
         before(END, "  r := Step(r);\n"),
         before(END, "  ghost var more := Step(r);\n"),
+        before(END, "  ghost var more := r.MoveNext();\n"),
         before(END, "  print r;\n"),
         edited(("r := r + 1", "r := r + 0")),
         edited((END, "")),
@@ -235,14 +254,210 @@ CHEATS = {
 }  # fmt: skip
 
 
+REASONS = {
+    "assume": [
+        "no hint: assume",
+        "no hint: assume",
+        "no hint: assume",
+        "no hint: assume",
+        "no hint: assume",
+    ],
+    "assume in an expression": [
+        "'assume {:axiom} false;'",
+        "no hint: assume",
+        "no hint: assume",
+    ],
+    "assign such that, assumed": [
+        "no hint: assume",
+        "no hint: assume",
+    ],
+    "expect": [
+        "no hint: expect",
+        "no hint: expect",
+    ],
+    "axioms": [
+        "no hint: a new lemma without a body",
+        "no hint: the attribute {:axiom}",
+        "no hint: a new lemma with @",
+        "'ghost function {:axiom} Wrong'",
+        "'{:axiom} Twice(x'",
+    ],
+    "an empty type": [
+        "'type R = x: int'",
+        "'type R = x: int'",
+        "followed: found 'y', expected a declaration",
+    ],
+    "modules": [
+        "'abstract module A { lemma False'",
+        "'replaceable module A { lemma False'",
+        "'module A {'",
+    ],
+    "attributes on what is given": [
+        "'{:selective_checking} Count(a'",
+        "'{:verify false} Count('",
+        "'{:extern} Count(a'",
+        "'{:only} Count(a'",
+        "'@VerifyOnly'",
+        "'{:/*c*/verify/**/ false} Count('",
+        "'{:timeLimit 1} Count('",
+        "'{:autoReq} Double(x'",
+        "'{:termination false} i <'",
+    ],
+    "attributes on hints": [
+        "no hint: the attribute {:only}",
+        "no hint: the attribute {:verify}",
+        "no hint: the attribute {:error}",
+        "no hint: the attribute {:verify}",
+        "no hint: the attribute {:extern}",
+        "no hint: the attribute {:only}",
+    ],
+    "preprocessor": [
+        "followed: found '#if NO', expected no line that begins with #",
+        "followed: found '#if NO', expected no line that begins with #",
+        "followed: found '#if NO', expected no line that begins with #",
+        "followed: found '#if NO', expected no line that begins with #",
+    ],
+    "a loop in front of the body": [
+        "'}'",
+        "'}'",
+        "no hint: an assignment: i := n;",
+    ],
+    "a body that looks like part of an invariant": [
+        "no hint: an assignment: i := n;",
+        "no hint: braces that may be a body",
+        "no hint: braces that may be a body",
+        "no hint: braces that may be a body",
+        "no hint: an assignment: i := n;",
+    ],
+    "code that looks like part of an assertion": [
+        "no hint: an assignment: r := 0;",
+        "no hint: an assignment: r := 0;",
+        "no hint: braces that may be a body",
+    ],
+    "an if in front of a block": [
+        "'if false'",
+        "'false {} else if ('",
+        "'} else if a[i'",
+    ],
+    "termination": [
+        "'trait {:termination false} T'",
+        "'@AssumeCrossModuleTermination'",
+        "no hint: decreases * gives up that it ends",
+        "no hint: decreases * gives up that it ends",
+        "no hint: decreases * gives up that it ends",
+        "no hint: decreases * gives up that it ends",
+        "no hint: a lemma with decreases *",
+        "no hint: while without a body or an end",
+    ],
+    "include": [
+        "'include \"other.dfy\"'",
+        "'include \"other.dfy\"'",
+    ],
+    "shadowing": [
+        "'class K { predicate Positive('",
+        "'module K { const n :='",
+        "'module O { predicate Positive('",
+        "'<Color>(a:'",
+        "'<int>(a:'",
+        "'predicate Positive(x: int'",
+        "'const n := 0'",
+    ],
+    "a ghost that catches": [
+        "no hint: a variable with a name that is there already: r",
+        "no hint: a variable with a name that is there already: i",
+        "no hint: a variable with a name that is there already: i",
+        "no hint: an assignment: r := 0;",
+        "no hint: a new lemma with a name that is there already: Positive",
+    ],
+    "contracts": [
+        "'false ==> 0 <= r <='",
+        "'assert true; 0 <= r'",
+        "'requires false'",
+        "'modifies a'",
+        "'r >= 0'",
+        "'requires false'",
+        "'{'",
+        "'{'",
+        "'reads {} { x >'",
+    ],
+    "parameters": [
+        "'ghost a: array<int'",
+        "'ghost n: nat) returns'",
+        "', m: nat := 0'",
+    ],
+    "jumps": [
+        "no hint: return",
+        "no hint: break",
+        "no hint: continue",
+        "no hint: return",
+    ],
+    "code": [
+        "no hint: an assignment: r := 0;",
+        "'more := 1;'",
+        "no hint: a call of the method Step",
+        "no hint: a call of the method Step",
+        "no hint: a call of the method MoveNext",
+        "no hint: print",
+        "'0;'",
+        "no hint: assume",
+        "'<= n'",
+        "'>= 0) {'",
+        "'1 }'",
+        "'More() { }'",
+        "'ghost predicate More() {'",
+    ],
+    "comments that end early": [
+        "no hint: assume",
+        "no hint: assume",
+        "no hint: assume",
+        "no hint: an assignment: r := 0;",
+    ],
+    "comments that do not end": [
+        "no hint: assume",
+        "no hint: assume",
+        "no hint: assume",
+    ],
+    "names with primes": [
+        '"c\' := Red;"',
+        "no hint: var is no hint",
+    ],
+    "a warning only": [
+        "no hint: assume",
+        "no hint: assume",
+        "no hint: a new lemma without a body",
+        "no hint: a new lemma without a body",
+        "no hint: assume",
+        "no hint: forall without a body or an ensures",
+        "no hint: assume",
+        "no hint: while without a body or an end",
+    ],
+    "refused by Dafny": [
+        "no hint: a lemma with decreases *",
+        "followed: found '{:', expected a declaration",
+        "'@Verify(false)'",
+        "'class {:verify false} K'",
+        "'module {:verify false} K'",
+        "no hint: 'é'",
+        "no hint: '\\xa0'",
+        "no hint: an assignment: \x00 r := 0;",
+    ],
+}
+"""Of each case: what was found where the given text goes on otherwise, or what no hint may be."""
+
+
 @pytest.mark.parametrize(
     ("way", "number"), [(way, number) for way, texts in CHEATS.items() for number in range(len(texts))]
 )
 def test_a_cheat_is_refused(way: str, number: int) -> None:
-    assert refusals(GIVEN, CHEATS[way][number]) != []
+    """For what it does: the reason holds what was found where, or what no hint may hold."""
+    [reason] = refusals(GIVEN, CHEATS[way][number])
+    assert REASONS[way][number] in reason
 
 
 def test_each_way_has_two_cases() -> None:
+    assert {way: len(texts) for way, texts in CHEATS.items()} == {
+        way: len(reasons) for way, reasons in REASONS.items()
+    }
     assert all(len(texts) >= 2 and len(set(texts)) == len(texts) for texts in CHEATS.values())
     assert len(CHEATS) > 20
 
@@ -278,6 +493,15 @@ HONEST = {
         LEMMA, "lemma Helper(x: nat) { var k := x; while k > 0 decreases k { k := k - 1; } }\n\n"
     ),
     "a helper lemma with attributes": before(LEMMA, "lemma {:induction x} Helper(x: nat) { }\n\n"),
+    "a ghost with types of its type": before(END, "  ghost var m: map<int, int>, s: set<nat> := *, {};\n"),
+    "a match in an invariant": behind(LOOP, "    invariant match r { case 0 => true case _ => i > 0 }\n"),
+    "a match without braces": behind(LOOP, "    invariant match r case 0 => true case _ => i > 0\n"),
+    "sets in an invariant": behind(LOOP, "    invariant r in {r} && {i} <= {i, r} && |{r}| == 1\n"),
+    "a multiset in a measure": behind(LOOP, "    decreases multiset{n - i}, var k := n - i; k\n"),
+    "variables in the body of a lemma": edited(
+        ("x + x\n{ }", "x + x\n{ var k := x; var w :| w > x; var more: map<int, int> := map[]; k := k + 1; }")
+    ),
+    "an assertion with a proof in a function": edited((FUNCTION, "{ assert 2 * x == x + x by { } 2 * x }")),
     "the body of a lemma filled in": edited(("x + x\n{ }", "x + x\n{ assert 2 * x == x + x; }")),
     "an assertion in a function": edited((FUNCTION, "{ assert 2 * x == x + x; 2 * x }")),
     "a lemma in a function": edited((FUNCTION, "{ Twice(0); 2 * x }")),
@@ -315,6 +539,71 @@ def test_a_hint_may_not_end_before_an_else() -> None:
     given = "method M(x: int) { if x > 0 { } else { assert true; } }"
     assert refusals(given, "method M(x: int) { if x > 0 { } if x == 0 { } else { assert true; } }")
     assert refusals(given, given) == []
+
+
+BRANCHES = "method M(c: bool, p: bool) returns (x: int) { if c { x := 1; } else { x := 2; } }"
+
+
+@pytest.mark.parametrize(
+    ("branch", "found"),
+    [
+        ("else {} {", "'} { x := 2;' where the given text has 'x := 2; } }'"),
+        ("else if p {} {", "inserted, but no hint: a branch of its own"),
+        ("else if p {} else {} {", "inserted, but no hint: a branch of its own"),
+    ],
+)
+def test_a_hint_may_not_take_the_place_of_an_else(branch: str, found: str) -> None:
+    """What was its block would always run."""
+    assert refusals(BRANCHES, BRANCHES.replace("else {", branch)) == [f"line 1: {found}"]
+    assert refusals(BRANCHES, BRANCHES.replace("else {", "else { assert true; {} ")) == []
+
+
+GENERIC = """method Fill<T>(a: array<T>, t: T) modifies a
+lemma L<T>(b: bool) { }
+method M(a: array<bool>) modifies a { }
+"""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "Fill<bool>(a, exists L :: L == 0);",
+        "ghost var z := Fill<bool>(a, true);",
+        "ghost var z := Fill<array<set<int>>>(a, true);",
+        "Fill(a, true);",
+        "assert true by { Fill<bool>(a, L<bool>(true)); }",
+    ],
+)
+def test_a_method_is_known_by_its_name_before_types(call: str) -> None:
+    [reason] = refusals(GENERIC, GENERIC.replace("modifies a { }", f"modifies a {{ {call} }}"))
+    assert reason == "line 3: inserted, but no hint: a call of the method Fill"
+    assert refusals(GENERIC, GENERIC.replace("a { }", "a { L<set<int>>(1 < 2); }")) == []
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "{ " * 300 + "} " * 300,
+        "if true { }" + " else if true { }" * 1200,
+        "match 0 case _ => " * 300,
+        "calc { " * 300 + "} " * 300,
+    ],
+)
+def test_what_is_nested_too_deeply_is_refused(inside: str) -> None:
+    """In one line, as everything that cannot be followed."""
+    text = f"method M() {{ {inside} }}"
+    [reason] = refusals(text, text)
+    assert reason.startswith("the given text cannot be followed: found ")
+    assert reason.endswith("expected at most 100 statements in each other")
+    with pytest.raises(UnreadableError):
+        strip(text)
+    deep = "method M() { " + "{ " * 90 + "} " * 90 + "}"
+    assert refusals(deep, deep.replace("{ }", "{ assert true; }")) == []
+
+
+def test_what_cannot_be_followed_in_a_function_is_refused() -> None:
+    text = edited((FUNCTION, "{ calc { 1 } 2 * x }"))
+    assert refusals(GIVEN, text) == ["the answer cannot be followed: found '}', expected ;"]
 
 
 def test_new_warnings_refuse() -> None:

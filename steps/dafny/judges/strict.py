@@ -3,12 +3,10 @@
 The tokens of the candidate must be those of the given text once hints are taken out, each of which is one
 complete hint by the candidate's own syntax and holds only what may stand in it. What may be inserted:
 
-- ``assert`` (with its proof), ``calc``, ``reveal``, calls of lemmas; ``forall .. ensures .. {..}``; ``ghost
-var`` of a
-  name that occurs nowhere else; ``if``, ``match`` and blocks that hold nothing but these; in function
-  bodies the first four;
-- ``invariant`` and ``decreases`` of a loop, ``decreases`` of a method, function or lemma (not ``decreases
-*``);
+- ``assert`` (with its proof), ``calc``, ``reveal``, calls of lemmas; ``forall .. ensures .. {..}``;
+  ``ghost var`` of a name that occurs nowhere else; ``if``, ``match`` and blocks that hold nothing but these;
+  in function bodies the first four; in those of lemmas variables of such names and loops, too;
+- ``invariant`` and ``decreases`` of a loop, ``decreases`` of a method, function or lemma (no ``*`` in it);
 - a new lemma with a body, of a name that occurs nowhere else, and the body of a lemma that was given none.
 
 Comments, line breaks, semicolons that may as well be missing and parentheses around a whole condition do
@@ -48,6 +46,16 @@ FORBIDDEN = frozenset(
 )
 """Words that no inserted hint may hold, anywhere."""
 
+BEFORE_BRACES = frozenset(
+    [
+        *("==", "!=", "<=", "<", ">=", "+", "-", "*", "/", "%", "!!", "in", "!in", "&&", "||", "!"),
+        *("==>", "<==", "<==>", "=>", "::", ":=", ":|", ",", "then", "else"),
+    ]
+)
+"""What an expression must go on behind, so that a brace there opens a set, never the body of a loop.
+
+``>`` is none, since it may end a type."""
+
 _WARNINGS = re.compile(
     r"axiom|bodyless|no body|assume|extern|\{:only|VerifyOnly|\{:verify|@Verify", re.IGNORECASE
 )
@@ -70,7 +78,10 @@ def refusals(given: str, candidate: str) -> list[str]:
         after = Program(candidate)
     except UnreadableError as error:
         return [f"the answer cannot be followed: {error}"]
-    return _Comparison(before, after).refusals()
+    try:
+        return _Comparison(before, after).refusals()
+    except UnreadableError as error:  # of what stands in the body of a function
+        return [f"the answer cannot be followed: {error}"]
 
 
 def new_warnings(before: Iterable[str], after: Iterable[str]) -> list[str]:
@@ -93,6 +104,8 @@ class _Comparison:
         self.lemmas = {one.name for one in after.all() if one.kind in ("lemma", "colemma")}
         self.others = {one.name for one in after.all() if one.kind not in ("lemma", "colemma")}
         self.others |= {one.name for one in before.all() if one.kind not in ("lemma", "colemma")}
+        self.methods = {"MoveNext"}  # which every iterator has
+        self.methods |= {one.name for one in after.all() if one.kind in ("method", "constructor", "iterator")}
         self.skips: dict[int, list[int]] = {}
         """Behind which token each hint ends, by the token with which it begins."""
         self.why: dict[int, str] = {}
@@ -109,7 +122,7 @@ class _Comparison:
             if one.kind in ("lemma", "colemma"):
                 self._lemma(one)
             for statement in one.statements():
-                self._statement(statement)
+                self._statement(statement, inside_lemma=one.kind in ("lemma", "colemma"))
                 for clause in statement.clauses:
                     if statement.kind in ("while", "for") and clause.kind in ("invariant", "decreases"):
                         self._clause(clause.start, clause.end, clause.expression)
@@ -124,8 +137,8 @@ class _Comparison:
             self.why.setdefault(start, problem)
 
     def _clause(self, start: int, end: int, expression: tuple[int, int]) -> None:
-        problem = self._words(start, end)
-        if self.after.at(expression[0]) == "*":
+        problem = self._words(start, end) or self._braces(*expression)
+        if self._gives_up(*expression):
             problem = "decreases * gives up that it ends"
         while end in self.after.optional:
             end += 1
@@ -139,7 +152,7 @@ class _Comparison:
             problem = "a new lemma without a body"
         elif not one.name or self.given_names[one.name]:
             problem = f"a new lemma with a name that is there already: {one.name}"
-        elif any(self.after.at(clause.expression[0]) == "*" for clause in one.clauses):
+        elif any(self._gives_up(*clause.expression) for clause in one.clauses):
             problem = "a lemma with decreases *"
         problem = problem or self._statements(one.body, inside_lemma=True)
         self._note(one.start, one.end, problem)
@@ -147,10 +160,12 @@ class _Comparison:
             problem = self._words(one.opens, one.end) or self._statements(one.body, inside_lemma=True)
             self._note(one.opens, one.end, problem)
 
-    def _statement(self, one: Statement) -> None:
+    def _statement(self, one: Statement, inside_lemma: bool) -> None:
         if one.kind in ("empty", "label"):
             return
-        problem = self._words(one.start, one.end) or self._allowed(one, inside_lemma=False)
+        problem = self._words(one.start, one.end) or self._allowed(one, inside_lemma)
+        if self.after.at(one.start - 1) == "else":  # without it, what follows would take its place
+            problem = "a branch of its own"
         self._note(one.start, one.end, problem)
 
     def _in_function(self, hint: Hint) -> None:
@@ -171,20 +186,48 @@ class _Comparison:
                     return f"the attribute {{:{name}}}"
             elif text in FORBIDDEN and text not in but and after.at(index - 1) != ".":
                 return text
-            elif (
-                token.kind == "name"
-                and text in self.others
-                and after.at(index + 1) == "("
-                and self._is_method(text)
-            ):
-                return f"a call of the method {text}"
+            elif text == "(" and (called := self._called(index)) in self.methods:
+                return f"a call of the method {called}"
             index += 1
         return None
 
-    def _is_method(self, name: str) -> bool:
+    def _called(self, opening: int) -> str:
+        """The name in front of the parenthesis that opens arguments, or in front of the types before it."""
+        after, index, depth = self.after, opening - 1, 0
+        if after.at(index) == ">":
+            while index > 0 and after.at(index) not in (";", "{", "}", ":="):
+                depth += {">": 1, "<": -1}.get(after.at(index), 0)
+                index -= 1
+                if depth == 0:
+                    break
+        return after.at(index)
+
+    def _gives_up(self, start: int, end: int) -> bool:
+        """Whether a measure holds ``*``, alone or in a list."""
         return any(
-            one.name == name and one.kind in ("method", "constructor", "iterator") for one in self.after.all()
+            self.after.at(index) == "*" and (index == start or self.after.at(index - 1) == ",")
+            for index in _own(self.after, start, end)
         )
+
+    def _braces(self, start: int, end: int) -> str | None:
+        """Whether a brace in an expression outside parentheses might as well open a body."""
+        after, matches = self.after, 0
+        for index in _own(after, start, end):
+            text = after.at(index)
+            if after.tokens[index].kind == "name" and after.at(index - 1) != ".":
+                matches += (text == "match") - (text == "case" and matches > 0)
+            if text != "{" or index == start:
+                continue
+            if matches and after.at(index + 1) == "case":
+                matches -= 1
+                continue
+            before = index - 1
+            if after.at(before) in ("|", "multiset", "iset"):
+                before -= 1
+            if after.at(before) not in BEFORE_BRACES and before >= start:
+                found = after.source(before, index + 1)
+                return f"braces that may be a body, behind {found!r}; put the expression in parentheses"
+        return None
 
     def _statements(self, statements: Iterable[Statement], inside_lemma: bool) -> str | None:
         for one in statements:
@@ -196,6 +239,10 @@ class _Comparison:
     def _allowed(self, one: Statement, inside_lemma: bool) -> str | None:
         """Why a statement is no hint; nothing where it is one."""
         after = self.after
+        if one.kind in ("if", "match", "forall", "while", "for"):
+            for start, end in (one.guard, *(clause.expression for clause in one.clauses)):
+                if problem := self._braces(start, end):
+                    return problem
         if one.kind in ("assert", "calc"):  # a proof is a place of its own, where all variables are ghosts
             return self._statements(one.body, inside_lemma=True)
         if one.kind in ("reveal", "block", "if", "match", "empty"):
@@ -215,32 +262,46 @@ class _Comparison:
             while opening is not None and after.closing(opening) != last - 1:
                 opening = after.closing(opening) + 1
                 opening = opening if opening < last and after.at(opening) == "(" else None
-            called = after.at(opening - 1) if opening is not None else ""
-            if called == ">":  # of its type arguments
-                called = next((name for name in names if name in self.lemmas), "")
+            called = self._called(opening) if opening is not None else ""
             if called not in self.lemmas or called in self.others:
                 return (
                     f"a statement that calls no lemma of the program: {after.source(one.start, one.end)[:60]}"
                 )
             return self._statements(one.body, inside_lemma)
         if inside_lemma and one.kind in ("while", "for"):
-            if one.opens is None or any(after.at(clause.expression[0]) == "*" for clause in one.clauses):
+            if one.opens is None or any(self._gives_up(*clause.expression) for clause in one.clauses):
                 return f"{one.kind} without a body or an end"
             return self._statements(one.body, inside_lemma)
         return f"{one.kind} is no hint"
 
     def _fresh(self, one: Statement) -> str | None:
         """Whether the variables of a declaration have names that occur nowhere in the given text."""
-        after, (first, last) = self.after, one.guard
-        index, names = first, []
-        while index < last and after.at(index) not in (":=", ":|", ":-"):
-            if after.tokens[index].kind == "name" and after.at(index - 1) in ("var", ",", "}"):
-                names.append(after.at(index))
-            index = after.closing(index) + 1 if after.at(index) in ("(", "[", "{", "{:") else index + 1
-        taken = next((name for name in names if self.given_names[name]), None)
-        if not names:
+        after, (index, last) = self.after, one.guard
+        names: list[str] = []
+        while index < last:
+            while after.at(index) == "{:":
+                index = after.closing(index) + 1
+            if after.tokens[index].kind != "name":
+                return "a variable whose name cannot be read"
+            names.append(after.at(index))
+            index = self._behind_type(index + 1, last)
+            if after.at(index) != ",":
+                break
+            index += 1
+        if index < last and after.at(index) not in (":=", ":|", ":-"):
             return "a variable whose name cannot be read"
+        taken = next((name for name in names if self.given_names[name]), None)
         return f"a variable with a name that is there already: {taken}" if taken else None
+
+    def _behind_type(self, index: int, last: int) -> int:
+        """The end of a variable's type, if it has one: a comma or what it becomes."""
+        after, depth = self.after, 0
+        while index < last and after.at(index) not in (":=", ":|", ":-"):
+            if depth == 0 and after.at(index) == ",":
+                break
+            depth += {"<": 1, ">": -1}.get(after.at(index), 0)
+            index = after.closing(index) + 1 if after.at(index) in ("(", "[", "{", "{:") else index + 1
+        return index
 
     def _ghost_assignment(self, one: Statement, names: Sequence[str], inside_lemma: bool) -> str | None:
         """An assignment to variables of the answer's own."""

@@ -485,7 +485,7 @@ def _frames(program: Program, loop: Loop) -> Iterator[str]:
 
 
 MOST_POSTS = 90
-"""Candidates of the last family of one loop."""
+"""Candidates of the family ``posts`` of one loop."""
 
 
 def _posts(program: Program, loop: Loop) -> Iterator[str]:

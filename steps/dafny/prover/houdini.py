@@ -29,7 +29,7 @@ def prune(
         calls: how often it may be asked.
 
     Returns:
-        The places of those that are left, in order; nothing where the questions ran out before.
+        The places of those that are left, in order; no answer where the questions ran out before.
     """
     alive = list(range(len(candidates)))
     for _ in range(calls):
@@ -40,7 +40,9 @@ def prune(
         at_fault = {one.line for one in answer.diagnostics}
         left = [number for number, line in zip(alive, lines, strict=True) if line not in at_fault]
         if len(left) == len(alive):
-            gave_up = answer.state == "lost" or any(OUT in one.message for one in answer.diagnostics)
+            # an error that names no candidate's line, as of types, may yet come from one
+            gave_up = answer.state in ("lost", "unresolved")
+            gave_up |= any(OUT in one.message for one in answer.diagnostics)
             if not (gave_up and alive):
                 return alive, answer
             left = alive[: len(alive) // 2]  # the dear ones stand behind

@@ -1,4 +1,4 @@
-"""The stages of a proof: as it is, with bounds, with all that the contract suggests.
+"""The stages of a proof: as it is, with bounds, with the contract, with recursion.
 
 Insert-only by construction. What of a text fails after the last stage is kept: it says what the stages lack.
 """
@@ -69,7 +69,7 @@ def _search(given: str, ask: Ask, calls: int) -> Proof:
             continue
         places = [place for _, place in chosen]
         left, last = prune(given, places, ask, calls)
-        if last is None:
+        if last is None or last.state in ("unresolved", "lost"):  # no text to go on from
             proof = proof._replace(stage=stage)
             continue
         text, _ = insert(given, [places[number] for number in left])

@@ -96,11 +96,14 @@ def in_expression(program: Program, start: int, end: int) -> list[Hint]:
             continue
         word = program.at(index)
         if word == "calc":
-            statement = program._statement(index)
+            statement = program.statement(index)
             found.append(Hint("calc", index, statement.end, statement))
         elif word in ("assert", "reveal"):
             after = program.skip(index + 1, (";", "by"))
-            if program.at(after) == ";":
+            if word == "assert" and program.at(after) == "by":
+                statement = program.statement(index)
+                found.append(Hint(word, index, statement.end, statement))
+            elif program.at(after) == ";":
                 statement = Statement(word, index, after + 1, (index + 1, after))
                 found.append(Hint(word, index, after + 1, statement))
         elif program.tokens[index].kind == "name" and word not in ("var", "ghost", "if", "match", "assume"):

@@ -24,6 +24,12 @@ DECLARATIONS = MEMBERS | TYPES | MODIFIERS | {"module", "import", "export", "inc
 CONTRACT = frozenset(("requires", "ensures", "modifies", "reads", "decreases"))
 LOOP = frozenset(("invariant", "decreases", "modifies"))
 
+_RESERVED = CONTRACT | LOOP | {"by", "case"}
+"""Words with which no expression goes on, whatever stands before: ``a is array<int> requires``."""
+
+DEEPEST = 100
+"""Statements or modules in each other; a text that goes deeper is refused, long before Python would be."""
+
 _EXPECT_EXPRESSION = frozenset(
     [
         *("in", "is", "as", "then", "else", "if", "match", "case", "calc", "by", "assert"),
@@ -73,10 +79,12 @@ class Statement:
     """The brace that opens the body of a loop or of a forall."""
 
     def walk(self) -> Iterator[Statement]:
-        """It and all inside."""
-        yield self
-        for inside in self.body:
-            yield from inside.walk()
+        """It and all inside, in order."""
+        waiting = [self]
+        while waiting:
+            one = waiting.pop()
+            yield one
+            waiting += reversed(one.body)
 
 
 @dataclasses.dataclass
@@ -127,6 +135,7 @@ class Program:
         self.tokens = tokens(text)
         self.optional: set[int] = set()
         """Semicolons that may as well be missing."""
+        self._depth = 0
         self._closing = self._brackets()
         self.declarations, end = self._declarations(0)
         if end < len(self.tokens):
@@ -196,39 +205,54 @@ class Program:
         """Where an expression that begins at ``start`` is followed by one of ``stops`` or its block ends.
 
         Keywords and braces stop it where an expression may end; a semicolon does unless it belongs to a
-        ``var`` or an ``assert`` inside the expression.
+        ``var`` or an ``assert`` inside the expression. A ``match`` there has braces or none, an ``assert`` a
+        semicolon or a proof.
         """
-        index, matches, semicolons = start, 0, 0
+        index = begins = start  # where an expression begins: behind what stands in front of another, again
+        matches, calculation = 0, False
+        waiting: list[str] = []  # words whose semicolon is still to come
         while index < len(self.tokens):
             token = self.tokens[index]
             text = self.at(index)
             if token.kind == "sign":
                 if text in ("}", ")", "]"):
                     return index
-                if text == ";":
-                    if semicolons == 0:
+                if text == "{" and calculation:
+                    calculation, begins = False, self.closing(index) + 1
+                elif text == ";":
+                    if not waiting:
                         return index
-                    semicolons -= 1
-                elif text == "{" and index > start and self._complete(index, start):
+                    waiting.pop()
+                    begins = index + 1
+                elif text == "{" and index > begins and self._complete(index, begins):
                     if matches == 0:
                         return index
                     matches -= 1
-                elif text in stops and text not in ("{", ";"):
+                elif text in stops and text != "{":
                     return index
                 if text in ("(", "[", "{", "{:"):
                     index = self.closing(index)
             elif token.kind == "name" and self.at(index - 1) != ".":
                 complete = index > start and (
-                    self._complete(index, start)
+                    self._complete(index, begins)
+                    or text in _RESERVED
                     or self.at(index - 1) == ";"
                     or (self.at(index - 1) == ">" and text in DECLARATIONS)  # of a type
                 )
-                if text in stops and complete:
+                if text == "case" and matches:
+                    matches -= 1  # one without braces
+                elif text == "by" and waiting[-1:] == ["assert"] and self.at(index + 1) == "{":
+                    waiting.pop()
+                    index = self.closing(index + 1)
+                    begins = index + 1
+                elif text in stops and complete:
                     return index
-                if text == "match":
+                elif text == "match":
                     matches += 1
-                if text in ("var", "assert", "assume", "reveal", "expect") and self.at(index - 1) != ":|":
-                    semicolons += 1
+                elif text == "calc":
+                    calculation = True
+                elif text in ("var", "assert", "assume", "reveal", "expect") and self.at(index - 1) != ":|":
+                    waiting.append(text)
             index += 1
         return index
 
@@ -241,7 +265,13 @@ class Program:
 
     # Declarations
 
+    def _deeper(self, index: int) -> None:
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise UnreadableError(self._token(index), f"at most {DEEPEST} statements in each other")
+
     def _declarations(self, index: int) -> tuple[list[Declaration], int]:
+        self._deeper(index)
         found = []
         while index < len(self.tokens) and self.at(index) != "}":
             if self.at(index) == ";":
@@ -251,6 +281,7 @@ class Program:
             one = self._declaration(index)
             found.append(one)
             index = one.end
+        self._depth -= 1
         return found, index
 
     def _declaration(self, start: int) -> Declaration:
@@ -404,12 +435,23 @@ class Program:
     def _statements(self, index: int) -> tuple[list[Statement], int]:
         found = []
         while self.at(index) not in ("}", "case", "") or self.tokens[index].kind == "string":
-            one = self._statement(index)
+            one = self.statement(index)
             found.append(one)
             index = one.end
         return found, index
 
-    def _statement(self, start: int) -> Statement:
+    def statement(self, start: int) -> Statement:
+        """The statement that begins at ``start``.
+
+        Raises:
+            UnreadableError: it cannot be followed.
+        """
+        self._deeper(start)
+        one = self._of_any_kind(start)
+        self._depth -= 1
+        return one
+
+    def _of_any_kind(self, start: int) -> Statement:
         text = self.at(start)
         read = {
             "{": self._braces,
@@ -482,7 +524,9 @@ class Program:
         one.opens = one.guard[1]
         one.body, index = self._block(one.guard[1])
         if self.at(index) == "else":
-            after = self._if(index + 1) if self.at(index + 1) == "if" else self._braces(index + 1)
+            if self.at(index + 1) not in ("if", "{"):
+                raise UnreadableError(self._token(index + 1), "if or {")
+            after = self.statement(index + 1)
             one.body.append(after)
             index = after.end
         one.end = index
@@ -548,12 +592,8 @@ class Program:
         while self.at(index) != "}":
             if (after := self._operator(index)) != index:
                 index = after
-            elif self.at(index) == "{":
-                inside = self._braces(index)
-                one.body.append(inside)
-                index = inside.end
-            elif self.at(index) == "calc":
-                inside = self._calc(index)
+            elif self.at(index) in ("{", "calc"):
+                inside = self.statement(index)
                 one.body.append(inside)
                 index = inside.end
             else:
@@ -571,5 +611,5 @@ class Program:
 
     def _label(self, start: int) -> Statement:
         index = self._expect(start + 2, ":")
-        inside = self._statement(index)
+        inside = self.statement(index)
         return Statement("label", start, inside.end, body=[inside])

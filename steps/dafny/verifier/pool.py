@@ -33,6 +33,12 @@ MOST_BYTES = 50_000_000
 """Of one answer; a server that says more is ended."""
 
 
+NOT_OF_OTHERS = (
+    "verifier.verdicts: found recorded, expected auto or live for other programs than the embedded ones, of"
+    " which nothing is recorded; set it"
+)
+
+
 class LostError(Exception):
     """The server ended, or says what cannot be read."""
 
@@ -149,8 +155,9 @@ class Server:
         assert self._guarded is not None
         message = {"jsonrpc": "2.0", "method": method, "params": about}
         body = json.dumps(message | ({} if number is None else {"id": number})).encode()
-        self._guarded.stdin.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
-        self._guarded.stdin.flush()
+        with Timer(self._guarded, self._verifier.seconds):  # one that stops reading holds up what is long
+            self._guarded.stdin.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            self._guarded.stdin.flush()
 
     def _messages(self) -> Iterator[tuple[dict[str, Any], int]]:
         """The server's messages and their sizes, until it ends or says nothing for too long."""
@@ -197,6 +204,8 @@ class Dafny:
             update={"resource_limit": search_limit or verifier.resource_limit}
         )
         self.tools = find(verifier) if verifier.verdicts != "recorded" else None
+        if recorded is None and verifier.verdicts == "recorded":
+            raise UserError(NOT_OF_OTHERS)
         if self.tools is None and (recorded is None or verifier.verdicts == "live"):
             raise UserError(missing())
         self._calls = Calls(kept, recorded if self.tools is None else None)
