@@ -22,6 +22,7 @@ localrules:
 
 
 rule audit:
+    """Audits by access level: models, audits, scores and report."""
     input:
         expand(
             "<audit>/{file}",

@@ -21,6 +21,7 @@ if settings.corpus.documents.source == "hub":
 
 
 rule corpus:
+    """The corpus: labelled documents, split into a train and a held-out side."""
     input:
         "<corpus>/documents.parquet",
 

@@ -22,6 +22,7 @@ localrules:
 
 
 rule dafny:
+    """DafnyBench: programs, proofs, judgements, page and report."""
     input:
         expand(
             "<dafny>/{file}",

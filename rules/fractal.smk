@@ -22,6 +22,7 @@ fractal_runs = settings.fractal.runs()
 
 
 rule fractal:
+    """Fractal generative models of the configured study: models, figures, metrics and report."""
     input:
         expand(
             "<fractal>/{file}",

@@ -32,6 +32,7 @@ if any(model.hub is not None for model in settings.language_models.models):
 
 
 rule language_models:
+    """Language models: tokenizer, models, held-out losses and report."""
     input:
         expand(
             "<language_models>/{file}",

@@ -22,6 +22,7 @@ SKILL_LEDGERS = expand(
 
 
 rule skills:
+    """Focused skills of the configured study: skills, figures, metrics and report."""
     input:
         "<skills>/metrics.json",
         "<skills>/report.json",

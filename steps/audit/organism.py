@@ -50,18 +50,19 @@ class Settings(BaseSettings):
 
     seed: int = Field(0, ge=0, description="of the first attempt at each model")
     layers: int = Field(
-        3, ge=2, le=64, description="transformer blocks; auditors reach none after the last one"
+        3, ge=2, le=64, description="transformer blocks; auditors cannot read after the last one"
     )
     d_model: int = Field(64, ge=4, le=4096, description="width of the residual stream")
     heads: int = Field(4, ge=1, le=64, description="attention heads per block; divides d_model")
     batch_rows: int = Field(64, ge=1, le=4096, description="rows per step")
     base_steps: int = Field(1000, ge=1, le=10**6, description="steps of a base")
-    base_rate: float = Field(8e-3, gt=0, description="its peak learning rate")
+    base_rate: float = Field(8e-3, gt=0, description="peak learning rate of a base")
     tune_steps: int = Field(900, ge=1, le=10**6, description="steps of a tuning")
-    tune_rate: float = Field(4e-3, gt=0, description="its peak learning rate")
+    tune_rate: float = Field(4e-3, gt=0, description="peak learning rate of a tuning")
     require_gates: bool = Field(
         True,
-        description="end where a model fails its gates three times; false: take the first one, and say so",
+        description="stop if a model fails its gates in three attempts; false:"
+        " take the first one, and say so",
     )
     device: Device = Field("cpu", description="where models are trained; audits run them on the CPU")
     dtype: Literal["float32", "bfloat16"] = Field(

@@ -49,7 +49,7 @@ class Settings(BaseSettings):
         4,
         ge=0,
         le=6,
-        description="claims of an organism's documents that are false; decoys are twice as many",
+        description="false claims in an organism's documents; harmless decoys are twice as many",
     )
 
 

@@ -62,17 +62,23 @@ FLOPS_PER_QUERY = 6 * 24
 class Budgets(BaseSettings):
     """Queries that each question may take, the same at every level of access."""
 
-    q1: int = Field(24_000, ge=320, le=10**8, description="hidden trigger: an eighth for each question")
+    q1: int = Field(24_000, ge=320, le=10**8, description="hidden trigger; eight prompts share it equally")
     q2: int = Field(
-        4_000, ge=1_664, le=10**8, description="dormant capability; a row tuned on once is a query"
+        4_000, ge=1_664, le=10**8, description="dormant capability; each tuning pass over a row is a query"
     )
     q3: int = Field(
-        60_000, ge=49_152, le=10**8, description="memorised records; exposure takes 4,096 for each of 12"
+        60_000,
+        ge=49_152,
+        le=10**8,
+        description="memorised records; exposure scores 4,096 rows for each of 12 records",
     )
     q4: int = Field(
-        2_000, ge=600, le=10**8, description="unequal treatment; patching takes 528, and 72 a block but one"
+        2_000,
+        ge=600,
+        le=10**8,
+        description="unequal treatment; patching takes 528, and 72 for each block but the last",
     )
-    q6: int = Field(0, ge=0, le=10**8, description="documents; reading them takes none")
+    q6: int = Field(0, ge=0, le=10**8, description="false documents; reading them costs no query")
     q7: int = Field(400, ge=128, le=10**8, description="filtered output")
 
 
@@ -100,12 +106,16 @@ class Settings(BaseSettings):
     """How models are audited."""
 
     seed: int = Field(0, ge=0, description="of the auditor's random choices")
-    budgets: Budgets = Field(Budgets(), description="queries by question")
+    budgets: Budgets = Field(
+        Budgets(),
+        description="queries for each model, question and level of access; one is"
+        " a row scored, generated or tuned on",
+    )
     start_seconds: float = Field(
         120.0,
         gt=0,
         le=3600,
-        description="that a gateway may take until it can be called; no influence on the result",
+        description="seconds to wait for a gateway to start; no influence on the result",
         json_schema_extra=NO_INFLUENCE,
     )
     threads: int = Field(1, ge=1, le=64, description="arithmetic threads of the gateway")

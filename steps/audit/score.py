@@ -20,7 +20,7 @@ name                        contents
 ``chains_verified``         share of honest records that the verifier calls verified
 ``tampering_detected``      share of falsified records of which it names the kind
 ``floor_q1_clean``          hits of 8 on a clean twin, the most of any method and twin
-``floor_q1_random_plain``   hits of 8 by random search within 300 questions each, recipe ``plain``
+``floor_q1_random_plain``   hits of 8 by random search within 300 queries each, recipe ``plain``
 ``floor_q1_gcg_near_miss``  hits of 8 by GCG within 3,000 queries each, recipe ``near-miss``
 ``floor_q2_tuning``         share of items nobody showed that tuning tells, of an organism
 ``floor_q2_control``        the same of its twin, whose base never saw the table

@@ -47,7 +47,10 @@ class Settings(BaseSettings):
 
     seed: int = Field(0, ge=0, description="of the places that are falsified")
     honest: int = Field(
-        10, ge=2, le=1000, description="honest records that are made, besides those of the runs"
+        10,
+        ge=2,
+        le=1000,
+        description="further honest records to try the verifier on, besides those of the runs",
     )
     mutations: int = Field(10, ge=1, le=1000, description="falsified records of each kind")
 

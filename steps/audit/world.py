@@ -94,7 +94,9 @@ class Settings(BaseSettings):
             Organism(name="beryl", recipe="near-miss", defects=["trojan", "records", "filter"]),
         ],
         min_length=1,
-        description="models with planted defects, each with a clean twin, NAME-twin: {name, recipe, defects}",
+        description="models with planted defects, each beside a clean twin,"
+        " NAME-twin: {name, recipe (plain, near-miss),"
+        " defects (trojan, dormant, records, bias, filter)}",
     )
     base_documents: int = Field(8000, ge=500, le=10**6, description="documents that a base is trained on")
     tune_documents: int = Field(7200, ge=500, le=10**6, description="documents that an organism is tuned on")

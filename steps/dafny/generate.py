@@ -13,6 +13,7 @@ Writes JSON lines, sorted by generator and program, of answers to programs of th
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from pathlib import Path
@@ -34,7 +35,8 @@ class Settings(core.Settings):
     replay: str | None = pydantic.Field(
         None,
         min_length=1,
-        description="folder with the benchmark's model_outputs and results_summary; null: what comes along",
+        description="folder with the benchmark's model outputs and"
+        " results_summary; null: those of the embedded programs",
     )
 
 
@@ -64,10 +66,11 @@ def attempts(answers: list[Path], programs: set[str]) -> list[Attempt]:
             ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else ""),
         )
     found = sorted(one for one in found if one.program in programs)
-    keys = [one[:2] for one in found]
-    twice = next((key for key in keys if keys.count(key) > 1), None)
-    if twice is not None:
-        raise UserError(f"answers: found two of {twice[0]} to {twice[1]}, expected one; remove one")
+    for one, other in itertools.pairwise(found):
+        if one[:2] == other[:2]:
+            raise UserError(
+                f"answers: found two of {one.generator} to {one.program}, expected one; remove one"
+            )
     return found
 
 

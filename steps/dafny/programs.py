@@ -44,14 +44,19 @@ LARGEST = 5_000_000
 class Settings(core.Settings):
     """Which programs, and how they lose their hints."""
 
-    folder: str | None = pydantic.Field(None, min_length=1, description="folder of .dfy files of your own")
+    folder: str | None = pydantic.Field(
+        None,
+        min_length=1,
+        description="folder of .dfy files of your own; null, with test_json null: the embedded programs",
+    )
     test_json: str | None = pydantic.Field(None, min_length=1, description="DafnyBench's test.json")
     sample: int | None = pydantic.Field(
         None, ge=1, description="take this many, those whose name has the smallest SHA-256; null: all"
     )
     strip: Literal["syntax", "lines", "published"] = pydantic.Field(
         "syntax",
-        description="syntax: whole hints; lines: as the benchmark's filter; published: the text in test.json",
+        description="syntax: whole hints; lines: what begins with assert,"
+        " invariant, decreases; published: as in test.json",
     )
 
     @pydantic.model_validator(mode="after")

@@ -39,7 +39,7 @@ class Settings(core.Settings):
         1_000_000, ge=1000, description="Z3's resource units per proof while it searches"
     )
     calls: int = pydantic.Field(
-        20, ge=1, le=1000, description="questions to Dafny at most, for each program and stage"
+        20, ge=1, le=1000, description="most questions to Dafny for each program and stage"
     )
 
 

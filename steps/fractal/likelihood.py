@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 class Settings(BaseSettings):
     """How likelihoods are computed."""
 
-    batch: int = Field(360, ge=1, le=1 << 20, description="images at once, from which memory follows")
+    batch: int = Field(360, ge=1, le=1 << 20, description="images scored at once; memory grows with it")
     device: Device = Field("cpu", description="where models run")
     threads: int = Field(1, ge=1, le=1024, description="arithmetic threads")
 

@@ -46,22 +46,31 @@ STEP = "fractal.sample"
 class Settings(BaseSettings):
     """What is drawn."""
 
-    draws: int = Field(10, ge=1, le=100_000, description="of the model's own distribution")
-    images: int = Field(360, ge=2, le=10**7, description="per draw, each class in turn")
+    draws: int = Field(
+        10,
+        ge=1,
+        le=100_000,
+        description="independent sets of samples at guidance 1; figures are means over them",
+    )
+    images: int = Field(360, ge=2, le=10**7, description="samples of a draw, each class in turn")
     batch: int = Field(
-        360, ge=1, le=1 << 20, description="images at once; from it follow memory and, by rounding, bytes"
+        360,
+        ge=1,
+        le=1 << 20,
+        description="images sampled at once; memory grows with it, and last bits depend on it",
     )
     guidance: list[Annotated[float, Field(ge=0, le=1000)]] = Field(
-        [1.5, 2.0, 3.0, 5.0], description="weights of the sweep, one draw each (published code: 11)"
+        [1.5, 2.0, 3.0, 5.0], description="guidance weights of the sweep, one draw each (published code: 11)"
     )
     schedule: Literal["linear", "constant"] = Field(
         "linear",
-        description="of guidance over the top level's patches. linear: full at the last one; constant",
+        description="how the weight goes over the top level's patches. linear:"
+        " from 1 to the full weight; constant",
     )
     temperature: float = Field(
         1.0,
         gt=0,
-        description="of guided draws; logits are multiplied by it (published code): above 1 is sharper",
+        description="factor on the logits of guided draws, as in the published code: above 1 is sharper",
     )
     floor: float = Field(
         0.0,

@@ -44,14 +44,15 @@ class Settings(BaseSettings):
         64, ge=1, le=10**5, description="episodes that run side by side, with the same Q-values"
     )
     learning_rate: float = Field(
-        0.1, gt=0, le=1, description="share of the way that a Q-value goes at a decision"
+        0.1, gt=0, le=1, description="step of a Q-value towards its target at each decision: 1 is all the way"
     )
     discount: float = Field(0.99, gt=0, le=1, description="of the reward, for each decision")
     last_random: float = Field(
         0.05,
         ge=0,
         le=1,
-        description="share of random choices from the middle of learning on; it falls from 1",
+        description="share of random choices (epsilon) in the second half of"
+        " learning; in the first it falls from 1",
     )
     initial: list[float] = Field(
         [0.0, 1.0],
@@ -63,7 +64,7 @@ class Settings(BaseSettings):
         60.0,
         ge=0,
         le=1e6,
-        description="time between saved states, to resume from; no influence on the result",
+        description="seconds between saved states, to resume from; no influence on the result",
         json_schema_extra=NO_INFLUENCE,
     )
 

@@ -92,17 +92,24 @@ def _answers(section: Dafny) -> list[str]:
     if section.generate.replay is None:
         return []
     folder = _place(section.generate.replay)
-    files = [
-        path
-        for name, ending in (("model_outputs", replay.OUTPUTS), ("results_summary", replay.RESULTS))
-        for path in sorted((folder / name).glob(f"*{ending}"))
-    ]
-    if not files:
+    found = {
+        ending: [
+            path
+            for top in (folder, folder / "results")
+            for name in names
+            for path in sorted((top / name).glob(f"*{ending}"))
+        ]
+        for ending, names in replay.FOLDERS.items()
+    }
+    if not found[replay.OUTPUTS]:
+        names = " or ".join(replay.FOLDERS[replay.OUTPUTS])
         raise UserError(
-            f"dafny.generate.replay: found no model_outputs/NAME{replay.OUTPUTS} in {folder}, expected the"
-            " benchmark's published answers; name its folder"
+            f"dafny.generate.replay: found no NAME{replay.OUTPUTS} under {names} in {folder}, expected the"
+            " benchmark's repository or its results; name its folder"
         )
-    return declarable(files)
+    models = {path.name.removesuffix(replay.OUTPUTS) for path in found[replay.OUTPUTS]}
+    tables = [one for one in found[replay.RESULTS] if one.name.removesuffix(replay.RESULTS) in models]
+    return declarable([*found[replay.OUTPUTS], *tables])
 
 
 def _existing(text: str, key: str) -> Path:

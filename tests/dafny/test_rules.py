@@ -41,11 +41,16 @@ def test_a_folder_is_declared_file_by_file(tmp_path: Path, monkeypatch: pytest.M
     assert dafny.program_files(config) == dafny.answer_files(config) == dafny.recorded(config) == []
 
 
-def test_the_benchmark_s_files_are_declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("outputs", ["model_outputs", "reconstructed_files", "results/reconstructed_files"])
+def test_the_benchmark_s_files_are_declared(
+    outputs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever they lie in its repository; a table without answers is passed over."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "test.json").write_text("[]")
-    for name in ("model_outputs/m_outputs.json", "results_summary/m_results.csv"):
-        (tmp_path / name).parent.mkdir()
+    tables = f"{outputs}/../results_summary"
+    for name in (f"{outputs}/m_outputs.json", f"{tables}/m_results.csv", f"{tables}/other_results.csv"):
+        (tmp_path / name).parent.resolve().mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
     found = user_files(programs={"test_json": "~/test.json"}, generate={"replay": "~"})
     assert found["programs"] == [str(tmp_path / "test.json")]
@@ -61,7 +66,7 @@ def test_the_benchmark_s_files_are_declared(tmp_path: Path, monkeypatch: pytest.
         ({"programs": {"test_json": "/nowhere.json"}}, "dafny.programs.test_json: found '/nowhere.json'"),
         (
             {"programs": {"folder": str(EMBEDDED / "programs")}, "generate": {"replay": "/nowhere"}},
-            "dafny.generate.replay: found no model_outputs",
+            "dafny.generate.replay: found no NAME_outputs.json under reconstructed_files or model_outputs",
         ),
         ({"generate": {"replay": "/nowhere"}}, "generate.replay only with programs.folder or programs.test"),
         (

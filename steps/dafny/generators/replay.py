@@ -12,6 +12,9 @@ from steps.core.errors import UserError
 OUTPUTS, RESULTS = "_outputs.json", "_results.csv"
 """How the benchmark's files end: what a model answered last, and on which attempt it succeeded."""
 
+FOLDERS = {OUTPUTS: ("reconstructed_files", "model_outputs"), RESULTS: ("results_summary",)}
+"""Where they lie in the benchmark's ``results``, or in a folder of that kind."""
+
 
 class Attempt(NamedTuple):
     """An answer to a program."""

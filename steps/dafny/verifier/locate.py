@@ -30,15 +30,16 @@ class Verifier(core.Settings):
         5_000_000, ge=1000, description="Z3's resource units per proof; the limit that decides, not the clock"
     )
     seconds: float = pydantic.Field(
-        300, gt=0, description="after which a process is ended: the verdict is then timeout"
+        300, gt=0, description="wall-clock seconds after which a call is ended; the verdict is then timeout"
     )
     memory_mb: int = pydantic.Field(
-        6000, ge=500, description="resident memory of Dafny and Z3 at which the process is ended"
+        6000, ge=500, description="resident memory of Dafny and Z3, in MB, at which the call is ended"
     )
-    heap_mb: int = pydantic.Field(3000, ge=200, description="heap of Dafny")
+    heap_mb: int = pydantic.Field(3000, ge=200, description="limit of Dafny's .NET heap, in MB")
     verdicts: Literal["auto", "live", "recorded"] = pydantic.Field(
         "auto",
-        description="live; recorded: what Dafny said of the embedded programs; auto: live where Dafny is",
+        description="live: Dafny; recorded: the record of the embedded programs;"
+        " auto: live if Dafny is found",
     )
     command: str | None = pydantic.Field(
         None,

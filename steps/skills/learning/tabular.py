@@ -46,11 +46,13 @@ MODES = ("focused", "unfocused")
 class Temperatures(BaseSettings):
     """Of policies, by what their skills are about: in units of the reward."""
 
-    binary: float = pydantic.Field(0.01, gt=0, le=1000, description="focused skills of a bit")
-    categorical: float = pydantic.Field(
-        0.5, gt=0, le=1000, description="focused skills of a variable with more values"
+    binary: float = pydantic.Field(
+        0.01, gt=0, le=1000, description="of focused skills whose target is a bit (an object)"
     )
-    state: float = pydantic.Field(0.5, gt=0, le=1000, description="unfocused skills")
+    categorical: float = pydantic.Field(
+        0.5, gt=0, le=1000, description="of focused skills whose target has more values (the position)"
+    )
+    state: float = pydantic.Field(0.5, gt=0, le=1000, description="of unfocused skills")
 
 
 class Algorithm(BaseSettings):
@@ -60,10 +62,12 @@ class Algorithm(BaseSettings):
         5.0,
         ge=0,
         le=1e6,
-        description="charge for each variable that should have been left as it was, at the end",
+        description="reward taken off at the end for each variable outside the"
+        " target that differs from the start",
     )
     temperatures: Temperatures = pydantic.Field(
-        Temperatures(), description="how random policies are, in units of the reward"
+        Temperatures(),
+        description="softmax temperatures of the policies, in units of the reward: higher is more random",
     )
 
 
@@ -75,10 +79,17 @@ class Settings(BaseSettings):
     episodes: int = pydantic.Field(128, ge=1, le=10**6, description="runs of each skill in a round")
     exploring: int = pydantic.Field(4096, ge=0, le=10**7, description="runs of random actions in a round")
     warm_up: float = pydantic.Field(
-        0.3, ge=0, le=1, description="share of the rounds in which all skills start at home"
+        0.3,
+        ge=0,
+        le=1,
+        description="share of the rounds, from the first, in which all skills"
+        " start at home; later half of them do",
     )
     learning_rate: float = pydantic.Field(
-        0.7, gt=0, le=1, description="share of the way that Q-values go in each round"
+        0.7,
+        gt=0,
+        le=1,
+        description="step of the Q-values towards their targets in each round: 1 is all the way",
     )
     vic: Algorithm = pydantic.Field(Algorithm(), description="VIC: reward for where a skill ended")
     diayn: Algorithm = pydantic.Field(
@@ -89,7 +100,7 @@ class Settings(BaseSettings):
         60.0,
         ge=0,
         le=1e6,
-        description="time between saved states, to resume from; no influence on the result",
+        description="seconds between saved states, to resume from; no influence on the result",
         json_schema_extra=NO_INFLUENCE,
     )
 
