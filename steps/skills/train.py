@@ -18,9 +18,9 @@ from steps.core.errors import UserError
 from steps.core.resume import Resumable
 from steps.core.runner import Output, run
 from steps.core.stores import Ledger, write_json
-from steps.skills.learning.bases import BASES
+from steps.skills.learning.bases import BASES, MODES
 from steps.skills.learning.skill import Skills, cumulated, save
-from steps.skills.learning.tabular import MODES, Learner, Settings, groups
+from steps.skills.learning.tabular import Learner, Settings, groups
 from steps.skills.worlds.grids import four_rooms
 
 CURVE = "curve.json"

@@ -14,7 +14,7 @@ from steps.skills import downstream as skills_downstream
 from steps.skills import evaluate as skills_evaluate
 from steps.skills import figure as skills_figure
 from steps.skills.learning import tabular
-from steps.skills.learning.bases import BASES
+from steps.skills.learning.bases import BASES, MODES
 from steps.skills.learning.focus import UNFOCUSED_SKILLS
 from steps.skills.learning.skill import PRIMITIVES, RANDOM
 from steps.workflow.resources import growing
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from steps.workflow.configuration import Config
 
 WORLD = "fourrooms"
-SETS = [f"{base}-{mode}" for base in BASES for mode in tabular.MODES]
+SETS = [f"{base}-{mode}" for base in BASES for mode in MODES]
 """Sets of skills that are learned, as folders call them."""
 
 FIGURES = tuple(skills_figure.FIGURES)

@@ -298,8 +298,7 @@ def _saved(arrays: dict[str, Any]) -> bytes:
 
 def application(gateway: Gateway) -> FastAPI:
     """The gateway as HTTP."""
-    from fastapi import FastAPI, Response
-    from starlette.routing import request_response
+    from fastapi import FastAPI, Request, Response
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -331,8 +330,11 @@ def application(gateway: Gateway) -> FastAPI:
             parts.append(part)
         return b"".join(parts)
 
+    async def respond(scope: Any, receive: Any, send: Any) -> None:
+        await (await serve(Request(scope, receive)))(scope, receive, send)
+
     # For whatever comes: a route knows methods and refuses others, and knows no path with a line break.
-    app.router.default = request_response(serve)
+    app.router.default = respond
     return app
 
 

@@ -81,7 +81,7 @@ class Sources:
         for text in statement.code.strings:
             if text in beside:
                 found.add(folder / text)
-            elif text.startswith(".") and stem + text in beside:  # Path(__file__).with_suffix(".html")
+            elif text.startswith(".") and text != ".py" and stem + text in beside:  # with_suffix(".html")
                 found.add(folder / (stem + text))
             elif "/" in text and "\0" not in text and len(text) < 200 and ".." not in text:
                 path = folder / text

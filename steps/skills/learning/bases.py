@@ -118,5 +118,8 @@ class DIAYN(Base):
 BASES: dict[str, type[Base]] = {"vic": VIC, "diayn": DIAYN}
 """The base algorithms by the names that settings and files have for them."""
 
-TITLES = {name: base.__name__ for name, base in BASES.items()}
+TITLES = {"vic": "VIC", "diayn": "DIAYN"}
 """What pages and figures call them."""
+
+MODES = ("focused", "unfocused")
+"""What skills are about: a variable and the others left alone, or the whole state."""

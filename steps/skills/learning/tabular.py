@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from steps.skills.worlds.schema import Schema
     from steps.skills.worlds.tables import World
 
-MODES = ("focused", "unfocused")
-
 
 class Temperatures(BaseSettings):
     """Of policies, by what their skills are about: in units of the reward."""

@@ -11,10 +11,10 @@ import pytest
 
 from steps.core.errors import UserError
 from steps.core.stores import Ledger
-from steps.skills.learning.bases import BASES
+from steps.skills.learning.bases import BASES, MODES
 from steps.skills.learning.focus import focused
 from steps.skills.learning.skill import Skills, cumulated, load, random_skills, save
-from steps.skills.learning.tabular import MODES, groups, probabilities
+from steps.skills.learning.tabular import groups, probabilities
 from steps.skills.worlds.grids import four_rooms
 from steps.workflow.configuration import Config
 

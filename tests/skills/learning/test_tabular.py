@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from steps.skills.evaluate import from_starts
-from steps.skills.learning.bases import BASES
+from steps.skills.learning.bases import BASES, MODES
 from steps.skills.learning.focus import Group, focused, group, unfocused
 from steps.skills.learning.skill import Skills, cumulated
-from steps.skills.learning.tabular import MODES, Learner, Settings, groups, probabilities
+from steps.skills.learning.tabular import Learner, Settings, groups, probabilities
 from steps.skills.measures.control import judged
 from steps.skills.worlds.grids import OBJECTS, four_rooms
 from steps.skills.worlds.schema import Schema, Variable
