@@ -119,7 +119,7 @@ def summary(numbers: dict[str, Any], found: dict[str, Any], names: list[str]) ->
     if guided:
         best = max(guided, key=lambda point: point["class_accuracy"])
         quality += (
-            f" At guidance {best['guidance']:g} {best['class_accuracy']:.1%} of the samples are what they"
+            f" At guidance {best['guidance']:g}, {best['class_accuracy']:.1%} of the samples are what they"
             f" are meant to be, at a Frechet distance of {best['frechet_distance']:.0f}."
         )
     share = mean([mean(model["memorised_share"]) for model in first])

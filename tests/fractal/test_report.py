@@ -77,7 +77,7 @@ def test_sentences_say_what_was_missed_too() -> None:
     assert "35.0% miss their class" in said
     assert "97.0% of the class-wise pixels for theirs, more than of the samples, which are closer" in said
     assert (
-        "At guidance 3 80.0% of the samples are what they are meant to be, at a Frechet distance of 151."
+        "At guidance 3, 80.0% of the samples are what they are meant to be, at a Frechet distance of 151."
         in said
     )
     assert "3.0% of the samples are less than 11.0 from a training image" in said
