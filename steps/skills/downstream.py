@@ -26,7 +26,8 @@ from steps.core.runner import Output, final_name, run
 from steps.core.settings import NO_INFLUENCE
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import Folder, write_json
-from steps.skills.learning.skill import BOTH, PRIMITIVES, SKILLS, Skills, load
+from steps.skills.learning.bases import BOTH, PRIMITIVES, SKILLS
+from steps.skills.learning.skill import Skills, load
 from steps.skills.worlds.grids import four_rooms
 
 if TYPE_CHECKING:

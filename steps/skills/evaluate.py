@@ -26,8 +26,9 @@ from steps.core.provenance import versions
 from steps.core.runner import Output, run
 from steps.core.settings import Settings as BaseSettings
 from steps.core.stores import write_json
+from steps.skills.learning.bases import RANDOM
 from steps.skills.learning.focus import STATE, UNFOCUSED_SKILLS
-from steps.skills.learning.skill import LEVELS, RANDOM, Skills, load, random_skills
+from steps.skills.learning.skill import LEVELS, Skills, load, random_skills
 from steps.skills.measures.control import judged
 from steps.skills.measures.coverage import auc, coverage
 from steps.skills.worlds.grids import four_rooms

@@ -14,9 +14,8 @@ from steps.core.figures import COLOURS, check_names, legend_below, new_figure, s
 from steps.core.pictures import Mark, Panel, animation
 from steps.core.runner import Output, run
 from steps.core.stores import Folder, read_json, write_json
-from steps.skills.learning.bases import BASES, MODES, TITLES
+from steps.skills.learning.bases import BASES, BOTH, MODES, PRIMITIVES, RANDOM, TITLES
 from steps.skills.learning.focus import STATE
-from steps.skills.learning.skill import BOTH, PRIMITIVES, RANDOM
 from steps.skills.measures.coverage import PUBLISHED, PUBLISHED_AUC
 from steps.skills.worlds.grids import FOUR_ROOMS, OBJECTS, START, four_rooms, free_cells
 

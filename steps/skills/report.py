@@ -36,8 +36,7 @@ from steps.core.provenance import card, provenance
 from steps.core.runner import Output, run
 from steps.core.statistics import Interval, bootstrap_interval, paired_difference
 from steps.core.stores import Folder, read_json, write_json
-from steps.skills.learning.bases import BASES, MODES, TITLES
-from steps.skills.learning.skill import PRIMITIVES, RANDOM, SKILLS
+from steps.skills.learning.bases import BASES, MODES, PRIMITIVES, RANDOM, SKILLS, TITLES
 from steps.skills.measures.coverage import PUBLISHED_AUC
 from steps.skills.worlds.grids import four_rooms
 

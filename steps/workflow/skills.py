@@ -14,9 +14,8 @@ from steps.skills import downstream as skills_downstream
 from steps.skills import evaluate as skills_evaluate
 from steps.skills import figure as skills_figure
 from steps.skills.learning import tabular
-from steps.skills.learning.bases import BASES, MODES
+from steps.skills.learning.bases import BASES, MODES, PRIMITIVES, RANDOM
 from steps.skills.learning.focus import UNFOCUSED_SKILLS
-from steps.skills.learning.skill import PRIMITIVES, RANDOM
 from steps.workflow.resources import growing
 from steps.workflow.section import StudySection, distinct
 

@@ -123,3 +123,13 @@ TITLES = {"vic": "VIC", "diayn": "DIAYN"}
 
 MODES = ("focused", "unfocused")
 """What skills are about: a variable and the others left alone, or the whole state."""
+
+RANDOM = "random"
+"""The base and mode of policies of random actions."""
+
+PRIMITIVES = "primitives"
+"""The base, mode and choices of learners without skills."""
+
+SKILLS = "skills"
+BOTH = "skills and primitives"
+"""What learners over skills choose from."""

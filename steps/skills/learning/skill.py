@@ -39,15 +39,6 @@ LEVELS = 255
 
 CARD = "card.json"
 POLICIES = "skills.safetensors"
-RANDOM = "random"
-"""The base and mode of policies of random actions."""
-
-PRIMITIVES = "primitives"
-"""The base, mode and choices of learners without skills."""
-
-SKILLS = "skills"
-BOTH = "skills and primitives"
-"""What learners over skills choose from."""
 
 
 def cumulated(q: np.ndarray, temperature: float) -> np.ndarray:
